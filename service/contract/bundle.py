@@ -1,0 +1,257 @@
+"""The bundle: one folder that holds a model version and everything needed to trust it.
+
+``manifest.json`` names every other file with its SHA-256; the manifest's own SHA-256 is the **digest** of the bundle
+and stands in every record, response header and metric. Nothing in a bundle is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from service.contract.errors import BundleError
+from service.contract.files import sha256_file
+
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+REFERENCE = "reference.parquet"
+GOLDEN = "golden.jsonl"
+
+Task = Literal["single-label", "multi-label"]
+VariantName = Literal["cpu", "cuda"]
+Verdict = Literal["pass", "fail", "inconclusive"]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Variant(_Model):
+    """One ONNX file and what it was made for."""
+
+    file: str
+    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    instruction_set: str = Field(description="what it was measured on: avx512_vnni, avx2, sm_90 …")
+    golden_atol: float = Field(gt=0, description="largest allowed difference of a logit from the golden one")
+
+
+class Tensor(_Model):
+    """A declared model input or output; a string in ``shape`` is a dynamic axis."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class FileEntry(_Model):
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: Count
+
+
+class Source(_Model):
+    """What it takes to make the same bundle again."""
+
+    checkpoint_sha256: str
+    base_model: str
+    libraries: dict[str, str]
+    seed: int
+    arguments: dict[str, JsonValue]
+
+
+class Stage(_Model):
+    """One step of the export pipeline, in order, with what it did or why it was skipped."""
+
+    name: str
+    applied: bool
+    seconds: float = Field(ge=0)
+    details: dict[str, JsonValue] = {}
+
+
+class Quality(_Model):
+    """The gate's answer for one variant: is it non-inferior to the checkpoint on the evaluation rows?
+
+    ``difference`` is exported minus baseline, in points (0.01 of the metric); ``lower_bound`` is its one-sided 95 %
+    confidence bound; the verdict is ``pass`` if the bound is above ``-max_drop``.
+    """
+
+    metric: str
+    baseline: Share
+    exported: Share
+    difference: float
+    lower_bound: float
+    max_drop: float = Field(ge=0)
+    verdict: Verdict
+    rows: Count
+    flips: Count = Field(description="rows whose predicted label differs from the checkpoint's")
+    batch_flip_rate: Share = Field(description="share of rows whose label changes when batched with others and padded")
+    rows_needed: Count | None = Field(default=None, description="rows that would settle an inconclusive verdict")
+    allowed_inconclusive: bool = False
+
+
+class Latency(_Model):
+    """One measured model: medians over interleaved runs."""
+
+    name: str
+    p50_ms: float = Field(ge=0)
+    p95_ms: float = Field(ge=0)
+    hardware: str
+    threads: Count
+    batch: Count
+    tokens: Count
+    bytes: Count
+
+
+class Reference(_Model):
+    """The profile that monitoring compares with: records of rows that the model was not trained on."""
+
+    rows: Count
+    feature_version: int
+
+
+class Champion(_Model):
+    version: str
+    digest: str
+
+
+class Challenge(_Model):
+    """How a retrained version was judged against the one that was live; ``accepted`` decides whether it may go live."""
+
+    champion: Champion
+    accepted: bool
+    reasons: tuple[str, ...]
+    figures: dict[str, JsonValue]
+
+
+class Manifest(_Model):
+    """The content of ``manifest.json``, schema version 1."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    version: str = Field(pattern=r"^[1-9][0-9]*$")
+    task: Task
+    labels: tuple[str, ...] = Field(min_length=1)
+    max_length: int = Field(ge=2, description="tokens, special tokens included; longer texts are truncated")
+    created: datetime
+    variants: dict[VariantName, Variant] = Field(min_length=1)
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    files: dict[str, FileEntry]
+    source: Source
+    pipeline: tuple[Stage, ...]
+    quality: dict[VariantName, Quality]
+    latency: tuple[Latency, ...]
+    reference: Reference
+    challenge: Challenge | None = None
+
+    @model_validator(mode="after")
+    def _files_are_listed(self) -> Manifest:
+        needed = {TOKENIZER, REFERENCE, GOLDEN, *(variant.file for variant in self.variants.values())}
+        if missing := needed - self.files.keys():
+            raise ValueError(f"files lacks {', '.join(sorted(missing))}")
+        for path in self.files:
+            parts = PurePosixPath(path)
+            if parts.is_absolute() or ".." in parts.parts or "\\" in path or path == MANIFEST:
+                raise ValueError(f"files names {path!r}, which is not a file inside the bundle")
+        return self
+
+    def to_json(self) -> bytes:
+        """The bytes of ``manifest.json``; their SHA-256 is the digest."""
+        return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_INDENT_2) + b"\n"
+
+
+class Golden(_Model):
+    """A text and the logits it must give, per variant."""
+
+    text: str
+    logits: dict[VariantName, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose manifest was read; :func:`open_bundle` has also verified every file."""
+
+    path: Path
+    manifest: Manifest
+    digest: str
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    def golden(self) -> list[Golden]:
+        """The golden cases, in file order. :raises BundleError: if the file is damaged."""
+        try:
+            lines = self.file(GOLDEN).read_bytes().splitlines()
+            return [Golden.model_validate_json(line) for line in lines]
+        except (OSError, ValidationError) as error:
+            raise BundleError(f"{self.file(GOLDEN)} cannot be read: {error}. Export again.") from error
+
+
+def digest_of(manifest_json: bytes) -> str:
+    return hashlib.sha256(manifest_json).hexdigest()
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read the manifest only, for inspection; files are not verified.
+
+    :raises BundleError: if there is no manifest or it is not of schema version 1.
+    """
+    try:
+        raw = (path / MANIFEST).read_bytes()
+    except OSError as error:
+        raise BundleError(f"no bundle at {path}: {MANIFEST} cannot be read ({error.strerror}).") from error
+    try:
+        manifest = Manifest.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the document"
+        raise BundleError(
+            f"{path / MANIFEST} is not a valid manifest: {where}: {first['msg']}. Export again, or roll back."
+        ) from error
+    return Bundle(path, manifest, digest_of(raw))
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read the manifest and verify the size and SHA-256 of every file it names.
+
+    :raises BundleError: naming the first file that is missing, truncated, altered or outside the folder.
+    """
+    bundle = read_bundle(path)
+    root = path.resolve()
+    for name, entry in bundle.manifest.files.items():
+        file = (path / name).resolve()
+        if not file.is_relative_to(root):
+            raise BundleError(f"bundle {path}: {name} leads outside the bundle. Export again.")
+        try:
+            size = file.stat().st_size
+            actual = sha256_file(file) if size == entry.bytes else None
+        except OSError as error:
+            raise BundleError(
+                f"bundle {path}: {name} cannot be read ({error.strerror}). Export again, or roll back."
+            ) from error
+        if actual is None:
+            raise BundleError(
+                f"bundle {path}: {name} has {size} bytes, the manifest says {entry.bytes}. Export again, or roll back."
+            )
+        if actual != entry.sha256:
+            raise BundleError(
+                f"bundle digest mismatch in {path}: {name} is {actual[:8]}…, the manifest says {entry.sha256[:8]}…. "
+                "Export again, or roll back."
+            )
+    return bundle
+
+
+def file_entries(folder: Path) -> dict[str, FileEntry]:
+    """Hash every file below ``folder`` except the manifest, for a manifest being written."""
+    return {
+        file.relative_to(folder).as_posix(): FileEntry(sha256=sha256_file(file), bytes=file.stat().st_size)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != MANIFEST
+    }

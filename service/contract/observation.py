@@ -1,0 +1,31 @@
+"""The model's view of one text, as records and reference rows both keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from service.contract.bundle import Task
+from service.contract.classify import confidences, predicted_labels, probabilities
+from service.contract.features import project
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """Columns over n texts: ``probs`` (n, labels) float32, ``projected`` (n, 32) float16, ``confidence`` (n,)."""
+
+    labels: list[str]
+    probs: Floats
+    confidence: Floats
+    projected: npt.NDArray[np.float16]
+
+
+def observe(logits: Floats, embedding: Floats, labels: Sequence[str], task: Task) -> Observations:
+    """Everything that is kept of the outputs for n texts: logits (n, labels), embedding (n, hidden)."""
+    probs = probabilities(logits, task)
+    return Observations(predicted_labels(probs, labels, task), probs, confidences(probs, task), project(embedding))

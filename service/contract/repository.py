@@ -1,0 +1,134 @@
+"""The model repository: ``MODELS/<name>/<version>/`` and ``serving.json``, which says what is live.
+
+Versions are 1, 2, 3 …; a version is written to a hidden folder beside its final place, fsynced and renamed, so a
+reader sees a whole bundle or none, and two writers of one name get different versions.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.contract.bundle import MANIFEST, Bundle, Manifest, read_bundle
+from service.contract.errors import BundleError, InvalidInput
+from service.contract.files import fsync_path, write_atomic
+
+SERVING = "serving.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_VERSION = re.compile(r"[1-9][0-9]*")
+
+
+class Serving(BaseModel):
+    """The content of ``serving.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    live: str = Field(pattern=r"^[1-9][0-9]*$")
+    previous: str | None = Field(default=None, pattern=r"^[1-9][0-9]*$")
+
+
+def check_name(name: str) -> str:
+    """Return ``name`` if it can be a model's folder. :raises InvalidInput: otherwise."""
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"model name {name!r} is not allowed: 1 to 63 of letters, digits, '.', '_' and '-', "
+            "starting with a letter or digit."
+        )
+    return name
+
+
+def model_names(root: Path) -> list[str]:
+    """Names of the models that have at least one version."""
+    if not root.is_dir():
+        return []
+    return sorted(
+        folder.name for folder in root.iterdir() if _NAME.fullmatch(folder.name) and versions(root, folder.name)
+    )
+
+
+def versions(root: Path, name: str) -> list[str]:
+    """The published versions of a model, oldest first."""
+    folder = root / check_name(name)
+    if not folder.is_dir():
+        return []
+    found = [entry.name for entry in folder.iterdir() if _VERSION.fullmatch(entry.name) and entry.is_dir()]
+    return sorted(found, key=int)
+
+
+def read_serving(root: Path, name: str) -> Serving:
+    """What is live. :raises BundleError: if nothing was published under this name, or the file is damaged."""
+    path = root / check_name(name) / SERVING
+    try:
+        return Serving.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BundleError(f"no live model {name!r} in {root}: {path} does not exist. Export one first.") from error
+    except (OSError, ValidationError) as error:
+        raise BundleError(f"{path} cannot be read: {error}. It should look like {{'live': '1'}}.") from error
+
+
+def live_bundle(root: Path, name: str) -> Bundle:
+    """The live bundle's manifest, files unverified. :raises BundleError: as :func:`read_serving`."""
+    return read_bundle(root / name / read_serving(root, name).live)
+
+
+def set_live(root: Path, name: str, version: str) -> Serving:
+    """Make ``version`` live and remember the one before it. :raises BundleError: if it does not exist."""
+    with _locked(root / check_name(name)):
+        read_bundle(root / name / version)
+        try:
+            before: str | None = read_serving(root, name).live
+        except BundleError:
+            before = None
+        if before == version:
+            return read_serving(root, name)
+        serving = Serving(live=version, previous=before)
+        content = orjson.dumps(serving.model_dump(exclude_none=True), option=orjson.OPT_INDENT_2)
+        write_atomic(root / name / SERVING, content + b"\n")
+        return serving
+
+
+@contextmanager
+def staging(root: Path, name: str) -> Iterator[Path]:
+    """A hidden folder beside the model's versions, removed on leaving unless :func:`publish` took it."""
+    folder = root / check_name(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(prefix=".staging-", dir=folder))
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def publish(root: Path, name: str, stage: Path, manifest: Callable[[str], Manifest]) -> Bundle:
+    """Turn a staged folder into the next version; it is not live until :func:`set_live`.
+
+    ``manifest`` is called with the version that was allotted. All files are on the disk before the rename.
+    """
+    folder = root / check_name(name)
+    with _locked(folder):
+        published = versions(root, name)
+        version = str(int(published[-1]) + 1 if published else 1)
+        (stage / MANIFEST).write_bytes(manifest(version).to_json())
+        for path in (*stage.rglob("*"), stage):
+            fsync_path(path)
+        stage.chmod(0o755)
+        stage.rename(folder / version)
+        fsync_path(folder)
+    return read_bundle(folder / version)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the model's lock against other processes; it is released when this one ends, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,96 @@
+"""The log on disk: append-only JSON lines while open, Parquet once sealed.
+
+    LOG/<model>/date=2026-01-31/hour=07/<writer>-<sequence>.jsonl     open, locked by its writer
+    LOG/<model>/date=2026-01-31/hour=07/<writer>-<sequence>.parquet   sealed, never changed again
+    LOG/<model>/feedback/date=…/hour=…/…                              the same for feedback
+
+Readers read sealed segments only. A writer holds an exclusive ``flock`` on its open segment, so a segment that can
+be locked belongs to a dead writer and may be sealed by anyone: see :func:`seal_orphans`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from service.contract.files import fsync_path
+from service.contract.record import FEEDBACK_SCHEMA, RECORD_SCHEMA, parse_line
+from service.contract.repository import check_name
+
+Kind = Literal["predictions", "feedback"]
+SCHEMAS: dict[Kind, pa.Schema] = {"predictions": RECORD_SCHEMA, "feedback": FEEDBACK_SCHEMA}
+_FOLDERS: dict[Kind, str] = {"predictions": ".", "feedback": "feedback"}
+_HOURS = "date=*/hour=*"
+
+logger = logging.getLogger(__name__)
+
+
+def segment_path(root: Path, model: str, kind: Kind, opened: datetime, writer: str, sequence: int) -> Path:
+    """Where an open segment goes; ``opened`` is in UTC."""
+    hour = root / check_name(model) / _FOLDERS[kind] / f"date={opened:%Y-%m-%d}" / f"hour={opened:%H}"
+    return hour / f"{writer}-{sequence:06d}.jsonl"
+
+
+def sealed_segments(root: Path, model: str, kind: Kind) -> list[Path]:
+    """Sealed segments of a model, oldest hour first."""
+    return sorted((root / check_name(model) / _FOLDERS[kind]).glob(f"{_HOURS}/*.parquet"))
+
+
+def read_segment(path: Path, kind: Kind) -> pa.Table:
+    """The rows of one sealed segment, in the order they were answered."""
+    return pq.read_table(path, schema=SCHEMAS[kind], partitioning=None)
+
+
+def seal(segment: Path, kind: Kind) -> Path | None:
+    """Turn an open segment into Parquet, then remove it; returns the sealed file, or None if no row was whole.
+
+    A line that was not completely written is cut; a line that is damaged in the middle is skipped and logged. The
+    Parquet file appears by a rename after an fsync, so a crash at any point loses nothing that was in the segment
+    and never shows a row twice.
+    """
+    sealed = segment.with_suffix(".parquet")
+    if not sealed.exists():
+        rows = []
+        for number, line in enumerate(segment.read_bytes().split(b"\n"), start=1):
+            if not line:
+                continue
+            try:
+                rows.append(parse_line(line))
+            except (ValueError, TypeError):
+                logger.warning("%s line %d is torn or damaged and was left out", segment, number)
+        if not rows:
+            segment.unlink()
+            return None
+        temporary = segment.with_suffix(".parquet.tmp")
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[kind]), temporary, compression="zstd")
+        fsync_path(temporary)
+        temporary.replace(sealed)
+        fsync_path(sealed.parent)
+    segment.unlink()
+    return sealed
+
+
+def seal_orphans(root: Path) -> int:
+    """Seal the segments that dead writers left open, of every model; returns how many were sealed."""
+    count = 0
+    for kind, folder in _FOLDERS.items():
+        for segment in sorted(root.glob(str(Path("*", folder, _HOURS, "*.jsonl")))):
+            try:
+                descriptor = os.open(segment, os.O_RDONLY)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                count += seal(segment, kind) is not None
+            except (BlockingIOError, FileNotFoundError):
+                continue
+            finally:
+                os.close(descriptor)
+    return count

@@ -1,0 +1,100 @@
+"""One ONNX Runtime session for one variant of a bundle."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from service.contract.errors import PlumblineError
+from service.tokenizer import Tokens
+
+Device = Literal["cpu", "cuda"]
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class EngineError(PlumblineError):
+    """The model cannot be loaded or run on the device that was asked for."""
+
+    code = "engine"
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """``logits`` (n, labels) and ``embedding`` (n, hidden), both float32, in the order of the inputs."""
+
+    logits: npt.NDArray[np.float32]
+    embedding: npt.NDArray[np.float32]
+
+
+def length_grid(max_length: int) -> tuple[int, ...]:
+    """Padded lengths that are served: 8, 16, 24, 32, then steps of a quarter up to ``max_length``.
+
+    A fixed grid keeps ONNX Runtime's memory flat (onnxruntime#9313) and lets every shape be warmed.
+    """
+    grid = [length for length in (8, 16, 24, 32) if length < max_length]
+    while grid and (following := (grid[-1] * 5 // 4 + 7) // 8 * 8) < max_length:
+        grid.append(following)
+    return (*grid, max_length)
+
+
+class Engine:
+    """Runs padded batches. Not re-entrant by design of its callers: one thread runs it at a time.
+
+    :raises EngineError: if the file cannot be loaded, or ONNX Runtime fell back from the device asked for.
+    """
+
+    def __init__(self, model: Path, *, device: Device, threads: int, max_length: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.enable_mem_pattern = False
+        options.log_severity_level = 3
+        try:
+            if device == "cuda" and hasattr(ort, "preload_dlls"):
+                ort.preload_dlls()
+            self._session = ort.InferenceSession(model, options, providers=[_PROVIDERS[device]])
+        except Exception as error:  # ONNX Runtime raises many types without a common base
+            raise EngineError(f"{model} cannot be loaded on {device}: {error}") from error
+        self.provider: str = self._session.get_providers()[0]
+        if self.provider != _PROVIDERS[device]:
+            raise EngineError(
+                f"{model} was to run on {device} and ONNX Runtime fell back to {self.provider}. "
+                "Check the driver and CUDA libraries, or set --device cpu."
+            )
+        self._inputs = {node.name for node in self._session.get_inputs()}
+        self._grid = length_grid(max_length)
+
+    def padded_length(self, tokens: int) -> int:
+        """The grid length that ``tokens`` is padded to."""
+        return self._grid[min(bisect.bisect_left(self._grid, tokens), len(self._grid) - 1)]
+
+    def run(self, batch: Sequence[Tokens]) -> Outputs:
+        """Run one batch, padded to the grid length of its longest text. :raises EngineError: if inference fails."""
+        length = self.padded_length(max(len(tokens) for tokens in batch))
+        ids = np.zeros((len(batch), length), dtype=np.int64)
+        mask = np.zeros_like(ids)
+        types = np.zeros_like(ids)
+        for row, tokens in enumerate(batch):
+            ids[row, : len(tokens)] = tokens.ids
+            mask[row, : len(tokens)] = 1
+            types[row, : len(tokens)] = tokens.type_ids
+        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        declared = {name: array for name, array in feeds.items() if name in self._inputs}
+        try:
+            logits, embedding = self._session.run(["logits", "embedding"], declared)
+        except Exception as error:  # as above
+            raise EngineError(f"inference failed on a batch of {len(batch)} x {length} tokens: {error}") from error
+        return Outputs(logits.astype(np.float32, copy=False), embedding.astype(np.float32, copy=False))
+
+    def warm_up(self) -> None:
+        """Run every grid length once, so that no request pays for a first run."""
+        for length in self._grid:
+            self.run([Tokens([0] * length, [0] * length, truncated=False, unk_share=0.0)])

@@ -1,0 +1,54 @@
+"""Texts to token ids with a raw ``tokenizers.Tokenizer``; padding is left to the engine.
+
+Thread-safe: truncation is set once, so no call changes the tokenizer ("Already borrowed", tokenizers#537).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from service.contract.errors import BundleError
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One text as the model sees it. ``unk_share`` is the share of unknown tokens among the ordinary ones."""
+
+    ids: list[int]
+    type_ids: list[int]
+    truncated: bool
+    unk_share: float
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class TextTokenizer:
+    """Tokenizes texts to at most ``max_length`` tokens, special tokens included."""
+
+    def __init__(self, path: Path, max_length: int) -> None:
+        try:
+            self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises plain Exception
+            raise BundleError(f"{path} is not a tokenizer: {error}. Export again.") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length)
+        model = self._tokenizer.model
+        unknown = getattr(model, "unk_token", None)
+        self._unknown_id = self._tokenizer.token_to_id(unknown) if unknown else None
+
+    def __call__(self, texts: Sequence[str]) -> list[Tokens]:
+        """Tokenize a batch; releases the GIL. Lone surrogates are replaced, as no tokenizer takes them."""
+        clean = [text.encode("utf-8", "replace").decode() for text in texts]
+        found = []
+        for encoding in self._tokenizer.encode_batch(clean):
+            ids = encoding.ids
+            ordinary = len(ids) - sum(encoding.special_tokens_mask)
+            unknown = ids.count(self._unknown_id) if self._unknown_id is not None else 0
+            truncated = bool(encoding.overflowing)
+            found.append(Tokens(ids, encoding.type_ids, truncated, unknown / ordinary if ordinary else 0.0))
+        return found
