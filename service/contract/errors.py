@@ -21,7 +21,7 @@ class PlumblineError(Exception):
     exit_code = 1
 
 
-class InvalidInput(PlumblineError):
+class InvalidInput(PlumblineError):  # noqa: N818  reads better where it is raised
     """What the caller gave cannot be used."""
 
     code = "invalid_input"
