@@ -42,10 +42,9 @@ class TextTokenizer:
         self._unknown_id = self._tokenizer.token_to_id(unknown) if unknown else None
 
     def __call__(self, texts: Sequence[str]) -> list[Tokens]:
-        """Tokenize a batch; releases the GIL. Lone surrogates are replaced, as no tokenizer takes them."""
-        clean = [text.encode("utf-8", "replace").decode() for text in texts]
+        """Tokenize a batch of valid Unicode texts; releases the GIL."""
         found = []
-        for encoding in self._tokenizer.encode_batch(clean):
+        for encoding in self._tokenizer.encode_batch(texts):
             ids = encoding.ids
             ordinary = len(ids) - sum(encoding.special_tokens_mask)
             unknown = ids.count(self._unknown_id) if self._unknown_id is not None else 0

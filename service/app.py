@@ -1,0 +1,135 @@
+"""The FastAPI application: wires the parts together and maps errors to responses."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from service import __version__
+from service.contract.errors import PlumblineError
+from service.errors import Overloaded, RequestError
+from service.live import load
+from service.metrics import Metrics
+from service.middleware import RequestMiddleware
+from service.predictor import Predictor
+from service.protocols import feedback, oip, predict, probes
+from service.recorder import Recorder
+from service.repository import RepositoryWatcher
+from service.settings import ServiceSettings
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError], None] | None = None) -> FastAPI:
+    """The service over one model repository.
+
+    Models load in the background after start-up, so probes answer from the first moment.
+
+    :param on_failure: called if the repository holds nothing that can be served; default logs only.
+    """
+    metrics = Metrics()
+    app = FastAPI(title="Plumbline", version=__version__, lifespan=_lifespan)
+    app.state.settings = settings
+    app.state.metrics = metrics
+    app.state.on_failure = on_failure
+    app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=settings.max_body_bytes)
+    for protocol in (predict, oip, feedback, probes):
+        app.include_router(protocol.router)
+    app.add_exception_handler(PlumblineError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_bug)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: ServiceSettings = app.state.settings
+    metrics: Metrics = app.state.metrics
+    recorder = await asyncio.to_thread(_recorder, settings, metrics) if settings.log is not None else None
+    predictor = Predictor(metrics, recorder, max_items=settings.max_items, timeout=settings.request_timeout_seconds)
+    app.state.predictor = predictor
+    make = partial(
+        load,
+        device=settings.device,
+        threads=settings.threads,
+        batch_tokens=settings.batch_tokens,
+        queue_tokens=settings.queue_tokens,
+        metrics=metrics,
+    )
+    watcher = RepositoryWatcher(settings.repo, predictor, metrics, make, settings.poll_seconds)
+    following = asyncio.create_task(_follow(app, watcher))
+    try:
+        yield
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await watcher.close()
+        if recorder is not None:
+            await asyncio.to_thread(recorder.close)
+
+
+async def _follow(app: FastAPI, watcher: RepositoryWatcher) -> None:
+    try:
+        await watcher.start()
+    except PlumblineError as error:
+        logger.error("nothing can be served: %s", error)
+        if app.state.on_failure is not None:
+            app.state.on_failure(error)
+        return
+    await watcher.follow()
+
+
+def _recorder(settings: ServiceSettings, metrics: Metrics) -> Recorder:
+    assert settings.log is not None
+    return Recorder(
+        settings.log,
+        queue=settings.log_queue,
+        fsync_seconds=settings.log_fsync_seconds,
+        seal_seconds=settings.log_seal_seconds,
+        seal_bytes=settings.log_seal_bytes,
+        on_written=lambda model, count: metrics.records.labels(model).inc(count),
+        on_dropped=lambda model, reason, count: metrics.records_dropped.labels(model, reason).inc(count),
+    )
+
+
+def _respond(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": message, "code": code}, status, headers)
+
+
+def _on_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, PlumblineError)
+    if not isinstance(error, RequestError):
+        logger.error("request failed: %s", error)
+        return _respond(500, error.code, str(error))
+    headers = {"retry-after": str(error.retry_after)} if isinstance(error, Overloaded) else None
+    return _respond(error.status, error.code, str(error), headers)
+
+
+def _on_invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    problem = error.errors()[0]
+    if problem["type"] == "json_invalid":
+        return _respond(400, "malformed", f"the body is not valid JSON: {problem['ctx']['error']}.")
+    where = ".".join(str(part) for part in problem["loc"] if part != "body") or "the body"
+    return _respond(422, "invalid_request", f"{where}: {problem['msg']}.")
+
+
+def _on_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    codes = {400: "malformed", 404: "not_found", 405: "method_not_allowed"}
+    return _respond(
+        error.status_code, codes.get(error.status_code, "http"), f"{error.detail}.", dict(error.headers or {})
+    )
+
+
+def _on_bug(request: Request, error: Exception) -> JSONResponse:
+    return _respond(500, "internal", "the server failed on this request; its log says why.")

@@ -1,0 +1,146 @@
+"""The command line. Commands of other packages are found by name, so that the serving image needs none of them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from service.contract.errors import PlumblineError
+
+# Command: where it lives, and the extra that brings what it needs.
+_COMMANDS = {
+    "finetune": ("export.cli", "export"),
+    "export": ("export.cli", "export"),
+    "inspect": ("service.cli", "serve"),
+    "serve": ("service.cli", "serve"),
+    "monitor": ("monitoring.cli", "monitor"),
+    "drift": ("monitoring.cli", "monitor"),
+    "retrain": ("export.cli", "export"),
+    "webhook": ("monitoring.cli", "monitor"),
+    "config": ("service.cli", "serve"),
+    "demo": ("examples.cli", "export,monitor"),
+}
+_SETTINGS = [("service.settings", "ServiceSettings"), ("monitoring.settings", "MonitorSettings")]
+
+
+class _Root(TyperGroup):
+    """Turns errors into one line on stderr and an exit code; a traceback only with ``--debug``."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PlumblineError as error:
+            if ctx.params.get("debug"):
+                raise
+            typer.secho(f"plumbline: {error}", err=True, fg="red")
+            raise typer.Exit(error.exit_code) from error
+        except ModuleNotFoundError as error:
+            extra = next((extra for name, (_, extra) in _COMMANDS.items() if name == ctx.invoked_subcommand), "")
+            if ctx.params.get("debug") or extra == "serve":
+                raise
+            typer.secho(
+                f"plumbline: {ctx.invoked_subcommand} needs the module {error.name!r}: "
+                f"pip install 'plumbline[{extra}]'",
+                err=True,
+                fg="red",
+            )
+            raise typer.Exit(2) from error
+
+
+def serve(
+    repo: Annotated[Path | None, typer.Option(help="model repository to serve from")] = None,
+    log: Annotated[Path | None, typer.Option(help="folder of the inference log")] = None,
+    model: Annotated[str | None, typer.Option(help="model that /predict uses when there are several")] = None,
+    host: Annotated[str | None, typer.Option(help="address to listen on [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="port to listen on [8000]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [auto]")] = None,
+    threads: Annotated[int | None, typer.Option(help="inference threads; 0 takes the usable cores [0]")] = None,
+) -> None:
+    """Serve the live models of a repository over HTTP. Every other setting is a PLUMBLINE_ variable: see config."""
+    from service.contract.settings import load_settings
+    from service.serve import serve as run
+    from service.settings import ServiceSettings
+
+    run(
+        load_settings(
+            ServiceSettings, repo=repo, log=log, model=model, host=host, port=port, device=device, threads=threads
+        )
+    )
+
+
+def config(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
+    """Show every setting, its value and where it came from."""
+    from dataclasses import asdict
+
+    from service.contract.settings import Settings, describe_settings, load_settings
+
+    rows = {}
+    for module, name in _SETTINGS:
+        try:
+            settings: type[Settings] = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError:
+            continue
+        rows.update({row.variable: row for row in describe_settings(load_settings(settings))})
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows.values()]))
+        return
+    for row in rows.values():
+        typer.echo(f"{row.variable}={row.value}   ({row.origin}) {row.meaning}")
+
+
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="folder of one version: MODELS/NAME/VERSION")],
+    as_json: Annotated[bool, typer.Option("--json", help="print the manifest and the digest as JSON")] = False,
+) -> None:
+    """Verify a bundle and show what it is, how good, how fast, and how it was made."""
+    from service.contract.bundle import open_bundle
+    from service.inspect import summary
+
+    opened = open_bundle(bundle)
+    if as_json:
+        typer.echo(json.dumps({"digest": opened.digest, **opened.manifest.model_dump(mode="json")}))
+    else:
+        typer.echo(summary(opened))
+
+
+def _build() -> typer.Typer:
+    app = typer.Typer(
+        cls=_Root,
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        help="Take a fine-tuned transformer from checkpoint to a monitored production endpoint, and keep it true.",
+    )
+
+    @app.callback()
+    def root(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False) -> None:
+        pass
+
+    for name, (module, extra) in _COMMANDS.items():
+        try:
+            command = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError:
+            app.command(name, help=f"(not installed: pip install 'plumbline[{extra}]')")(_missing(name, extra))
+            continue
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    return app
+
+
+def _missing(name: str, extra: str) -> Any:
+    def command() -> None:
+        raise PlumblineError(f"{name} is not installed here: pip install 'plumbline[{extra}]'.")
+
+    return command
+
+
+def main() -> None:
+    """Entry point of the ``plumbline`` command."""
+    _build()()

@@ -1,0 +1,54 @@
+"""The errors that a request can end in. One handler in ``service.app`` turns them into responses.
+
+PlumblineError
+└── RequestError              status and code of the response
+    ├── Malformed             400
+    ├── UnknownModel          404
+    ├── BodyTooLarge          413
+    ├── InvalidRequest        422
+    ├── Overloaded            429, Retry-After
+    ├── NotReady              503
+    └── DeadlinePassed        504
+"""
+
+from __future__ import annotations
+
+from service.contract.errors import PlumblineError
+
+
+class RequestError(PlumblineError):
+    status = 500
+
+
+class Malformed(RequestError):  # noqa: N818  named by what the client sees, like the rest of the tree
+    code, status = "malformed", 400
+
+
+class UnknownModel(RequestError):  # noqa: N818
+    code, status = "unknown_model", 404
+
+
+class BodyTooLarge(RequestError):  # noqa: N818
+    code, status = "body_too_large", 413
+
+
+class InvalidRequest(RequestError):  # noqa: N818
+    code, status = "invalid_request", 422
+
+
+class Overloaded(RequestError):  # noqa: N818
+    """The queue is full; ``retry_after`` is in whole seconds."""
+
+    code, status = "overloaded", 429
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class NotReady(RequestError):  # noqa: N818
+    code, status = "not_ready", 503
+
+
+class DeadlinePassed(RequestError):  # noqa: N818
+    code, status = "deadline_passed", 504

@@ -1,0 +1,158 @@
+"""One loaded model version: verified, warmed, proven on its golden cases, and ready to answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from service.batcher import Batched, Batcher
+from service.contract.bundle import TOKENIZER, Bundle, VariantName, open_bundle
+from service.contract.errors import BundleError
+from service.contract.observation import observe
+from service.engine import Engine, EngineError, usable_cores
+from service.metrics import Metrics
+from service.tokenizer import TextTokenizer, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the model says of one text."""
+
+    label: str
+    confidence: float
+    probs: npt.NDArray[np.float32]
+    projected: npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """The tokens of one request's texts and the seconds that took."""
+
+    tokens: list[Tokens]
+    seconds: float
+
+
+class LiveModel:
+    """A bundle with its tokenizer, engine and batcher. Made by :func:`load`."""
+
+    def __init__(
+        self, bundle: Bundle, variant: VariantName, tokenizer: TextTokenizer, engine: Engine, batcher: _ModelBatcher
+    ) -> None:
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self.variant = variant
+        self.provider = engine.provider
+        self.batcher = batcher
+        self._tokenizer = tokenizer
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def answer(self, texts: Sequence[str], deadline: float) -> tuple[Tokenized, list[Batched[Observation]]]:
+        """Tokenize and classify the texts of one request. Errors are those of :meth:`Batcher.submit`."""
+        self._in_flight += 1
+        self._idle.clear()
+        try:
+            started = time.perf_counter()
+            tokens = await asyncio.get_running_loop().run_in_executor(self._threads, self._tokenizer, texts)
+            tokenized = Tokenized(tokens, time.perf_counter() - started)
+            return tokenized, await self.batcher.submit(tokens, deadline)
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+
+    async def retire(self) -> None:
+        """Wait until every request that began here is answered, then free the engine."""
+        await self._idle.wait()
+        await self.batcher.close()
+        self._threads.shutdown(wait=False)
+
+
+_ModelBatcher = Batcher[Tokens, Observation]
+
+
+def load(
+    path: Path,
+    *,
+    device: Literal["auto", "cpu", "cuda"],
+    threads: int,
+    batch_tokens: int,
+    queue_tokens: int,
+    metrics: Metrics,
+) -> LiveModel:
+    """Verify, load, warm and prove a bundle. Blocking.
+
+    :raises BundleError: if a file is damaged or a golden case comes out differently.
+    :raises EngineError: if the model cannot run on the device.
+    """
+    bundle = open_bundle(path)
+    manifest = bundle.manifest
+    variant, engine = _engine(bundle, device, threads or usable_cores())
+    tokenizer = TextTokenizer(bundle.file(TOKENIZER), manifest.max_length)
+    engine.warm_up()
+    _prove(bundle, variant, tokenizer, engine)
+
+    def run(batch: Sequence[Tokens]) -> list[Observation]:
+        outputs = engine.run(batch)
+        seen = observe(outputs.logits, outputs.embedding, manifest.labels, manifest.task)
+        confidence = seen.confidence.tolist()
+        return [
+            Observation(label, confidence[row], seen.probs[row], seen.projected[row])
+            for row, label in enumerate(seen.labels)
+        ]
+
+    def on_batch(items: int, tokens: int, padded: int) -> None:
+        metrics.batch_size.labels(manifest.name).observe(items)
+        metrics.batch_tokens.labels(manifest.name).observe(tokens)
+        metrics.padding.labels(manifest.name).observe(1 - tokens / padded)
+
+    batcher: _ModelBatcher = Batcher(
+        run,
+        padded_length=engine.padded_length,
+        batch_tokens=batch_tokens,
+        queue_tokens=queue_tokens,
+        on_batch=on_batch,
+    )
+    return LiveModel(bundle, variant, tokenizer, engine, batcher)
+
+
+def _engine(bundle: Bundle, device: Literal["auto", "cpu", "cuda"], threads: int) -> tuple[VariantName, Engine]:
+    manifest = bundle.manifest
+    wanted: tuple[VariantName, ...] = ("cuda", "cpu") if device == "auto" else (device,)
+    offered = [variant for variant in wanted if variant in manifest.variants]
+    if not offered:
+        raise EngineError(
+            f"bundle {bundle.path} has no variant for {device}, only {', '.join(manifest.variants)}. "
+            f"Export with --target {device}."
+        )
+    errors: list[EngineError] = []
+    for variant in offered:
+        file = bundle.file(manifest.variants[variant].file)
+        try:
+            return variant, Engine(file, device=variant, threads=threads, max_length=manifest.max_length)
+        except EngineError as error:
+            errors.append(error)
+    raise errors[-1]
+
+
+def _prove(bundle: Bundle, variant: VariantName, tokenizer: TextTokenizer, engine: Engine) -> None:
+    atol = bundle.manifest.variants[variant].golden_atol
+    for case in bundle.golden():
+        expected = np.array(case.logits[variant], dtype=np.float32)
+        logits = engine.run(tokenizer([case.text])).logits[0]
+        difference = float(np.abs(logits - expected).max()) if logits.shape == expected.shape else np.inf
+        if not difference <= atol:
+            raise BundleError(
+                f"bundle {bundle.path} fails a golden case: a logit of {case.text[:40]!r} is off by {difference:.3g}, "
+                f"allowed is {atol:.3g}. Export again on a machine like this one."
+            )

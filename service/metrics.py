@@ -1,0 +1,47 @@
+"""Every metric of the service, declared once. Seconds and bytes; labels are few and bounded."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+_SHARES = tuple(step / 20 for step in range(1, 21))
+
+
+class Metrics:
+    """The metrics of one process, on a registry of its own so that several apps can live in one test."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+
+        def histogram(name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, meaning, ["model"], buckets=buckets, registry=registry)
+
+        def counter(name: str, meaning: str, *labels: str) -> Counter:
+            return Counter(name, meaning, ["model", *labels], registry=registry)
+
+        self.requests = counter("plumbline_requests", "Requests answered.", "route", "code")
+        self.request_seconds = histogram("plumbline_request_duration_seconds", "Time to answer a request.", _SECONDS)
+        self.queue_seconds = histogram("plumbline_queue_duration_seconds", "Wait of an input for its batch.", _SECONDS)
+        self.tokenization_seconds = histogram("plumbline_tokenization_duration_seconds", "Tokenizing.", _SECONDS)
+        self.inference_seconds = histogram("plumbline_inference_duration_seconds", "Running a batch.", _SECONDS)
+        self.batch_size = histogram("plumbline_batch_size", "Inputs in a batch.", _POWERS)
+        self.batch_tokens = histogram("plumbline_batch_tokens", "Real tokens in a batch.", _POWERS)
+        self.padding = histogram("plumbline_batch_padding_ratio", "Share of a batch that is padding.", (0.0, *_SHARES))
+        self.queue_tokens = Gauge("plumbline_queue_tokens", "Tokens waiting or running.", ["model"], registry=registry)
+        self.rejected = counter("plumbline_rejected", "Requests refused.", "reason")
+        self.predictions = counter("plumbline_predictions", "Answered inputs by label.", "label")
+        self.confidence = histogram("plumbline_confidence", "Confidence of predictions.", _SHARES)
+        self.input_tokens = histogram("plumbline_input_tokens", "Tokens of an input.", _POWERS)
+        self.truncated = counter("plumbline_truncated", "Inputs cut to the model's length.")
+        self.model_info = Gauge(
+            "plumbline_model_info",
+            "1 for the live version.",
+            ["model", "version", "digest", "precision", "provider"],
+            registry=registry,
+        )
+        self.load_failures = counter("plumbline_model_load_failures", "Versions that could not be made live.")
+        self.records = counter("plumbline_records", "Records written to the log.")
+        self.records_dropped = counter("plumbline_records_dropped", "Records lost on the way to the log.", "reason")
+        self.feedback = counter("plumbline_feedback", "Labels that came back.", "correct")

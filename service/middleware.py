@@ -1,0 +1,97 @@
+"""What happens to every request: an id, a limit on its body, a line in the metrics."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.contract.record import new_id
+from service.errors import BodyTooLarge
+from service.metrics import Metrics
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class RequestMiddleware:
+    """Reads the whole body first, so that a body over the limit is refused before anything parses it.
+
+    :param model: names the model in the metrics of requests that are not for one model alone.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, max_body_bytes: int) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
+        status = 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        try:
+            body = await self._read(headers, receive)
+            if body is None:
+                error = BodyTooLarge(f"the body is over the limit of {self._max_body_bytes} bytes. Send fewer texts.")
+                response = JSONResponse({"error": str(error), "code": error.code}, error.status)
+                await response(scope, receive, send_with_id)
+            else:
+                await self._app(scope, _replay(body, receive), send_with_id)
+        finally:
+            self._observe(scope, status, time.perf_counter() - started)
+
+    async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
+        """The body, or None if it is over the limit."""
+        length = headers.get("content-length", "")
+        if length.isdigit() and int(length) > self._max_body_bytes:
+            return None
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return b"".join(chunks)
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > self._max_body_bytes:
+                return None
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+
+    def _observe(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        model = scope.get("path_params", {}).get("name", "") if status != 404 else ""
+        self._metrics.requests.labels(model, route, str(status)).inc()
+        self._metrics.request_seconds.labels(model).observe(seconds)
+        if status in (413, 429, 503, 504):
+            self._metrics.rejected.labels(model, str(status)).inc()
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A receive that gives the body at once, then whatever the connection says next."""
+    sent = False
+
+    async def replay() -> Message:
+        nonlocal sent
+        if sent:
+            return await receive()
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

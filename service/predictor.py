@@ -1,0 +1,166 @@
+"""From texts to predictions: picks the live model, answers, counts, and offers each answer to the recorder."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.batcher import Batched
+from service.contract.bundle import Manifest
+from service.contract.classify import correct
+from service.contract.features import encode_embedding
+from service.contract.record import Feedback, Record, new_id, now_rfc3339
+from service.errors import InvalidRequest, NotReady, Overloaded, UnknownModel
+from service.live import LiveModel, Observation
+from service.metrics import Metrics
+from service.recorder import Recorder
+from service.tokenizer import Tokens
+
+_REMEMBERED = 10_000  # predictions whose label is at hand when feedback comes
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer to one text; ``probs`` are in the order of the manifest's labels."""
+
+    id: str
+    label: str
+    confidence: float
+    probs: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answers to one request, with who gave them and where the time went, in seconds."""
+
+    manifest: Manifest
+    digest: str
+    predictions: list[Prediction]
+    queued: float
+    tokenized: float
+    inferred: float
+
+
+class Predictor:
+    """Holds the live model of each name; :mod:`service.repository` replaces them."""
+
+    def __init__(self, metrics: Metrics, recorder: Recorder | None, *, max_items: int, timeout: float) -> None:
+        self.models: dict[str, LiveModel] = {}
+        self._metrics = metrics
+        self._recorder = recorder
+        self._max_items = max_items
+        self._timeout = timeout
+        self._recent: OrderedDict[str, str] = OrderedDict()
+
+    def model(self, name: str | None, version: str | None = None) -> LiveModel:
+        """The live model called ``name``; None is allowed when there is exactly one.
+
+        :raises NotReady: while nothing is loaded. :raises UnknownModel: if there is no such live version.
+        """
+        if not self.models:
+            raise NotReady("no model is loaded yet; ask /readyz.")
+        if name is None:
+            if len(self.models) > 1:
+                raise InvalidRequest(
+                    f"several models are served ({', '.join(self.models)}): use /v2/models/NAME/infer, "
+                    "or start the server with --model NAME."
+                )
+            return next(iter(self.models.values()))
+        live = self.models.get(name)
+        if live is None:
+            raise UnknownModel(f"no model {name!r} here; served are {', '.join(self.models)}.")
+        if version is not None and version != live.manifest.version:
+            raise UnknownModel(f"version {version} of {name!r} is not live; version {live.manifest.version} is.")
+        return live
+
+    async def predict(self, live: LiveModel, texts: Sequence[str]) -> Answer:
+        """Answer every text, or raise one of :mod:`service.errors` for all of them."""
+        if not texts:
+            raise InvalidRequest("there is no text in the request; give at least one.")
+        if len(texts) > self._max_items:
+            raise InvalidRequest(f"{len(texts)} texts in one request, the limit is {self._max_items}. Split them.")
+        for text in texts:
+            _check_unicode(text)
+        started = time.monotonic()
+        tokenized, batched = await live.answer(texts, started + self._timeout)
+        latency = (time.monotonic() - started) * 1000
+        model = live.manifest.name
+        predictions = []
+        for text, tokens, item in zip(texts, tokenized.tokens, batched, strict=True):
+            seen = item.answer
+            prediction = Prediction(new_id(), seen.label, seen.confidence, seen.probs.tolist())
+            predictions.append(prediction)
+            self._remember(prediction)
+            self._count(model, tokens, item)
+            if self._recorder is not None:
+                self._recorder.offer(model, _record(live, text, tokens, seen, prediction, latency))
+        self._metrics.tokenization_seconds.labels(model).observe(tokenized.seconds)
+        return Answer(
+            live.manifest,
+            live.bundle.digest,
+            predictions,
+            max(item.queued for item in batched),
+            tokenized.seconds,
+            max(item.ran for item in batched),
+        )
+
+    def feedback(self, live: LiveModel, prediction_id: str, label: str, source: str) -> None:
+        """Keep the true label of an earlier prediction.
+
+        :raises InvalidRequest: if this server keeps no log. :raises Overloaded: if the log's queue is full.
+        """
+        model = live.manifest.name
+        if self._recorder is None:
+            raise InvalidRequest("this server keeps no log, so feedback would be lost: start it with --log DIR.")
+        _check_unicode(label + source)
+        if not self._recorder.offer(model, Feedback(prediction_id, label, now_rfc3339(), source)):
+            raise Overloaded("the log is behind and cannot take the label now.", retry_after=1)
+        predicted = self._recent.get(prediction_id)
+        right = "unknown" if predicted is None else str(bool(correct([predicted], [label])[0])).lower()
+        self._metrics.feedback.labels(model, right).inc()
+
+    def _count(self, model: str, tokens: Tokens, item: Batched[Observation]) -> None:
+        metrics = self._metrics
+        metrics.queue_seconds.labels(model).observe(item.queued)
+        metrics.inference_seconds.labels(model).observe(item.ran)
+        metrics.confidence.labels(model).observe(item.answer.confidence)
+        metrics.input_tokens.labels(model).observe(len(tokens))
+        metrics.predictions.labels(model, item.answer.label).inc()
+        if tokens.truncated:
+            metrics.truncated.labels(model).inc()
+
+    def _remember(self, prediction: Prediction) -> None:
+        self._recent[prediction.id] = prediction.label
+        if len(self._recent) > _REMEMBERED:
+            self._recent.popitem(last=False)
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"a text is not valid Unicode: lone surrogate at character {error.start}.") from error
+
+
+def _record(
+    live: LiveModel, text: str, tokens: Tokens, seen: Observation, prediction: Prediction, latency_ms: float
+) -> Record:
+    return Record(
+        id=prediction.id,
+        ts=now_rfc3339(),
+        model=live.manifest.name,
+        version=live.manifest.version,
+        digest=live.bundle.digest,
+        text=text,
+        tokens=None,
+        n_tokens=len(tokens),
+        truncated=tokens.truncated,
+        unk_share=tokens.unk_share,
+        label=prediction.label,
+        confidence=prediction.confidence,
+        probs=prediction.probs,
+        embedding=encode_embedding(seen.projected),
+        latency_ms=latency_ms,
+    )

@@ -1,0 +1,38 @@
+"""``POST /feedback``: the true label of an earlier prediction."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from service.predictor import Predictor
+from service.protocols import predictor, settings
+from service.settings import ServiceSettings
+
+router = APIRouter(tags=["feedback"])
+
+
+class FeedbackRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    id: UUID = Field(description="the id that /predict gave")
+    label: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+    source: str = Field(default="api", max_length=200, description="who says so: a person, a rule, a later event")
+
+
+class Accepted(BaseModel):
+    id: str
+
+
+@router.post("/feedback", status_code=202)
+async def feedback(
+    body: FeedbackRequest,
+    predictor: Annotated[Predictor, Depends(predictor)],
+    settings: Annotated[ServiceSettings, Depends(settings)],
+) -> Accepted:
+    """Keep a true label for ``plumbline retrain``. A label that the model does not know yet is welcome."""
+    predictor.feedback(predictor.model(settings.model), str(body.id), body.label, body.source)
+    return Accepted(id=str(body.id))

@@ -1,0 +1,53 @@
+"""``POST /predict``: the shape of Hugging Face inference endpoints and Text Embeddings Inference."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.predictor import Answer, Prediction, Predictor
+from service.protocols import describe, predictor, settings
+from service.settings import ServiceSettings
+
+router = APIRouter(tags=["predict"])
+
+
+class Parameters(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    top_k: int = Field(default=1, ge=1, description="labels per text, most probable first")
+
+
+class PredictRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    inputs: str | list[str] = Field(description="a text, or a list of texts; a list is a batch, never a pair")
+    parameters: Parameters = Parameters()
+
+
+class Scored(BaseModel):
+    id: str = Field(description="of the prediction, for /feedback")
+    label: str
+    score: float
+
+
+@router.post("/predict")
+async def predict(
+    body: PredictRequest,
+    response: Response,
+    predictor: Annotated[Predictor, Depends(predictor)],
+    settings: Annotated[ServiceSettings, Depends(settings)],
+) -> list[Scored] | list[list[Scored]]:
+    """Classify a text, or a list of texts: ``[{"id", "label", "score"}]``, nested for a list."""
+    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+    answer = await predictor.predict(predictor.model(settings.model), texts)
+    describe(answer, response)
+    scored = [_scored(answer, prediction, body.parameters.top_k) for prediction in answer.predictions]
+    return scored[0] if isinstance(body.inputs, str) else scored
+
+
+def _scored(answer: Answer, prediction: Prediction, top_k: int) -> list[Scored]:
+    ranked = sorted(zip(prediction.probs, answer.manifest.labels, strict=True), key=lambda pair: -pair[0])
+    return [Scored(id=prediction.id, label=label, score=prob) for prob, label in ranked[:top_k]]

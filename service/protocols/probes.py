@@ -1,0 +1,41 @@
+"""Probes for an orchestrator, and metrics for Prometheus."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from service.errors import NotReady
+from service.predictor import Predictor
+from service.protocols import predictor
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "live"}
+
+
+@router.get("/startupz")
+async def startupz(predictor: Annotated[Predictor, Depends(predictor)]) -> dict[str, str]:
+    """Every model of the repository was loaded and warmed once."""
+    if not predictor.models:
+        raise NotReady("models are being loaded.")
+    return {"status": "started"}
+
+
+@router.get("/readyz")
+async def readyz(predictor: Annotated[Predictor, Depends(predictor)]) -> dict[str, object]:
+    """Requests can be answered now; says which version of each model answers."""
+    if not predictor.models:
+        raise NotReady("models are being loaded.")
+    return {"status": "ready", "models": {name: live.manifest.version for name, live in predictor.models.items()}}
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    return Response(generate_latest(request.app.state.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,181 @@
+"""Writes the inference log, off the request path.
+
+``offer`` only appends to a bounded queue. One thread drains it every ``fsync_seconds``: the records are appended to
+the open segment and forced to the disk together. Full segments are sealed to Parquet by another thread. Whatever
+cannot be written is dropped and counted; a prediction never waits for the disk.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+from service.contract.record import Feedback, Record
+from service.contract.segments import Kind, seal, seal_orphans, segment_path
+
+logger = logging.getLogger(__name__)
+
+
+class _Segment:
+    """One open segment: an append-only file that this process holds locked until it is sealed."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.opened = time.monotonic()
+        self.bytes = 0
+        self._descriptor = descriptor
+
+    @classmethod
+    def create(cls, path: Path) -> _Segment | None:
+        """A new locked segment, or None if someone took the file for an orphan before it was locked."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink == 0:
+            os.close(descriptor)
+            return None
+        return cls(path, descriptor)
+
+    def append(self, data: bytes) -> None:
+        """Write and fsync whole lines; on failure the file is cut back to the last whole line."""
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+            os.fsync(self._descriptor)
+        except OSError:
+            os.ftruncate(self._descriptor, self.bytes)
+            os.lseek(self._descriptor, self.bytes, os.SEEK_SET)
+            raise
+        self.bytes += len(data)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class Recorder:
+    """Bounded, lossy under pressure and honest about it.
+
+    :param on_written: called with (model, records) after they are on the disk.
+    :param on_dropped: called with (model, reason, records); reasons are ``queue``, ``disk`` and ``invalid``.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        queue: int,
+        fsync_seconds: float,
+        seal_seconds: float,
+        seal_bytes: int,
+        on_written: Callable[[str, int], None] = lambda model, count: None,
+        on_dropped: Callable[[str, str, int], None] = lambda model, reason, count: None,
+    ) -> None:
+        self._root = root
+        self._limit = queue
+        self._fsync_seconds = fsync_seconds
+        self._seal_seconds = seal_seconds
+        self._seal_bytes = seal_bytes
+        self._on_written = on_written
+        self._on_dropped = on_dropped
+        self._queue: deque[tuple[str, Record | Feedback]] = deque()
+        self._open: dict[tuple[str, Kind], _Segment] = {}
+        self._writer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._sequence = 0
+        self._stopping = threading.Event()
+        self._sealer = ThreadPoolExecutor(1, thread_name_prefix="sealer")
+        root.mkdir(parents=True, exist_ok=True)
+        self._sealer.submit(self._seal_orphans)
+        self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
+        self._thread.start()
+
+    def offer(self, model: str, record: Record | Feedback) -> bool:
+        """Queue a record; False, and counted, if the queue is full. Never blocks."""
+        if len(self._queue) >= self._limit:
+            self._on_dropped(model, "queue", 1)
+            return False
+        self._queue.append((model, record))
+        return True
+
+    def close(self) -> None:
+        """Write and seal everything that was offered."""
+        self._stopping.set()
+        self._thread.join()
+        self._sealer.shutdown()
+
+    def _work(self) -> None:
+        while not self._stopping.wait(self._fsync_seconds):
+            self._drain()
+            self._seal_full()
+        self._drain()
+        for key in list(self._open):
+            self._seal(key)
+
+    def _drain(self) -> None:
+        lines: dict[tuple[str, Kind], list[bytes]] = {}
+        for _ in range(len(self._queue)):
+            model, record = self._queue.popleft()
+            kind: Kind = "predictions" if isinstance(record, Record) else "feedback"
+            try:
+                line = record.to_json() + b"\n"
+            except TypeError as error:
+                logger.error("a record of %s cannot be written as JSON: %s", model, error)
+                self._on_dropped(model, "invalid", 1)
+                continue
+            lines.setdefault((model, kind), []).append(line)
+        for (model, kind), batch in lines.items():
+            try:
+                self._segment(model, kind).append(b"".join(batch))
+            except OSError as error:
+                logger.error("%d records of %s were dropped: %s", len(batch), model, error)
+                self._on_dropped(model, "disk", len(batch))
+            else:
+                self._on_written(model, len(batch))
+
+    def _segment(self, model: str, kind: Kind) -> _Segment:
+        segment = self._open.get((model, kind))
+        now = datetime.now(UTC)
+        if segment is not None and segment.path.parent.name != f"hour={now:%H}":
+            self._seal((model, kind))
+            segment = None
+        while segment is None:
+            self._sequence += 1
+            segment = _Segment.create(segment_path(self._root, model, kind, now, self._writer, self._sequence))
+        self._open[model, kind] = segment
+        return segment
+
+    def _seal_full(self) -> None:
+        now = time.monotonic()
+        for key, segment in list(self._open.items()):
+            if segment.bytes >= self._seal_bytes or now - segment.opened >= self._seal_seconds:
+                self._seal(key)
+
+    def _seal(self, key: tuple[str, Kind]) -> None:
+        segment = self._open.pop(key)
+        self._sealer.submit(self._seal_now, segment, key[1])
+
+    @staticmethod
+    def _seal_now(segment: _Segment, kind: Kind) -> None:
+        try:
+            seal(segment.path, kind)
+        except OSError as error:  # the lines stay in the open segment; the next start seals them
+            logger.error("%s could not be sealed: %s", segment.path, error)
+        finally:
+            segment.close()
+
+    def _seal_orphans(self) -> None:
+        try:
+            if count := seal_orphans(self._root):
+                logger.info("sealed %d segments that an earlier server left open", count)
+        except OSError as error:
+            logger.error("segments of an earlier server could not be sealed: %s", error)

@@ -1,0 +1,103 @@
+"""Keeps the predictor on the live version of every model in the repository.
+
+A new version is loaded, verified, warmed and proven beside the old one; then it takes the old one's place between
+two requests, and the old one is freed when its last request is answered. A version that cannot be made live is
+logged and counted, and the old one stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from service.contract.errors import BundleError, PlumblineError
+from service.contract.repository import model_names, read_serving
+from service.live import LiveModel
+from service.metrics import Metrics
+from service.predictor import Predictor
+
+logger = logging.getLogger(__name__)
+
+
+class RepositoryWatcher:
+    """:param load: makes a live model of a version's folder; blocking, run on a thread."""
+
+    def __init__(
+        self, root: Path, predictor: Predictor, metrics: Metrics, load: Callable[[Path], LiveModel], poll_seconds: float
+    ) -> None:
+        self._root = root
+        self._predictor = predictor
+        self._metrics = metrics
+        self._load = load
+        self._poll_seconds = poll_seconds
+        self._refused: dict[str, str] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Load every live version once. :raises BundleError: if there is none, or one cannot be loaded."""
+        names = await asyncio.to_thread(model_names, self._root)
+        if not names:
+            raise BundleError(f"{self._root} holds no model. Export one with `plumbline export`.")
+        for name in names:
+            await self._take(name, (await asyncio.to_thread(read_serving, self._root, name)).live)
+
+    async def follow(self) -> None:
+        """Look at the repository for ever."""
+        while True:
+            await asyncio.sleep(self._poll_seconds)
+            try:
+                await self.look()
+            except OSError as error:
+                logger.error("the repository cannot be read: %s", error)
+
+    async def look(self) -> None:
+        """Take what became live since the last look."""
+        for name in await asyncio.to_thread(model_names, self._root):
+            try:
+                version = (await asyncio.to_thread(read_serving, self._root, name)).live
+            except BundleError as error:
+                logger.debug("%s", error)  # nothing of this name was made live yet
+                continue
+            live = self._predictor.models.get(name)
+            if (live is not None and live.manifest.version == version) or self._refused.get(name) == version:
+                continue
+            try:
+                await self._take(name, version)
+            except PlumblineError as error:
+                self._refused[name] = version
+                self._metrics.load_failures.labels(name).inc()
+                logger.error("version %s of %s cannot be made live: %s", version, name, error)
+
+    async def close(self) -> None:
+        """Let every model finish what it has and free it."""
+        for name in list(self._predictor.models):
+            await self._predictor.models.pop(name).retire()
+        await asyncio.gather(*self._retiring)
+
+    async def _take(self, name: str, version: str) -> None:
+        new = await asyncio.to_thread(self._load, self._root / name / version)
+        if new.manifest.name != name or new.manifest.version != version:
+            raise BundleError(
+                f"{self._root / name / version} says that it is version {new.manifest.version} of "
+                f"{new.manifest.name!r}. Publish with `plumbline export`, do not copy folders."
+            )
+        old = self._predictor.models.get(name)
+        self._predictor.models[name] = new
+        self._refused.pop(name, None)
+        info = self._metrics.model_info
+        if old is not None:
+            info.remove(*_info(old))
+            task = asyncio.create_task(old.retire())
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+        info.labels(*_info(new)).set(1)
+        self._metrics.queue_tokens.labels(name).set_function(lambda: new.batcher.tokens)
+        logger.info("version %s of %s is live on %s, digest %s", version, name, new.provider, new.bundle.digest[:12])
+
+
+def _info(live: LiveModel) -> tuple[str, str, str, str, str]:
+    manifest = live.manifest
+    precision = manifest.variants[live.variant].precision
+    return manifest.name, manifest.version, live.bundle.digest, precision, live.provider

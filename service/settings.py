@@ -1,0 +1,33 @@
+"""Settings of the service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from service.contract.settings import Settings
+
+
+class ServiceSettings(Settings):
+    """Everything that ``plumbline serve`` can be told, by option or ``PLUMBLINE_…`` variable."""
+
+    repo: Path = Field(default=Path("models"), description="the model repository to serve from")
+    log: Path | None = Field(default=None, description="folder of the inference log; nothing is logged without it")
+    model: str | None = Field(default=None, description="model that /predict uses when the repository holds several")
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where models run")
+    threads: int = Field(default=0, ge=0, le=256, description="inference threads; 0 takes the usable cores")
+    poll_seconds: float = Field(default=1.0, gt=0, le=3600, description="how often the repository is looked at")
+    max_body_bytes: int = Field(default=4 * 2**20, ge=1024, description="largest request body")
+    max_items: int = Field(default=256, ge=1, le=65536, description="most texts in one request")
+    batch_tokens: int = Field(default=512, ge=1, description="padded tokens in one batch")
+    queue_tokens: int = Field(default=65536, ge=1, description="tokens waiting or running before requests are refused")
+    request_timeout_seconds: float = Field(default=30.0, gt=0, description="deadline of a request that names none")
+    drain_seconds: int = Field(default=30, ge=0, description="how long answers may take after a signal to stop")
+    log_queue: int = Field(default=10_000, ge=1, description="records waiting for the disk before more are dropped")
+    log_fsync_seconds: float = Field(default=0.1, gt=0, description="how often written records are forced to the disk")
+    log_seal_seconds: float = Field(default=60.0, gt=0, description="age at which an open segment is sealed")
+    log_seal_bytes: int = Field(default=64 * 2**20, ge=4096, description="size at which an open segment is sealed")

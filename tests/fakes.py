@@ -1,0 +1,179 @@
+"""Small real things for tests: a bundle that ONNX Runtime runs, made in milliseconds without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordPiece
+
+from service.contract.bundle import (
+    Bundle,
+    Challenge,
+    FileEntry,
+    Golden,
+    Latency,
+    Manifest,
+    Quality,
+    Reference,
+    Source,
+    Stage,
+    Tensor,
+    Variant,
+    file_entries,
+)
+from service.contract.features import FEATURE_VERSION
+from service.contract.observation import observe
+from service.contract.record import REFERENCE_SCHEMA
+from service.contract.repository import publish, set_live, staging
+from service.engine import Engine
+from service.tokenizer import TextTokenizer
+
+WORDS = {"positive": ("good", "great", "fine"), "negative": ("bad", "awful", "poor"), "neutral": ("okay", "so")}
+FILLERS = ("the", "film", "was", "a", "and", "it", "very", "!", ".", "😀", "שלום")
+WIDTH = 8
+
+
+def write_tokenizer(path: Path) -> list[str]:
+    """A WordPiece tokenizer over the words above; returns the vocabulary."""
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *FILLERS, *(word for words in WORDS.values() for word in words)]
+    tokenizer = Tokenizer(WordPiece({word: index for index, word in enumerate(vocabulary)}, unk_token="[UNK]"))  # type: ignore[call-arg]
+    tokenizer.normalizer = normalizers.BertNormalizer()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
+    tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.save(str(path))
+    return vocabulary
+
+
+def write_model(path: Path, vocabulary: list[str], labels: Sequence[str], seed: int) -> None:
+    """A bag of words in ONNX: the mean of word vectors, in which each label's words point to its logit."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(0, 0.05, (len(vocabulary), WIDTH)).astype(np.float32)
+    for axis, label in enumerate(labels):
+        for word in WORDS[label]:
+            vectors[vocabulary.index(word), axis] = 8
+    head = np.eye(WIDTH, len(labels), dtype=np.float32)
+    constants = {"vectors": vectors, "head": head, "last": np.array([2]), "middle": np.array([1])}
+    nodes = [
+        helper.make_node("Gather", ["vectors", "input_ids"], ["hidden"]),
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["mask3"]),
+        helper.make_node("Mul", ["hidden", "mask3"], ["masked"]),
+        helper.make_node("ReduceSum", ["masked", "middle"], ["total"], keepdims=0),
+        helper.make_node("ReduceSum", ["mask", "middle"], ["count"], keepdims=1),
+        helper.make_node("Div", ["total", "count"], ["embedding"]),
+        helper.make_node("MatMul", ["embedding", "head"], ["logits"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
+        for name in ("input_ids", "attention_mask")
+    ]
+    outputs = [
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(labels)]),
+        helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", WIDTH]),
+    ]
+    tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "bag", inputs, outputs, tensors)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+
+
+def make_bundle(
+    root: Path,
+    name: str = "reviews",
+    *,
+    labels: Sequence[str] = ("negative", "positive"),
+    seed: int = 0,
+    live: bool = True,
+    golden_shift: float = 0.0,
+    challenge: Challenge | None = None,
+) -> Bundle:
+    """Publish a working bundle; ``golden_shift`` falsifies the golden logits."""
+    texts = ["", "good film", "the film was awful !", "😀 שלום", "very " * 30 + "bad"]
+    with staging(root, name) as stage:
+        vocabulary = write_tokenizer(stage / "tokenizer.json")
+        write_model(stage / "model.int8.onnx", vocabulary, labels, seed)
+        engine = Engine(stage / "model.int8.onnx", device="cpu", threads=1, max_length=16)
+        tokens = TextTokenizer(stage / "tokenizer.json", 16)(texts)
+        outputs = [engine.run([one]) for one in tokens]
+        logits = np.concatenate([one.logits for one in outputs])
+        seen = observe(logits, np.concatenate([one.embedding for one in outputs]), labels, "single-label")
+        golden = [
+            Golden(text=text, logits={"cpu": tuple(row + golden_shift)})
+            for text, row in zip(texts, logits.tolist(), strict=True)
+            for row in [np.array(row)]
+        ]
+        (stage / "golden.jsonl").write_text("".join(case.model_dump_json() + "\n" for case in golden))
+        rows = [
+            {
+                "text": text,
+                "n_tokens": len(tokens[row]),
+                "truncated": tokens[row].truncated,
+                "unk_share": tokens[row].unk_share,
+                "label": seen.labels[row],
+                "confidence": float(seen.confidence[row]),
+                "probs": seen.probs[row].tolist(),
+                "embedding": seen.projected[row].astype(np.float32).tolist(),
+                "target": seen.labels[row],
+            }
+            for row, text in enumerate(texts)
+        ]
+        pq.write_table(pa.Table.from_pylist(rows, schema=REFERENCE_SCHEMA), stage / "reference.parquet")
+        files = file_entries(stage)
+        bundle = publish(
+            root, name, stage, lambda version: _manifest(name, version, labels, files, len(rows), challenge)
+        )
+    if live:
+        set_live(root, name, bundle.manifest.version)
+    return bundle
+
+
+def _manifest(
+    name: str, version: str, labels: Sequence[str], files: dict[str, FileEntry], rows: int, challenge: Challenge | None
+) -> Manifest:
+    size = files["model.int8.onnx"].bytes
+    ids = ("batch", "sequence")
+    return Manifest(
+        name=name,
+        version=version,
+        task="single-label",
+        labels=tuple(labels),
+        max_length=16,
+        created=datetime(2026, 1, 31, 7, 0, tzinfo=UTC),
+        variants={"cpu": Variant(file="model.int8.onnx", precision="int8", instruction_set="avx2", golden_atol=0.05)},
+        inputs=tuple(Tensor(name=one, dtype="int64", shape=ids) for one in ("input_ids", "attention_mask")),
+        outputs=(
+            Tensor(name="logits", dtype="float32", shape=("batch", len(labels))),
+            Tensor(name="embedding", dtype="float32", shape=("batch", WIDTH)),
+        ),
+        files=files,
+        source=Source(checkpoint_sha256="0" * 64, base_model="bag", libraries={}, seed=0, arguments={}),
+        pipeline=(Stage(name="onnx", applied=True, seconds=0.1),),
+        quality={
+            "cpu": Quality(
+                metric="accuracy",
+                baseline=0.9,
+                exported=0.9,
+                difference=0.0,
+                lower_bound=-0.2,
+                max_drop=0.5,
+                verdict="pass",
+                rows=1000,
+                flips=2,
+                batch_flip_rate=0.001,
+            )
+        },
+        latency=(
+            Latency(name="int8", p50_ms=1.0, p95_ms=2.0, hardware="CPU", threads=1, batch=1, tokens=8, bytes=size),
+        ),
+        reference=Reference(rows=rows, feature_version=FEATURE_VERSION),
+        challenge=challenge,
+    )

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.settings import ServiceSettings
+from tests.fakes import make_bundle
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    """A repository with one live version of the model ``reviews``."""
+    root = tmp_path / "models"
+    make_bundle(root)
+    return root
+
+
+@pytest.fixture
+def start(repo: Path, tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
+    """Starts the app in this process and waits until it is ready; options override the settings."""
+    with ExitStack() as stack:
+
+        def run(*, ready: bool = True, **options: object) -> TestClient:
+            settings = ServiceSettings(
+                repo=repo, log=tmp_path / "log", threads=1, poll_seconds=0.02, log_fsync_seconds=0.01, **options
+            )
+            client = stack.enter_context(TestClient(create_app(settings), raise_server_exceptions=False))
+            while ready and client.get("/readyz").status_code != 200:
+                pass
+            return client
+
+        yield run
+
+
+@pytest.fixture
+def client(start: Callable[..., TestClient]) -> TestClient:
+    return start()

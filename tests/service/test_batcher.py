@@ -1,0 +1,178 @@
+"""The batcher, against a fake engine: nothing lost, nothing answered twice, the budget kept, nobody starved."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.batcher import Batcher
+from service.errors import DeadlinePassed, NotReady, Overloaded
+
+
+class FakeEngine:
+    """Answers each text with itself in capitals and remembers the batches; can be held at a gate."""
+
+    def __init__(self, *, held: bool = False) -> None:
+        self.batches: list[list[str]] = []
+        self.gate = threading.Event()
+        if not held:
+            self.gate.set()
+
+    def run(self, batch: Sequence[str]) -> list[str]:
+        self.batches.append(list(batch))
+        assert self.gate.wait(10)
+        if "poison" in batch:
+            raise ValueError("poison")
+        return [text.upper() for text in batch]
+
+
+def make(engine: FakeEngine, *, batch_tokens: int = 32, queue_tokens: int = 10_000) -> Batcher[str, str]:
+    return Batcher(engine.run, padded_length=lambda n: n, batch_tokens=batch_tokens, queue_tokens=queue_tokens)
+
+
+async def until(condition: object, what: object) -> None:
+    for _ in range(1000):
+        if condition():  # type: ignore[operator]
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError(what)
+
+
+async def held(batcher: Batcher[str, str], engine: FakeEngine) -> asyncio.Task[object]:
+    """Occupy the engine, so that what follows waits."""
+    first = asyncio.create_task(batcher.submit(["first"]))
+    await until(lambda: engine.batches, "the first batch")
+    return first  # type: ignore[return-value]
+
+
+async def test_answers_come_in_the_order_of_the_items() -> None:
+    batcher = make(FakeEngine())
+    answers = await batcher.submit(["ccc", "a", "bb"])
+    assert [one.answer for one in answers] == ["CCC", "A", "BB"]
+    await batcher.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=5), min_size=1, max_size=30),
+    st.integers(1, 64),
+)
+def test_every_item_is_answered_once_and_no_batch_is_over_budget(requests: list[list[int]], budget: int) -> None:
+    engine = FakeEngine()
+    texts = [[f"{i}.{j}".ljust(n, "x") for j, n in enumerate(request)] for i, request in enumerate(requests)]
+
+    async def scenario() -> list[list[str]]:
+        batcher = make(engine, batch_tokens=budget, queue_tokens=10**9)
+        found = await asyncio.gather(*(batcher.submit(request) for request in texts))
+        assert batcher.tokens == 0
+        await batcher.close()
+        return [[one.answer for one in request] for request in found]
+
+    assert asyncio.run(scenario()) == [[text.upper() for text in request] for request in texts]
+    ran = [text for batch in engine.batches for text in batch]
+    assert sorted(ran) == sorted(text for request in texts for text in request)
+    for batch in engine.batches:
+        assert len(batch) == 1 or len(batch) * max(map(len, batch)) <= budget
+
+
+async def test_the_oldest_item_is_always_in_the_next_batch() -> None:
+    engine = FakeEngine(held=True)
+    batcher = make(engine, batch_tokens=32)
+    first = await held(batcher, engine)
+    long = asyncio.create_task(batcher.submit(["L" * 30]))
+    await asyncio.sleep(0)
+    short = [asyncio.create_task(batcher.submit([f"s{i}"])) for i in range(100)]
+    await asyncio.sleep(0)
+    engine.gate.set()
+    await asyncio.gather(first, long, *short)
+    assert engine.batches[1] == ["L" * 30]
+    await batcher.close()
+
+
+async def test_neighbours_in_length_are_batched_together() -> None:
+    engine = FakeEngine(held=True)
+    batcher = make(engine, batch_tokens=32)
+    first = await held(batcher, engine)
+    waiting = [asyncio.create_task(batcher.submit([text])) for text in ("a" * 4, "b" * 30, "c" * 4, "d" * 5, "e" * 29)]
+    await asyncio.sleep(0)
+    engine.gate.set()
+    await asyncio.gather(first, *waiting)
+    assert [sorted(map(len, batch)) for batch in engine.batches[1:]] == [[4, 4, 5], [30], [29]]
+    await batcher.close()
+
+
+async def test_a_request_that_does_not_fit_the_queue_is_refused_whole() -> None:
+    engine = FakeEngine(held=True)
+    batcher = make(engine, queue_tokens=20)
+    first = await held(batcher, engine)
+    with pytest.raises(Overloaded) as refused:
+        await batcher.submit(["x" * 10, "y" * 10])
+    assert refused.value.retry_after >= 1
+    engine.gate.set()
+    await first
+    assert [one.answer for one in await batcher.submit(["x" * 10, "y" * 10])] == ["X" * 10, "Y" * 10]
+    await batcher.close()
+
+
+async def test_cancelling_one_request_drops_it_and_leaves_its_neighbours_alone() -> None:
+    engine = FakeEngine(held=True)
+    batcher = make(engine)
+    first = await held(batcher, engine)
+    gone = asyncio.create_task(batcher.submit(["gone"]))
+    stays = asyncio.create_task(batcher.submit(["stay"]))
+    await asyncio.sleep(0)
+    gone.cancel()
+    engine.gate.set()
+    await first
+    assert (await stays)[0].answer == "STAY"
+    assert ["gone"] not in engine.batches
+    assert not any("gone" in batch for batch in engine.batches)
+    await until(lambda: batcher.tokens == 0, "tokens of the cancelled request")
+    await batcher.close()
+
+
+async def test_an_item_past_its_deadline_is_dropped_before_it_is_run() -> None:
+    engine = FakeEngine(held=True)
+    batcher = make(engine)
+    first = await held(batcher, engine)
+    late = asyncio.create_task(batcher.submit(["late"], time.monotonic() + 0.01))
+    await asyncio.sleep(0.05)
+    engine.gate.set()
+    with pytest.raises(DeadlinePassed):
+        await late
+    await first
+    assert not any("late" in batch for batch in engine.batches)
+    assert batcher.tokens == 0
+    await batcher.close()
+
+
+async def test_an_engine_error_reaches_its_batch_only() -> None:
+    engine = FakeEngine()
+    batcher = make(engine)
+    with pytest.raises(ValueError, match="poison"):
+        await batcher.submit(["poison"])
+    assert (await batcher.submit(["fine"], math.inf))[0].answer == "FINE"
+    await batcher.close()
+
+
+async def test_closing_runs_what_is_waiting_and_refuses_what_comes_later() -> None:
+    engine = FakeEngine(held=True)
+    batcher = make(engine)
+    first = await held(batcher, engine)
+    waiting = asyncio.create_task(batcher.submit(["wait"]))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(batcher.close())
+    await asyncio.sleep(0)
+    with pytest.raises(NotReady):
+        await batcher.submit(["late"])
+    engine.gate.set()
+    await closing
+    assert (await waiting)[0].answer == "WAIT"
+    await first

@@ -1,0 +1,116 @@
+"""POST /predict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+from starlette.testclient import TestClient
+
+
+def test_a_text_gives_its_most_probable_label(client: TestClient) -> None:
+    (answer,) = client.post("/predict", json={"inputs": "a great film"}).json()
+    assert answer["label"] == "positive"
+    assert 0.5 < answer["score"] <= 1
+    assert UUID(answer["id"]).version == 7
+
+
+def test_a_list_of_texts_is_a_batch_and_never_a_pair(client: TestClient) -> None:
+    answers = client.post("/predict", json={"inputs": ["good", "bad", "good"]}).json()
+    assert [rows[0]["label"] for rows in answers] == ["positive", "negative", "positive"]
+
+
+def test_top_k_ranks_the_labels(client: TestClient) -> None:
+    rows = client.post("/predict", json={"inputs": "awful", "parameters": {"top_k": 5}}).json()
+    assert [row["label"] for row in rows] == ["negative", "positive"]
+    assert sum(row["score"] for row in rows) == pytest.approx(1)
+    assert len({row["id"] for row in rows}) == 1
+
+
+def test_headers_say_who_answered_and_where_the_time_went(client: TestClient) -> None:
+    headers = client.post("/predict", json={"inputs": "good"}, headers={"x-request-id": "abc-1"}).headers
+    assert headers["x-request-id"] == "abc-1"
+    assert headers["x-model-version"] == "1"
+    assert len(headers["x-model-digest"]) == 64
+    assert all(float(headers[f"x-{part}-time"]) >= 0 for part in ("queue", "tokenization", "inference"))
+
+
+@pytest.mark.parametrize("given", ["", "two words", "x" * 200])
+def test_a_request_id_that_could_break_a_log_is_replaced(client: TestClient, given: str) -> None:
+    made = client.get("/livez", headers={"x-request-id": given}).headers["x-request-id"]
+    assert made != given
+    assert UUID(made)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "😀😀", "שלום عالم", "\u0000", "a\u0301", "good " * 200_000, "x" * 1_000_000]
+)
+def test_every_text_is_answered(client: TestClient, text: str) -> None:
+    response = client.post("/predict", json={"inputs": text})
+    assert response.status_code == 200
+    assert response.json()[0]["label"] in {"positive", "negative"}
+
+
+def test_malformed_json_is_a_400_that_says_so(client: TestClient) -> None:
+    response = client.post("/predict", content=b'{"inputs": "go', headers={"content-type": "application/json"})
+    assert response.status_code == 400
+    assert response.json()["code"] == "malformed"
+    assert "JSON" in response.json()["error"]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe{}", b'{"inputs": "\xe9"}', b"\x80"])
+def test_a_body_that_is_not_utf8_is_the_clients_fault(client: TestClient, content: bytes) -> None:
+    response = client.post("/predict", content=content, headers={"content-type": "application/json"})
+    assert response.status_code in {400, 422}
+    assert response.json()["code"] in {"malformed", "invalid_request"}
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({}, "inputs"),
+        ({"inputs": 3}, "inputs"),
+        ({"inputs": ["a", None]}, "inputs"),
+        ({"inputs": []}, "no text"),
+        ({"inputs": "a", "parameters": {"top_k": 0}}, "top_k"),
+        ({"inputs": "a", "parametres": {}}, "parametres"),
+        ([], "the body"),
+    ],
+)
+def test_an_invalid_request_is_a_422_that_names_the_field(client: TestClient, body: object, named: str) -> None:
+    response = client.post("/predict", json=body)
+    assert response.status_code == 422
+    assert response.json()["code"] == "invalid_request"
+    assert named in response.json()["error"]
+
+
+def test_a_lone_surrogate_is_a_422(client: TestClient) -> None:
+    content = b'{"inputs": "\\ud800"}'
+    response = client.post("/predict", content=content, headers={"content-type": "application/json"})
+    assert response.status_code == 422
+
+
+def test_a_body_over_the_limit_is_a_413(start: Callable[..., TestClient]) -> None:
+    client = start(max_body_bytes=2048)
+    response = client.post("/predict", json={"inputs": "x" * 3000})
+    assert response.status_code == 413
+    assert response.json()["code"] == "body_too_large"
+    assert client.post("/predict", json={"inputs": "x" * 1000}).status_code == 200
+
+
+def test_a_streamed_body_over_the_limit_is_a_413_too(start: Callable[..., TestClient]) -> None:
+    client = start(max_body_bytes=2048)
+    response = client.post("/predict", content=(b"x" * 500 for _ in range(10)))
+    assert response.status_code == 413
+
+
+def test_too_many_texts_are_a_422_that_names_the_limit(start: Callable[..., TestClient]) -> None:
+    response = start(max_items=2).post("/predict", json={"inputs": ["a", "b", "c"]})
+    assert response.status_code == 422
+    assert "limit is 2" in response.json()["error"]
+
+
+def test_an_unknown_path_and_a_wrong_method_have_the_same_error_shape(client: TestClient) -> None:
+    assert client.get("/nothing").json()["code"] == "not_found"
+    assert client.get("/predict").json()["code"] == "method_not_allowed"
