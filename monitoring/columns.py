@@ -1,0 +1,114 @@
+"""A table of records or reference rows as the columns that detectors compare."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from scipy import sparse
+
+from service.contract.features import PROJECTED, TOKEN_BUCKETS, hash_tokens
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """n rows, each column None if the table does not have it.
+
+    ``confidence``, ``n_tokens``, ``unk_share`` are (n,) with NaN for missing values; ``embedding`` is (n, 32);
+    ``bags`` is a sparse (n, 2^14) matrix of L2-normalised token counts; ``known_bags`` tells which rows had a text or
+    tokens at all. ``distinct`` are the indices of the first row of each distinct input and ``repeats`` (n,) how often
+    each row's input occurs.
+    """
+
+    rows: int
+    texts: list[str | None]
+    labels: list[str | None] | None
+    targets: list[str | None] | None
+    confidence: Doubles | None
+    n_tokens: Doubles | None
+    unk_share: Doubles | None
+    embedding: Doubles | None
+    bags: Any
+    known_bags: npt.NDArray[np.bool_]
+    distinct: npt.NDArray[np.intp]
+    repeats: Doubles
+
+    @property
+    def effective_rows(self) -> float:
+        """Kish's effective sample size: rows with the same input are one observation made many times."""
+        return self.rows / float(self.repeats.mean()) if self.rows else 0.0
+
+
+def columns_of(table: pa.Table) -> Columns:
+    """Read whichever of the record's columns ``table`` has; an absent column is not an error."""
+    rows = table.num_rows
+    texts: list[str | None] = _values(table, "text") or [None] * rows
+    tokens: list[list[int] | None] = _values(table, "tokens") or [None] * rows
+    bags = [
+        hash_tokens(text) if text is not None else list(bucket or ())
+        for text, bucket in zip(texts, tokens, strict=True)
+    ]
+    known = np.array(
+        [text is not None or bucket is not None for text, bucket in zip(texts, tokens, strict=True)], dtype=np.bool_
+    )
+    keys: list[Hashable] = [
+        tuple(bag) if there else ("row", index) for index, (bag, there) in enumerate(zip(bags, known, strict=True))
+    ]
+    counts = Counter(keys)
+    first: dict[Hashable, int] = {}
+    for index, key in enumerate(keys):
+        first.setdefault(key, index)
+    return Columns(
+        rows=rows,
+        texts=texts,
+        labels=_values(table, "label"),
+        targets=_values(table, "target"),
+        confidence=_numbers(table, "confidence"),
+        n_tokens=_numbers(table, "n_tokens"),
+        unk_share=_numbers(table, "unk_share"),
+        embedding=_embedding(table),
+        bags=bag_matrix(bags),
+        known_bags=known,
+        distinct=np.fromiter(first.values(), dtype=np.intp, count=len(first)),
+        repeats=np.array([counts[key] for key in keys], dtype=np.float64),
+    )
+
+
+def bag_matrix(bags: Sequence[Sequence[int]]) -> Any:
+    """Bags of bucket numbers as a sparse (n, 2^14) matrix of counts with rows of length 1 (0 for an empty bag)."""
+    indptr = np.concatenate([[0], np.cumsum([len(bag) for bag in bags], dtype=np.int64)])
+    indices = np.fromiter((bucket for bag in bags for bucket in bag), dtype=np.int64, count=int(indptr[-1]))
+    data = np.ones(len(indices), dtype=np.float64)
+    matrix = sparse.csr_matrix((data, indices % TOKEN_BUCKETS, indptr), shape=(len(bags), TOKEN_BUCKETS))
+    matrix.sum_duplicates()
+    lengths = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
+    scale = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    return sparse.diags(scale) @ matrix
+
+
+def _values(table: pa.Table, name: str) -> list[Any] | None:
+    return table.column(name).to_pylist() if name in table.column_names else None
+
+
+def _numbers(table: pa.Table, name: str) -> Doubles | None:
+    if name not in table.column_names:
+        return None
+    values = table.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _embedding(table: pa.Table) -> Doubles | None:
+    rows = _values(table, "embedding")
+    if rows is None:
+        return None
+    missing = [float("nan")] * PROJECTED
+    matrix = np.array([missing if row is None else row for row in rows], dtype=np.float64).reshape(-1, PROJECTED)
+    matrix[~np.isfinite(matrix)] = np.nan
+    return matrix
