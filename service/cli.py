@@ -124,7 +124,7 @@ def _build() -> typer.Typer:
     for name, (module, extra) in _COMMANDS.items():
         try:
             command = getattr(importlib.import_module(module), name)
-        except ModuleNotFoundError:
+        except (ModuleNotFoundError, AttributeError):
             app.command(name, help=f"(not installed: pip install 'plumbline[{extra}]')")(_missing(name, extra))
             continue
         if isinstance(command, typer.Typer):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+from types import FrameType
 
 import uvicorn
 
@@ -33,6 +35,13 @@ def serve(settings: ServiceSettings) -> None:
         timeout_graceful_shutdown=settings.drain_seconds,
     )
     server = uvicorn.Server(config)
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # uvicorn raises the signal again after a clean stop; with this handler the exit code is then 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
     try:
         server.run()
     except SystemExit as error:  # uvicorn's way to say that it could not listen

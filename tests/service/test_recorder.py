@@ -1,0 +1,142 @@
+"""The inference log: bounded, durable, and honest about what it dropped."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.contract.features import encode_embedding, project
+from service.contract.record import Feedback, Record, new_id, now_rfc3339
+from service.contract.segments import Kind, read_segment, seal_orphans, sealed_segments
+from service.recorder import Recorder
+from tests.fakes import WIDTH
+
+import numpy as np  # isort: skip
+
+
+def record(text: str = "good") -> Record:
+    return Record(
+        id=new_id(),
+        ts=now_rfc3339(),
+        model="reviews",
+        version="1",
+        digest="d" * 64,
+        text=text,
+        tokens=None,
+        n_tokens=3,
+        truncated=False,
+        unk_share=0.0,
+        label="positive",
+        confidence=0.9,
+        probs=[0.1, 0.9],
+        embedding=encode_embedding(project(np.ones((1, WIDTH), dtype=np.float32))[0]),
+        latency_ms=1.0,
+    )
+
+
+@contextmanager
+def recorder(root: Path, **options: Any) -> Iterator[tuple[Recorder, Counter[str]]]:
+    """A recorder and what it counted: ``written``, ``queue``, ``disk``."""
+    counts: Counter[str] = Counter()
+    defaults: dict[str, Any] = {"queue": 1000, "fsync_seconds": 0.005, "seal_seconds": 60.0, "seal_bytes": 10**9}
+    made = Recorder(
+        root,
+        **(defaults | options),
+        on_written=lambda model, count: counts.update(written=count),
+        on_dropped=lambda model, reason, count: counts.update({reason: count}),
+    )
+    try:
+        yield made, counts
+    finally:
+        made.close()
+
+
+def rows(root: Path, kind: Kind = "predictions") -> list[dict[str, Any]]:
+    return [row for path in sealed_segments(root, "reviews", kind) for row in read_segment(path, kind).to_pylist()]
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_what_was_offered_is_sealed_in_order_when_the_recorder_closes(tmp_path: Path) -> None:
+    texts = ["a", "", "שלום 😀", "line\nbreak", "x" * 1_000_000]
+    with recorder(tmp_path) as (log, counts):
+        assert all(log.offer("reviews", record(text)) for text in texts)
+    assert [row["text"] for row in rows(tmp_path)] == texts
+    assert counts == {"written": 5}
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_feedback_is_kept_apart_from_predictions(tmp_path: Path) -> None:
+    with recorder(tmp_path) as (log, _):
+        log.offer("reviews", record())
+        log.offer("reviews", Feedback(new_id(), "negative", now_rfc3339(), "test"))
+    assert len(rows(tmp_path)) == 1
+    assert rows(tmp_path, "feedback")[0]["label"] == "negative"
+
+
+def test_a_segment_is_sealed_by_size_and_by_age(tmp_path: Path) -> None:
+    with recorder(tmp_path / "size", seal_bytes=4096) as (log, _):
+        log.offer("reviews", record("x" * 5000))
+        until(lambda: sealed_segments(tmp_path / "size", "reviews", "predictions"))
+    with recorder(tmp_path / "age", seal_seconds=0.05) as (log, _):
+        log.offer("reviews", record())
+        until(lambda: sealed_segments(tmp_path / "age", "reviews", "predictions"))
+
+
+def test_a_full_queue_drops_and_counts_and_does_not_block(tmp_path: Path) -> None:
+    with recorder(tmp_path, queue=10, fsync_seconds=0.5) as (log, counts):
+        kept = [log.offer("reviews", record()) for _ in range(25)]
+    assert kept.count(False) == counts["queue"] == 15
+    assert len(rows(tmp_path)) == counts["written"] == 10
+
+
+def test_a_full_disk_drops_whole_batches_and_writing_goes_on_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+
+    def half_then_full(descriptor: int, data: Any) -> int:
+        if len(data) > 100:
+            return real(descriptor, bytes(data)[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with recorder(tmp_path) as (log, counts):
+        log.offer("reviews", record("before"))
+        until(lambda: counts["written"] == 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", half_then_full)
+            log.offer("reviews", record("lost"))
+            until(lambda: counts["disk"] == 1)
+        log.offer("reviews", record("after"))
+    assert [row["text"] for row in rows(tmp_path)] == ["before", "after"]
+    assert counts == {"written": 2, "disk": 1}
+
+
+def test_a_record_that_is_not_valid_unicode_costs_only_itself(tmp_path: Path) -> None:
+    with recorder(tmp_path) as (log, counts):
+        log.offer("reviews", record("\ud800"))
+        log.offer("reviews", record("good"))
+    assert [row["text"] for row in rows(tmp_path)] == ["good"]
+    assert counts == {"written": 1, "invalid": 1}
+
+
+def test_an_open_segment_is_never_taken_for_an_orphan(tmp_path: Path) -> None:
+    with recorder(tmp_path) as (log, counts):
+        log.offer("reviews", record())
+        until(lambda: counts["written"] == 1)
+        assert seal_orphans(tmp_path) == 0
+        log.offer("reviews", record())
+    assert len(rows(tmp_path)) == 2
