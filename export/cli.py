@@ -1,0 +1,116 @@
+"""The commands ``finetune``, ``export`` and ``retrain``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from service.contract.bundle import Bundle
+
+Train = Annotated[Path, typer.Option("--train", help="Training rows: CSV, JSONL or Parquet.")]
+Eval = Annotated[Path, typer.Option("--eval", help="Evaluation rows that are not trained on.")]
+TextColumn = Annotated[str, typer.Option(help="Column with the text.")]
+LabelColumn = Annotated[str, typer.Option(help="Column with the label; several joined by '|'.")]
+Seed = Annotated[int, typer.Option(min=0, help="Same seed, same data, same machine: same result.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+Repo = Annotated[Path, typer.Option(help="The model repository.")]
+Name = Annotated[str, typer.Option(help="The model's name in the repository.")]
+AllowInconclusive = Annotated[
+    bool, typer.Option("--allow-inconclusive", help="Publish although the eval rows are too few to prove it.")
+]
+
+
+def finetune(
+    train: Train,
+    eval_: Eval,
+    out: Annotated[Path, typer.Option(help="Folder for the new checkpoint; must not exist or be empty.")],
+    base: Annotated[
+        str | None, typer.Argument(help="A checkpoint folder or hub name; without it the packaged MiniLM.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Most epochs; stops early when the eval loss rises.")] = 3,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 5e-5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 32,
+    max_length: Annotated[int, typer.Option(min=8, max=512, help="Tokens per text; longer ones are cut.")] = 128,
+    seed: Seed = 0,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a base model on labelled texts; writes a Hugging Face checkpoint."""
+    from export import finetune as module
+    from service.contract.dataset import read_dataset
+
+    recipe = module.Recipe(epochs, learning_rate, batch_size, max_length, seed)
+    files = [read_dataset(path, text_column=text_column, label_column=label_column) for path in (train, eval_)]
+    done = module.finetune(base, files[0], files[1], out, recipe)
+    if as_json:
+        _print_json(done.to_dict())
+        return
+    print(
+        f"{done.checkpoint}: accuracy {done.scores.accuracy:.4f}, macro F1 {done.scores.macro_f1:.4f}, "
+        f"{done.scores.rows} eval rows, {done.seconds:.0f} s"
+    )
+    print(f"{'label':<24} {'precision':>9} {'recall':>9} {'F1':>9} {'rows':>7}")
+    for label, one in done.scores.classes.items():
+        print(f"{label[:24]:<24} {one.precision:>9.3f} {one.recall:>9.3f} {one.f1:>9.3f} {one.support:>7}")
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a fine-tuned classification checkpoint.")],
+    train: Train,
+    eval_: Eval,
+    repo: Repo,
+    name: Name,
+    target: Annotated[str, typer.Option(help="Which variants to make: cpu, cuda or both.")] = "cpu",
+    max_drop: Annotated[float, typer.Option(min=0.0, help="Points of accuracy that may be lost.")] = 0.5,
+    allow_inconclusive: AllowInconclusive = False,
+    live: Annotated[
+        bool, typer.Option("--live/--not-live", help="Make the new version the one that is served.")
+    ] = True,
+    seed: Seed = 0,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    as_json: Json = False,
+) -> None:
+    """Export a checkpoint to a bundle, judge it, and publish it in the model repository."""
+    from export import pipeline
+    from service.contract.dataset import read_dataset
+    from service.contract.errors import InvalidInput
+
+    if target not in ("cpu", "cuda", "both"):
+        raise InvalidInput(f"--target {target!r} is not known; choose cpu, cuda or both.")
+    files = [read_dataset(path, text_column=text_column, label_column=label_column) for path in (train, eval_)]
+    done = pipeline.export_checkpoint(
+        checkpoint, files[0], files[1], repo, name, target=target,  # type: ignore[arg-type]
+        max_drop=max_drop, allow_inconclusive=allow_inconclusive, seed=seed, live=live,
+    )  # fmt: skip
+    if as_json:
+        _print_json(_summary(done.bundle, live=done.live))
+    else:
+        _print_bundle(done.bundle, live=done.live)
+
+
+def _summary(bundle: Bundle, *, live: bool) -> dict[str, object]:
+    manifest = bundle.manifest.model_dump(mode="json", exclude={"files"})
+    return {"path": str(bundle.path), "digest": bundle.digest, "live": live, "manifest": manifest}
+
+
+def _print_bundle(bundle: Bundle, *, live: bool) -> None:
+    from export.gate import explain
+
+    manifest = bundle.manifest
+    print(f"{manifest.name} version {manifest.version}, {'live' if live else 'not live'}: {bundle.path}")
+    print(f"digest {bundle.digest}")
+    for variant, quality in manifest.quality.items():
+        print(f"{variant}: {explain(quality)}")
+    for one in manifest.latency:
+        print(f"{one.name:<28} p50 {one.p50_ms:7.2f} ms   p95 {one.p95_ms:7.2f} ms   {one.bytes / 1e6:7.1f} MB")
+    print(f"report: {bundle.path / 'report.html'}")
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n")

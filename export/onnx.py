@@ -1,0 +1,116 @@
+"""Checkpoint to ONNX by Optimum, with the outputs ``logits`` and ``embedding``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from optimum.exporters.onnx import export as optimum_export
+from optimum.exporters.tasks import TasksManager
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from export.checkpoint import Checkpoint
+from export.errors import CheckpointError
+from service.contract.bundle import Tensor
+
+OPSET = 18
+RAW = "model.onnx"
+_BATCH, _LENGTH = "batch", "length"
+_SERVED = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def load_model(checkpoint: Checkpoint) -> PreTrainedModel:
+    """The checkpoint's model in float32, ready to be run. :raises CheckpointError: if transformers cannot load it."""
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            checkpoint.path, local_files_only=True, dtype=torch.float32
+        )
+    except Exception as error:  # transformers raises many types without a common base
+        raise CheckpointError(f"{checkpoint.path} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+@contextmanager
+def returning_embedding(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """While open, the model returns ``logits`` (n, labels) and ``embedding`` (n, hidden).
+
+    The embedding is the mean of the last hidden state over the tokens that are not padding: it needs no pooler, so it
+    is the same for every architecture.
+    """
+    hidden: list[torch.Tensor] = []
+    original = model.forward
+
+    def forward(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        mask = bound.bind(*args, **kwargs).arguments["attention_mask"].unsqueeze(-1).to(torch.float32)
+        hidden.clear()
+        logits = original(*args, **kwargs)["logits"]
+        return {"logits": logits, "embedding": (hidden[0] * mask).sum(1) / mask.sum(1).clamp(min=1.0)}
+
+    bound = signature(original)
+    forward.__signature__ = bound  # type: ignore[attr-defined]  # Optimum orders the inputs by it
+    hook = model.base_model.register_forward_hook(lambda _module, _args, output: hidden.append(output[0]))
+    model.forward = forward
+    try:
+        yield model
+    finally:
+        hook.remove()
+        del model.forward
+
+
+def export_onnx(model: PreTrainedModel, folder: Path) -> Path:
+    """Write the raw float32 graph to ``folder``; batch and length are dynamic, inputs int64.
+
+    :raises CheckpointError: if Optimum does not know the architecture, or it needs an input that is not served.
+    """
+    kind = model.config.model_type
+    try:
+        constructor = TasksManager.get_exporter_config_constructor(
+            "onnx", model=model, task="text-classification", library_name="transformers"
+        )
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"models of type {kind!r} cannot be exported for text classification: {error}") from error
+    outputs = {"logits": {0: _BATCH}, "embedding": {0: _BATCH}}
+    config_class = type("WithEmbedding", (constructor.func,), {"outputs": property(lambda _self: outputs)})
+    config = config_class(model.config, **constructor.keywords)
+    unserved = [name for name in config.inputs if name not in _SERVED]
+    if unserved or any(len(axes) != 2 for axes in config.inputs.values()):
+        raise CheckpointError(f"models of type {kind!r} need {', '.join(unserved) or 'inputs'} that are not served.")
+    raw = folder / RAW
+    with returning_embedding(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the parity check finds what they warn of
+        optimum_export(model, config, raw, opset=OPSET, disable_dynamic_axes_fix=True)
+    _name_axes(raw)
+    return raw
+
+
+def declared(graph: Path) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The inputs and outputs that an ONNX file declares."""
+    proto = onnx.load(graph, load_external_data=False).graph
+    return tuple(map(_tensor, proto.input)), tuple(map(_tensor, proto.output))
+
+
+def _tensor(value: onnx.ValueInfoProto) -> Tensor:
+    kind = value.type.tensor_type
+    shape = tuple(axis.dim_param or int(axis.dim_value) for axis in kind.shape.dim)
+    return Tensor(name=value.name, dtype=onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, shape=shape)
+
+
+def _name_axes(raw: Path) -> None:
+    """Give the axes the same two names everywhere; drop the exporter's stack traces, which hold paths."""
+    model = onnx.load(raw)
+    for value in (*model.graph.input, *model.graph.output):
+        axes = value.type.tensor_type.shape.dim
+        axes[0].dim_param = _BATCH
+        if value.name in _SERVED:
+            axes[1].dim_param = _LENGTH
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    onnx.save(model, raw)
