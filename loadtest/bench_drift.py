@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from monitoring.columns import Columns, bag_matrix, columns_of
@@ -143,7 +142,7 @@ def main() -> None:
         "less confident": (home, {"sharpness": 6.0}),
     }
     print(
-        f"{'scenario':20} {'reference':>9} {'window':>6} {'any':>6} {'95 % interval':>15} {'alert':>6} {'s':>5}  signals"
+        f"{'scenario':20} {'reference':>9} {'window':>6} {'any':>6} {'95 % interval':>15} {'alert':>6} {'s':>5} signals"
     )
     for name, (away, shift) in scenarios.items():
         if options.only not in name:

@@ -46,7 +46,7 @@ class _Smoother:
     def leave_one_out(self, targets: Floats) -> Floats:
         """Scores (n, k) of each row by the model fitted to all other rows, for targets (n, k)."""
         own = self.diagonal[:, None]
-        return (self.apply(targets) - own * targets) / (1 - own)
+        return np.asarray((self.apply(targets) - own * targets) / (1 - own), dtype=np.float32)
 
 
 def separation(reference: Any, window: Any, *, permutations: int, seed: int) -> Separation | None:

@@ -21,8 +21,8 @@ Doubles = npt.NDArray[np.float64]
 class Columns:
     """n rows, each column None if the table does not have it.
 
-    ``confidence``, ``n_tokens``, ``unk_share`` are (n,) with NaN for missing values; ``embedding`` is (n, 32);
-    ``bags`` is a sparse (n, 2^14) matrix of L2-normalised token counts; ``known_bags`` tells which rows had a text or
+    ``confidence``, ``n_tokens``, ``unk_share``, ``n_words`` are (n,) with NaN for missing values;
+    ``embedding`` is (n, 32); ``bags`` is a sparse (n, 2^14) matrix of L2-normalised token counts; ``known_bags`` tells which rows had a text or
     tokens at all. ``distinct`` are the indices of the first row of each distinct input and ``repeats`` (n,) how often
     each row's input occurs.
     """
@@ -34,6 +34,7 @@ class Columns:
     confidence: Doubles | None
     n_tokens: Doubles | None
     unk_share: Doubles | None
+    n_words: Doubles
     embedding: Doubles | None
     bags: Any
     known_bags: npt.NDArray[np.bool_]
@@ -73,6 +74,9 @@ def columns_of(table: pa.Table) -> Columns:
         confidence=_numbers(table, "confidence"),
         n_tokens=_numbers(table, "n_tokens"),
         unk_share=_numbers(table, "unk_share"),
+        n_words=np.array(
+            [len(bag) if there else np.nan for bag, there in zip(bags, known, strict=True)], dtype=np.float64
+        ),
         embedding=_embedding(table),
         bags=bag_matrix(bags),
         known_bags=known,

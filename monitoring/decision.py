@@ -31,6 +31,7 @@ NOTICE_EFFECT = {
     "label": 0.05,  # excess total variation: one answer in twenty is another one
     "confidence": 0.10,  # Kolmogorov-Smirnov distance: a tenth of the rows lie elsewhere
     "n_tokens": 0.15,
+    "n_words": 0.15,
     "unk_share": 0.10,
     "embedding": 0.15,  # 2 AUC - 1: a pair of old and new row is told apart in 57.5 % of cases
     "tokens": 0.15,
@@ -39,6 +40,7 @@ ALERT_EFFECT = {
     "label": 0.05,  # outputs: any drift is an alert
     "confidence": 0.10,
     "n_tokens": 0.40,
+    "n_words": 0.40,
     "unk_share": 0.30,
     "embedding": 0.50,  # 2 AUC - 1: three pairs in four are told apart
     "tokens": 0.50,

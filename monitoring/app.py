@@ -1,0 +1,136 @@
+"""The monitor as a process: rounds in one thread, deliveries and retrain commands in their own, and a small server.
+
+Each thread has its own connection to the state; what one writes the others find there, so any of them may be
+killed at any time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import httpx
+
+from monitoring.hooks import recover_interrupted, run_commands
+from monitoring.metrics import Metrics
+from monitoring.outbox import deliver_due, pending_count
+from monitoring.pages import serve_pages
+from monitoring.rounds import Judged, Rounds, report_folder
+from monitoring.settings import MonitorSettings
+from monitoring.state import Store, lock_state
+from monitoring.webhook import http_senders
+
+logger = logging.getLogger(__name__)
+
+_DELIVERY_PAUSE = 1.0  # seconds between two looks at the outbox
+_STALE_ROUNDS = 10  # polls without a finished round after which the monitor is not ready
+
+
+@dataclass
+class Health:
+    """When a round last finished, in seconds of the monotonic clock; None before the first."""
+
+    finished: float | None = field(default=None)
+
+
+def run_once(settings: MonitorSettings, metrics: Metrics) -> list[Judged]:
+    """One round over everything sealed, then one attempt at every due delivery and command."""
+    with lock_state(settings.state_folder):
+        store = Store(settings.state_folder)
+        try:
+            recover_interrupted(store, time.time())
+            judged = Rounds(settings, store, metrics, reports_url=settings.public_url).run(flush=True)
+            _deliver(settings, store)
+            run_commands(
+                store, settings.state_folder / "retrain", settings.retrain_timeout, threading.Event(), time.time
+            )
+        finally:
+            store.close()
+    return judged
+
+
+def run_forever(settings: MonitorSettings, stop: threading.Event, ready: Callable[[str], None] | None = None) -> None:
+    """Watch until ``stop`` is set; ``ready`` is called with the address once pages are served."""
+    metrics = Metrics()
+    health = Health()
+    with ExitStack() as stack:
+        stack.enter_context(lock_state(settings.state_folder))
+        store = Store(settings.state_folder)
+        stack.callback(store.close)
+        recover_interrupted(store, time.time())
+        server = stack.enter_context(
+            serve_pages(
+                settings.monitor_host,
+                settings.monitor_port,
+                metrics,
+                report_folder(settings),
+                lambda: _is_ready(settings, health),
+            )
+        )
+        if ready is not None:
+            ready(server)
+        rounds = Rounds(settings, store, metrics, reports_url=settings.public_url or server)
+        threads = [
+            threading.Thread(target=_deliver_forever, args=(settings, metrics, stop), name="deliveries"),
+            threading.Thread(target=_retrain_forever, args=(settings, metrics, stop), name="retrain"),
+        ]
+        for thread in threads:
+            thread.start()
+            stack.callback(thread.join)
+        stack.callback(stop.set)  # runs before the joins, also when a round raised
+        while not stop.is_set():
+            if _guarded("rounds", metrics, rounds.run) is not None:
+                health.finished = time.monotonic()
+            stop.wait(settings.monitor_poll_seconds)
+
+
+def _deliver(settings: MonitorSettings, store: Store) -> int:
+    with httpx.Client(timeout=settings.webhook_timeout, follow_redirects=False) as client:
+        return deliver_due(store, http_senders(client, settings.secrets), settings.webhook_backoff, time.time)
+
+
+def _deliver_forever(settings: MonitorSettings, metrics: Metrics, stop: threading.Event) -> None:
+    store = Store(settings.state_folder)
+    pause = min(_DELIVERY_PAUSE, settings.monitor_poll_seconds)
+    while not stop.is_set():
+        if _guarded("deliveries", metrics, lambda: _deliver(settings, store)):
+            metrics.outbox_pending.set(pending_count(store))
+        stop.wait(pause)
+    store.close()
+
+
+def _retrain_forever(settings: MonitorSettings, metrics: Metrics, stop: threading.Event) -> None:
+    store = Store(settings.state_folder)
+    logs = settings.state_folder / "retrain"
+
+    def work() -> int:
+        answers = run_commands(store, logs, settings.retrain_timeout, stop, time.time)
+        for model, answer in answers:
+            if answer == "failed":
+                metrics.retrains.labels(model, "failed").inc()
+        return len(answers)
+
+    while not stop.is_set():
+        _guarded("retrain", metrics, work)
+        stop.wait(min(_DELIVERY_PAUSE, settings.monitor_poll_seconds))
+    store.close()
+
+
+def _guarded(part: str, metrics: Metrics, work: Callable[[], object]) -> object | None:
+    """Do the work; a fault is logged and counted, and the next round tries again."""
+    try:
+        return work()
+    except Exception:  # the process must outlive a full disk, a vanished log or a damaged row
+        logger.exception("%s failed; the next round tries again", part)
+        metrics.errors.labels(part).inc()
+        return None
+
+
+def _is_ready(settings: MonitorSettings, health: Health) -> bool:
+    if health.finished is None:
+        return False
+    return time.monotonic() - health.finished < max(60.0, _STALE_ROUNDS * settings.monitor_poll_seconds)

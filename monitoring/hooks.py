@@ -1,0 +1,176 @@
+"""The retrain hook: when drift may ask for a retrain, and the command that is then run.
+
+The command gets the event as JSON on standard input and ``PLUMBLINE_EVENT_ID`` and ``PLUMBLINE_MODEL`` in its
+environment; no shell is involved. It exits with 0 (a challenger was accepted), 3 (rejected) or anything else
+(failed). One that was cut off by the monitor's own end is started once more. One runs at a time, also when the monitor
+was killed and the command goes on without it: the command holds a lock for as long as it lives.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from monitoring.outbox import Delivery, due
+from monitoring.state import Store
+
+logger = logging.getLogger(__name__)
+
+DAY = 86_400.0
+GRACE = 10.0  # seconds between asking a command to end and killing it
+_MOST_STARTS = 2
+_REJECTED = 3
+_WITHHELD = "PLUMBLINE_WEBHOOK_"  # the monitor's own settings, its secret among them
+
+Answer = Literal["accepted", "rejected", "failed"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How often a model may ask: at least ``cooldown`` seconds apart, at most ``daily_cap`` times in 24 hours."""
+
+    cooldown: float
+    daily_cap: int
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a command writes to, and the lock that it holds while it runs."""
+
+    logs: Path
+    lock: int
+
+
+def may_request(store: Store, model: str, gate: Gate, now: float) -> str | None:
+    """None if a retrain may be requested now, else why not."""
+    times = [
+        row["created"]
+        for row in store.rows(
+            "SELECT created FROM events WHERE type = 'plumbline.retrain.requested' AND model = ? AND created > ? "
+            "ORDER BY created",
+            (model, now - max(gate.cooldown, DAY)),
+        )
+    ]
+    if times and now - times[-1] < gate.cooldown:
+        return f"the last request was {now - times[-1]:.0f} s ago and the cooldown is {gate.cooldown:.0f} s"
+    if sum(now - time < DAY for time in times) >= gate.daily_cap:
+        return f"the daily cap of {gate.daily_cap} is reached"
+    return None
+
+
+def recover_interrupted(store: Store, now: float) -> int:
+    """Make commands that a dead monitor left running due once more; returns how many were given up instead."""
+    with store.transaction():
+        given_up = store.execute(
+            "UPDATE outbox SET status = 'dead', error = 'cut off twice by the end of the monitor', finished = ? "
+            "WHERE status = 'running' AND attempts >= ?",
+            (now, _MOST_STARTS),
+        )
+        store.execute("UPDATE outbox SET status = 'pending', due = ? WHERE status = 'running'", (now,))
+    return given_up
+
+
+def run_commands(
+    store: Store, logs: Path, timeout: float, stop: threading.Event, clock: Callable[[], float]
+) -> list[tuple[str, Answer]]:
+    """Run the due retrain commands one after another, until ``stop`` is set; returns each model and answer."""
+    answers: list[tuple[str, Answer]] = []
+    while not stop.is_set():
+        waiting = due(store, ("retrain-command",), clock(), most=1)
+        if not waiting:
+            break
+        logs.mkdir(parents=True, exist_ok=True)
+        with (logs / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                break  # a command that outlived its monitor still runs; the next round looks again
+            answer = _run(store, waiting[0], _Place(logs, lock.fileno()), timeout, stop, clock)
+        if answer is not None:
+            answers.append((waiting[0].model, answer))
+    return answers
+
+
+def _run(
+    store: Store, delivery: Delivery, place: _Place, timeout: float, stop: threading.Event, clock: Callable[[], float]
+) -> Answer | None:
+    """One command from its mark as running to its answer; None if it was cut off and will be started again."""
+    with store.transaction():
+        store.execute("UPDATE outbox SET status = 'running', attempts = attempts + 1 WHERE id = ?", (delivery.id,))
+    code, log = _execute(delivery, place, timeout, stop)
+    if code is None and stop.is_set():
+        logger.warning("the retrain command for %s was cut off by the end of the monitor", delivery.event)
+        return None
+    answer: Answer = "accepted" if code == 0 else "rejected" if code == _REJECTED else "failed"
+    error = None if answer != "failed" else f"exit code {code}" if code is not None else "ran too long or not at all"
+    with store.transaction():
+        store.execute(
+            "UPDATE outbox SET status = ?, error = ?, finished = ? WHERE id = ?",
+            ("dead" if answer == "failed" else "delivered", error or answer, clock(), delivery.id),
+        )
+    level = logging.ERROR if answer == "failed" else logging.INFO
+    logger.log(level, "retrain of %s %s (%s); its output is in %s", delivery.model, answer, error or "exit", log)
+    return answer
+
+
+def _execute(delivery: Delivery, place: _Place, timeout: float, stop: threading.Event) -> tuple[int | None, Path]:
+    """The command's exit code (None if it was stopped or could not start) and the file with its output."""
+    log = place.logs / f"{delivery.event}-{delivery.attempts + 1}.log"
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
+    environment = {**inherited, "PLUMBLINE_EVENT_ID": delivery.event, "PLUMBLINE_MODEL": delivery.model}
+    with log.open("wb") as output:
+        try:
+            process = subprocess.Popen(
+                shlex.split(delivery.target),
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+                pass_fds=(place.lock,),
+            )
+        except OSError as error:
+            output.write(f"the command could not be started: {error}\n".encode())
+            logger.error("the retrain command could not be started: %s", error)
+            return None, log
+        feeder = threading.Thread(target=_feed, args=(process, delivery.body), daemon=True)
+        feeder.start()
+        return _wait(process, timeout, stop), log
+
+
+def _feed(process: subprocess.Popen[bytes], body: bytes) -> None:
+    assert process.stdin is not None
+    try:
+        process.stdin.write(body)
+        process.stdin.close()
+    except OSError:
+        pass  # a command need not read its input
+
+
+def _wait(process: subprocess.Popen[bytes], timeout: float, stop: threading.Event) -> int | None:
+    left = timeout
+    while left > 0 and not stop.is_set():
+        try:
+            return process.wait(min(0.2, left))
+        except subprocess.TimeoutExpired:
+            left -= 0.2
+    # Its whole process group, so that nothing of a training goes on unwatched.
+    for end, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
+        try:
+            os.killpg(process.pid, end)
+            process.wait(patience)
+            break
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    return None

@@ -1,0 +1,75 @@
+"""The monitor's Prometheus metrics, each declared once; labels are few and never hold a text or an id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from monitoring.alerts import LEVEL, State
+from service.contract.events import DriftData
+
+
+class Metrics:
+    """Counters and gauges of one monitor, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.score = Gauge(
+            "plumbline_drift_score", "Effect size of a signal in the last window", ["model", "signal"], registry=r
+        )
+        self.threshold = Gauge(
+            "plumbline_drift_threshold", "Effect size from which a signal counts", ["model", "signal"], registry=r
+        )
+        self.evidence = Gauge(
+            "plumbline_drift_evidence", "Natural log of the sequential statistic", ["model"], registry=r
+        )
+        self.evidence_threshold = Gauge(
+            "plumbline_drift_evidence_threshold", "Log evidence at which the detector fires", ["model"], registry=r
+        )
+        self.state = Gauge("plumbline_drift_state", "0 no drift, 1 notice, 2 drift", ["model"], registry=r)
+        self.window_rows = Gauge("plumbline_window_rows", "Rows of the last judged window", ["model"], registry=r)
+        self.window_end = Gauge(
+            "plumbline_window_end_timestamp_seconds", "Time of the last judged window's last row", ["model"], registry=r
+        )
+        self.accuracy = Gauge(
+            "plumbline_accuracy", "Accuracy in the last window, estimated or by feedback", ["model", "kind"], registry=r
+        )
+        self.alerts = Counter("plumbline_alerts", "Events sent, by type", ["model", "type"], registry=r)
+        self.windows = Counter("plumbline_windows", "Windows closed, by outcome", ["model", "outcome"], registry=r)
+        self.segments_lost = Counter(
+            "plumbline_segments_lost", "Log segments that could not be read and were left out", ["model"], registry=r
+        )
+        self.errors = Counter("plumbline_monitor_errors", "Rounds that failed, by part", ["part"], registry=r)
+        self.outbox_pending = Gauge("plumbline_outbox_pending", "Deliveries neither through nor dead", registry=r)
+        self.retrains = Counter(
+            "plumbline_retrains", "Retrain requests and what became of them", ["model", "result"], registry=r
+        )
+        self.retrain_time = Gauge(
+            "plumbline_retrain_timestamp_seconds", "Time of the last retrain request", ["model"], registry=r
+        )
+
+    def show_window(self, data: DriftData) -> None:
+        """Show a judged window."""
+        model = data.model.model
+        for signal in data.signals:
+            self.score.labels(model, signal.name).set(signal.effect)
+            self.threshold.labels(model, signal.name).set(signal.effect_threshold)
+        self.window_rows.labels(model).set(data.window.rows)
+        self.window_end.labels(model).set(data.window.end.timestamp())
+        if data.accuracy_estimated is not None:
+            self.accuracy.labels(model, "estimated").set(data.accuracy_estimated)
+
+    def show_state(self, model: str, state: State) -> None:
+        """Show a model's alert state."""
+        self.state.labels(model).set(LEVEL[state])
+
+    def count_events(self, model: str, types: Iterable[str]) -> None:
+        """Count events as they are put into the outbox."""
+        for kind in types:
+            self.alerts.labels(model, kind).inc()
+
+    def text(self) -> bytes:
+        """The exposition format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,110 @@
+"""What the monitor shows over HTTP: metrics, probes and reports."""
+
+from __future__ import annotations
+
+import html
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from monitoring.errors import StateError
+from monitoring.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+_TYPES = {".html": "text/html; charset=utf-8", ".json": "application/json"}
+_TEXT = "text/plain; charset=utf-8"
+
+
+@contextmanager
+def serve_pages(host: str, port: int, metrics: Metrics, reports: Path, ready: Callable[[], bool]) -> Iterator[str]:
+    """Serve in a thread; yields the address. :raises StateError: if the port cannot be had."""
+    handler = type("Handler", (_Pages,), {"metrics": metrics, "reports": reports, "ready": staticmethod(ready)})
+    try:
+        server = ThreadingHTTPServer((host, port), handler)
+    except OSError as error:
+        raise StateError(
+            f"{host}:{port} cannot be listened on: {error.strerror or error}. Give another --port."
+        ) from error
+    thread = threading.Thread(target=server.serve_forever, name="pages", daemon=True)
+    thread.start()
+    try:
+        yield f"http://{host}:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Pages(BaseHTTPRequestHandler):
+    metrics: Metrics
+    reports: Path
+    ready: Callable[[], bool]
+    timeout = 30
+    server_version = "plumbline-monitor"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        """Answer one of the known paths."""
+        path = unquote(urlsplit(self.path).path)
+        if path == "/metrics":
+            self._answer(HTTPStatus.OK, CONTENT_TYPE_LATEST, self.metrics.text())
+        elif path == "/livez":
+            self._answer(HTTPStatus.OK, _TEXT, b"alive\n")
+        elif path == "/readyz":
+            ready = self.ready()
+            self._answer(
+                HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE,
+                _TEXT,
+                b"ready\n" if ready else b"no round has finished lately; see the log\n",
+            )
+        elif path in ("/", "/reports", "/reports/"):
+            self._answer(HTTPStatus.OK, _TYPES[".html"], self._index())
+        elif path.startswith("/reports/"):
+            self._report(path.removeprefix("/reports/"))
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, _TEXT, b"try /metrics, /livez, /readyz or /reports/\n")
+
+    do_HEAD = do_GET  # noqa: N815  the name that http.server looks for
+
+    def _report(self, name: str) -> None:
+        try:
+            file = (self.reports / name).resolve()
+            kind = _TYPES.get(file.suffix)
+            if kind is None or not file.is_relative_to(self.reports.resolve()):
+                raise FileNotFoundError
+            content = file.read_bytes()
+        except (OSError, ValueError):  # ValueError: a null byte in the path
+            self._answer(HTTPStatus.NOT_FOUND, _TEXT, b"no such report; only the newest are kept\n")
+            return
+        self._answer(HTTPStatus.OK, kind, content)
+
+    def _index(self) -> bytes:
+        pages = sorted(self.reports.glob("*/*.html"), key=lambda page: page.name, reverse=True)
+        links = "".join(
+            f"<li><a href='/reports/{quote(page.parent.name)}/{quote(page.name)}'>"
+            f"{html.escape(page.parent.name)} {html.escape(page.stem)}</a>"
+            for page in pages
+        )
+        body = f"<!doctype html><title>Plumbline monitor</title><h1>Reports</h1><ul>{links or 'none yet'}</ul>"
+        return f"{body}<p><a href='/metrics'>metrics</a>".encode()
+
+    def _answer(self, status: HTTPStatus, kind: str, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(content)))
+        self.send_header("x-content-type-options", "nosniff")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name in the base class
+        """Requests are no news."""
+        logger.debug(format, *args)

@@ -1,0 +1,141 @@
+"""Everything about the monitor that can be set, by ``PLUMBLINE_…`` variables or the command line."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+from monitoring.decision import ALPHA, Thresholds
+from service.contract.errors import SettingsError
+from service.contract.settings import Settings
+
+BACKOFF = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0)
+
+
+class MonitorSettings(Settings):
+    """Settings of ``plumbline monitor``; durations are in seconds."""
+
+    repo: Path = Field(default=Path("models"), description="the model repository")
+    log: Path | None = Field(default=None, description="the folder that the server logs to")
+    monitor_state: Path | None = Field(
+        default=None, description="folder for state and reports; without it, `monitor` beside the log"
+    )
+    monitor_host: str = Field(default="127.0.0.1", description="address that metrics and reports are served on")
+    monitor_port: int = Field(
+        default=8001, ge=0, le=65535, description="port that metrics and reports are served on; 0 picks a free one"
+    )
+    monitor_poll_seconds: float = Field(default=5.0, gt=0, description="pause between two looks at the log")
+    window_rows: int = Field(default=500, ge=20, description="rows that make a window")
+    window_seconds: float = Field(default=3600.0, gt=0, description="age at which a smaller window is judged")
+    min_rows: int = Field(default=100, ge=20, description="fewest rows that are ever judged")
+    drift_alpha: float = Field(default=ALPHA, gt=0, lt=1, description="family-wise error rate of one window")
+    drift_effect_scale: float = Field(default=1.0, gt=0, description="multiplies every signal's least effect")
+    confirm_windows: int = Field(default=1, ge=1, description="drifted windows in a row before people are told")
+    resolve_windows: int = Field(default=2, ge=1, description="clean windows in a row before drift is over")
+    evidence_threshold: float = Field(
+        default=10_000.0, gt=1, description="requests between two false alarms of the sequential detector, on average"
+    )
+    reports_kept: int = Field(default=50, ge=0, description="newest reports kept for each model; 0 writes none")
+    public_url: str | None = Field(default=None, description="where this monitor's reports can be reached by people")
+    webhook_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="URLs that events are sent to, separated by commas"
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None, description="signing secret whsec_…; several, separated by spaces, sign while one is replaced"
+    )
+    webhook_timeout: float = Field(default=10.0, gt=0, description="longest wait for a receiver")
+    webhook_backoff: Annotated[tuple[float, ...], NoDecode] = Field(
+        default=BACKOFF, description="waits between attempts of a delivery, separated by commas; then it is dead"
+    )
+    alertmanager_url: str | None = Field(default=None, description="an Alertmanager that gets drift as an alert")
+    retrain: Literal["on", "dry-run", "off"] = Field(
+        default="on", description="whether drift asks for a retrain; dry-run only says that it would"
+    )
+    retrain_command: str | None = Field(default=None, description="command run on a retrain request, without a shell")
+    retrain_url: str | None = Field(default=None, description="URL that gets retrain requests as a signed POST")
+    cooldown_seconds: float = Field(default=21_600.0, ge=0, description="least time between two retrain requests")
+    retrain_daily_cap: int = Field(default=4, ge=0, description="most retrain requests of a model in 24 hours")
+    retrain_timeout: float = Field(default=86_400.0, gt=0, description="longest run of the retrain command")
+
+    @property
+    def log_folder(self) -> Path:
+        """The log. :raises SettingsError: if none was given."""
+        if self.log is None:
+            raise SettingsError("the monitor needs the log: give --log or PLUMBLINE_LOG, as to `plumbline serve`.")
+        return self.log
+
+    @property
+    def state_folder(self) -> Path:
+        """Where state and reports are kept."""
+        if self.monitor_state is not None:
+            return self.monitor_state
+        return self.log.absolute().parent / "monitor" if self.log is not None else Path("plumbline-monitor")
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """What decisions are made by."""
+        return Thresholds(self.drift_alpha, self.drift_effect_scale)
+
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        """The signing keys, newest first; empty if events are not signed."""
+        if self.webhook_secret is None:
+            return ()
+        return tuple(decode_secret(secret) for secret in self.webhook_secret.get_secret_value().split())
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The retrain command split into words; empty if there is none."""
+        return tuple(shlex.split(self.retrain_command or ""))
+
+    @field_validator("webhook_urls", "webhook_backoff", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("webhook_urls", "alertmanager_url", "retrain_url", "public_url")
+    @classmethod
+    def _http(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        for url in value if isinstance(value, tuple) else (value,):
+            if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
+                raise ValueError("give a whole URL that starts with http:// or https://")
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _decodable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            if not value.get_secret_value().split():
+                raise ValueError("give whsec_ and the base64 of 24 to 64 bytes")
+            for secret in value.get_secret_value().split():
+                decode_secret(secret)
+        return value
+
+    @field_validator("retrain_command")
+    @classmethod
+    def _splittable(cls, value: str | None) -> str | None:
+        if value is not None and not shlex.split(value):
+            raise ValueError("give a command")
+        return value
+
+
+def decode_secret(secret: str) -> bytes:
+    """The key of ``whsec_`` + base64 (Standard Webhooks 1.0). :raises ValueError: if it is not 24 to 64 bytes."""
+    try:
+        if not secret.startswith("whsec_"):
+            raise ValueError
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        if not 24 <= len(key) <= 64:
+            raise ValueError
+    except (ValueError, binascii.Error):
+        raise ValueError("give whsec_ and the base64 of 24 to 64 bytes, for example from `openssl rand`") from None
+    return key
