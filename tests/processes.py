@@ -24,7 +24,7 @@ def free_port() -> int:
 
 def plumbline(*arguments: str | Path) -> list[str]:
     """The command line in this interpreter."""
-    return [sys.executable, "-c", "from service.cli import main; main()", *map(str, arguments)]
+    return [sys.executable, "-m", "service", *map(str, arguments)]
 
 
 def until(condition: Callable[[], object], seconds: float = 30, what: str = "condition") -> None:

@@ -1,0 +1,29 @@
+"""The command ``demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--dir", help="where everything goes; must not exist or be empty")] = Path(
+        "plumbline-demo"
+    ),
+    keep: Annotated[bool, typer.Option(help="leave the server and the monitor running for a browser")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="of the tickets and the training")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="print the figures as one JSON object")] = False,
+) -> None:
+    """Run the whole loop on made-up support tickets: fine-tune, export, serve, drift, alert, retrain, take over."""
+    import json
+    from dataclasses import asdict
+
+    from examples.demo import run
+
+    figures = run(
+        folder, keep=keep, seed=seed, on_done=lambda done: typer.echo(done.summary()) if not as_json else None
+    )
+    if as_json:
+        typer.echo(json.dumps(asdict(figures)))
