@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
 
 from service.contract.bundle import Bundle
+
+if TYPE_CHECKING:
+    from export.retrain import Retrained
 
 Train = Annotated[Path, typer.Option("--train", help="Training rows: CSV, JSONL or Parquet.")]
 Eval = Annotated[Path, typer.Option("--eval", help="Evaluation rows that are not trained on.")]
@@ -92,6 +95,56 @@ def export(
         _print_json(_summary(done.bundle, live=done.live))
     else:
         _print_bundle(done.bundle, live=done.live)
+
+
+def retrain(
+    repo: Repo,
+    name: Name,
+    log: Annotated[Path, typer.Option(help="Where the service logs requests and feedback.")],
+    train: Train,
+    eval_: Eval,
+    labels: Annotated[Path | None, typer.Option(help="More newly labelled rows, beside the feedback.")] = None,
+    max_drop: Annotated[float, typer.Option(min=0.0, help="Points that may be lost on the eval rows.")] = 1.0,
+    min_labels: Annotated[int, typer.Option(min=1, help="Fewest new labelled rows to begin with.")] = 50,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs; all are trained.")] = 2,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 5e-5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 32,
+    seed: Seed = 0,
+    allow_inconclusive: AllowInconclusive = False,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    as_json: Json = False,
+) -> None:
+    """Train a challenger on new labels; it goes live only if it beats the live version."""
+    from dataclasses import replace
+
+    from export import retrain as module
+    from service.contract.dataset import read_dataset
+
+    files = [read_dataset(path, text_column=text_column, label_column=label_column) for path in (train, eval_)]
+    extra = read_dataset(labels, text_column=text_column, label_column=label_column) if labels else None
+    recipe = replace(
+        module.DEFAULT, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed
+    )  # fmt: skip
+    try:
+        done = module.retrain(
+            repo, name, log, files[0], files[1], labels=extra, recipe=recipe, max_drop=max_drop,
+            min_labels=min_labels, allow_inconclusive=allow_inconclusive,
+        )  # fmt: skip
+    except module.Rejected as rejected:
+        _print_retrained(rejected.outcome, as_json=as_json)
+        raise
+    _print_retrained(done, as_json=as_json)
+
+
+def _print_retrained(done: Retrained, *, as_json: bool) -> None:
+    if as_json:
+        _print_json({**_summary(done.bundle, live=done.accepted), "rows": done.data, "seconds": done.seconds})
+        return
+    print("rows: " + ", ".join(f"{key} {value}" for key, value in done.data.items()))
+    _print_bundle(done.bundle, live=done.accepted)
+    for reason in done.challenge.reasons:
+        print(f"{'accepted' if done.accepted else 'rejected'}: {reason}")
 
 
 def _summary(bundle: Bundle, *, live: bool) -> dict[str, object]:

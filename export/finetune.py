@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import huggingface_hub.constants
+import numpy as np
 import orjson
 import torch
 import transformers
 from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
-    EarlyStoppingCallback,
+    EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Trainer,
@@ -30,7 +31,7 @@ from export.hardware import has_native_bfloat16
 from export.heads import load_classifier
 from export.labels import check_classes, check_labels, encode, label_set, task_of
 from export.predict import checkpoint_logits
-from export.progress import TrainingProgress
+from export.progress import StopOnLoss, TrainingProgress
 from export.scores import Scores, score
 from service.contract.bundle import Task
 from service.contract.classify import predicted_labels, probabilities
@@ -44,7 +45,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. ``keep`` says which epoch's weights: the ``best`` by loss on the eval rows, or the ``last``."""
+    """How to train. ``keep`` says which epoch's weights: the ``best`` by accuracy on the eval rows, or the ``last``.
+
+    With ``best``, training stops after the first epoch whose eval loss is not lower than the lowest before. The loss
+    says when over-fitting begins; the accuracy, which all later judgements use, often still gains in that epoch.
+    """
 
     epochs: int = 3
     learning_rate: float = 5e-5
@@ -74,8 +79,7 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
     """Tokenized rows as the Trainer takes them."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, data: Dataset, targets: Any, max_length: int) -> None:
-        texts = [text.encode("utf-8", "replace").decode() for text in data.texts]
-        self._encoded = tokenizer(texts, truncation=True, max_length=max_length)
+        self._encoded = tokenizer(data.texts, truncation=True, max_length=max_length)
         self._targets = targets
 
     def __len__(self) -> int:
@@ -196,7 +200,7 @@ def _train(
         save_only_model=True,
         save_total_limit=1,
         load_best_model_at_end=best,
-        metric_for_best_model="eval_loss" if best else None,
+        metric_for_best_model="eval_accuracy" if best else None,
         logging_strategy="no",
         report_to=[],
         disable_tqdm=True,
@@ -209,11 +213,19 @@ def _train(
         train_dataset=train,
         eval_dataset=evaluation,
         data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8),
-        callbacks=[TrainingProgress(), *([EarlyStoppingCallback(1)] if best else [])],
+        compute_metrics=_accuracy,
+        callbacks=[TrainingProgress(), StopOnLoss()],
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _accuracy(found: EvalPrediction) -> dict[str, float]:
+    """Share of rows right; with several labels per row all must be."""
+    logits, targets = np.asarray(found.predictions), np.asarray(found.label_ids)
+    right = ((logits > 0) == (targets > 0)).all(axis=1) if targets.ndim == 2 else logits.argmax(axis=1) == targets
+    return {"accuracy": float(right.mean())}
 
 
 def _first_line(error: Exception) -> str:

@@ -114,6 +114,6 @@ def data_arguments(train: Dataset, evaluation: Dataset) -> dict[str, JsonValue]:
     for what, data in (("train", train), ("eval", evaluation)):
         digest = hashlib.sha256()
         for text, label in zip(data.texts, data.targets, strict=True):
-            digest.update(f"{text}\0{label}\n".encode("utf-8", "replace"))
+            digest.update(f"{text}\0{label}\n".encode())
         found |= {f"{what}_rows": len(data), f"{what}_sha256": digest.hexdigest()}
     return found

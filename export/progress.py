@@ -1,4 +1,4 @@
-"""Progress of training: a bar where stderr is a terminal, plain log lines where it is not."""
+"""What happens beside training: progress (a bar on a terminal, log lines elsewhere) and the early stop."""
 
 from __future__ import annotations
 
@@ -46,11 +46,25 @@ class TrainingProgress(TrainerCallback):
             logger.info("training: step %d of %d, %.0f s", state.global_step, state.max_steps, seconds)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        loss = kwargs.get("metrics", {}).get("eval_loss")
-        if loss is not None:
-            logger.info("training: epoch %.0f, eval loss %.4f", state.epoch or 0, loss)
+        metrics = kwargs["metrics"]
+        logger.info(
+            "training: epoch %.0f, eval loss %.4f, accuracy %.4f",
+            state.epoch or 0, metrics["eval_loss"], metrics["eval_accuracy"],
+        )  # fmt: skip
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+class StopOnLoss(TrainerCallback):
+    """Ends training after the first epoch whose eval loss is not lower than the lowest before."""
+
+    def __init__(self) -> None:
+        self._lowest = float("inf")
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        loss = kwargs["metrics"]["eval_loss"]
+        control.should_training_stop = control.should_training_stop or loss >= self._lowest
+        self._lowest = min(self._lowest, loss)

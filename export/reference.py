@@ -37,7 +37,7 @@ def reference_table(answers: Answers, targets: Sequence[str | None]) -> pa.Table
     observed = answers.observed
     rows = len(answers.texts)
     columns = {
-        "text": [text.encode("utf-8", "replace").decode() for text in answers.texts],
+        "text": answers.texts,
         "tokens": [None] * rows,
         "n_tokens": [len(tokens) for tokens in answers.tokens],
         "truncated": [tokens.truncated for tokens in answers.tokens],
