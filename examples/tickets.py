@@ -54,7 +54,10 @@ _MENTIONING = (
     "Last week I wrote about {other_thing}, and that is solved. Now it is about {thing}.",
     "Now it is about {thing}. Last week I wrote about {other_thing}, and that is solved.",
 )
-_OPENINGS = ("Hi.", "Hello,", "Good morning.", "Dear team,", "Hello again.", "Hey,", "To whom it may concern:")
+_OPENINGS = (
+    "Hi.", "Hello,", "Good morning.", "Dear team,", "Hello again.", "Hey,", "To whom it may concern:",
+    "Good afternoon.", "Hi there,", "Dear support,",
+)  # fmt: skip
 _ASIDES = (
     "I have been a customer for years.",
     "I looked at my account, my card and my last invoice first.",
@@ -69,6 +72,7 @@ _ASIDES = (
 _CLOSINGS = (
     "Thanks.", "Thank you for your help.", "Kind regards", "Please answer today.", "This is urgent!", "No hurry.",
     "I am waiting for your answer.", "Please call me back.", "Best wishes", "It cannot wait any longer.",
+    "Thanks in advance!", "Many thanks.", "I hope to hear from you soon.", "Write to me at any time.",
 )  # fmt: skip
 
 _SLOT = re.compile(r"\{(\w+)\}")
@@ -104,11 +108,11 @@ def write_csv(path: Path, rows: Sequence[tuple[str, str]]) -> None:
 def _ticket(rng: random.Random, intent: str, line: ProductLine) -> str:
     while True:
         parts = [
-            rng.choice(_OPENINGS) if rng.random() < 0.3 else "",
+            rng.choice(_OPENINGS) if rng.random() < 0.4 else "",
             rng.choice(_ASIDES) if rng.random() < 0.15 else "",
             _request(rng, intent, line),
             rng.choice(_ASIDES) if rng.random() < 0.05 else "",
-            rng.choice(_CLOSINGS) if rng.random() < 0.35 else "",
+            rng.choice(_CLOSINGS) if rng.random() < 0.5 else "",
         ]
         text = " ".join(part for part in parts if part)
         if MIN_WORDS <= len(text.split()) <= MAX_WORDS:
@@ -152,9 +156,12 @@ def _expand(rng: random.Random, text: str, choices: dict[str, tuple[str, ...]]) 
 def _mistype(rng: random.Random, text: str) -> str:
     """Swap, drop or double a letter inside one of the longer words."""
     words = text.split(" ")
-    index = rng.choice([i for i, word in enumerate(words) if len(word) >= 5 and word.isalpha()] or [0])
+    longer = [index for index, word in enumerate(words) if len(word) >= 5 and word.isalpha()]
+    if not longer:
+        return text
+    index = rng.choice(longer)
     word = words[index]
-    at = rng.randrange(1, len(word) - 1) if len(word) > 2 else 0
+    at = rng.randrange(1, len(word) - 1)
     words[index] = rng.choice(
         (
             word[:at] + word[at : at + 2][::-1] + word[at + 2 :],
