@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,6 +45,7 @@ def finetune(
     as_json: Json = False,
 ) -> None:
     """Fine-tune a base model on labelled texts; writes a Hugging Face checkpoint."""
+    _share_the_processor()
     from export import finetune as module
     from service.contract.dataset import read_dataset
 
@@ -80,6 +82,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Export a checkpoint to a bundle, judge it, and publish it in the model repository."""
+    _share_the_processor()
     from export import pipeline
     from service.contract.dataset import read_dataset
     from service.contract.errors import InvalidInput
@@ -116,6 +119,7 @@ def retrain(
     as_json: Json = False,
 ) -> None:
     """Train a challenger on new labels; it goes live only if it beats the live version."""
+    _share_the_processor()
     from dataclasses import replace
 
     from export import retrain as module
@@ -163,6 +167,14 @@ def _print_bundle(bundle: Bundle, *, live: bool) -> None:
     for one in manifest.latency:
         print(f"{one.name:<28} p50 {one.p50_ms:7.2f} ms   p95 {one.p95_ms:7.2f} ms   {one.bytes / 1e6:7.1f} MB")
     print(f"report: {bundle.path / 'report.html'}")
+
+
+def _share_the_processor() -> None:
+    """Let idle threads sleep: those of PyTorch's OpenMP spin, and beside a busy server training then crawls.
+
+    Read when PyTorch is first imported, so it must come before.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _print_json(value: object) -> None:

@@ -1,0 +1,135 @@
+"""The bounds of a paired difference, and the verdict of the gate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import brentq, minimize_scalar
+
+from export.gate import explain, judge, may_publish, refuse_unless_published, verdict
+from export.paired import lower_bound, paired_difference, rows_needed
+from service.contract.errors import Refused
+
+counts = st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(80, 2000))
+
+
+def likelihood_bound(gained: int, lost: int, rows: int) -> float:
+    """The same bound with nothing in closed form: the nuisance share is fitted by searching the likelihood."""
+
+    def score(candidate: float) -> float:
+        def loss(share: float) -> float:  # share of lost rows; gained is share + candidate
+            terms = ((gained, share + candidate), (lost, share), (rows - gained - lost, 1 - 2 * share - candidate))
+            return -sum(count * np.log(max(prob, 1e-300)) for count, prob in terms if count)
+
+        low, high = max(0.0, -candidate), (1 - candidate) / 2
+        share = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-12}).x
+        return float((gained - lost - rows * candidate) / np.sqrt(rows * (2 * share + candidate - candidate**2)))
+
+    return float(brentq(lambda candidate: score(candidate) - 1.6448536, -0.9, (gained - lost) / rows - 1e-6))
+
+
+@pytest.mark.parametrize(("gained", "lost", "rows"), [(1, 7, 21), (12, 1, 44), (9, 9, 872), (30, 45, 872), (3, 0, 60)])
+def test_agrees_with_a_search_of_the_likelihood(gained: int, lost: int, rows: int) -> None:
+    assert lower_bound(gained, lost, rows) == pytest.approx(likelihood_bound(gained, lost, rows), abs=1e-4)
+
+
+def test_no_discordant_row_among_few_is_not_certainty() -> None:
+    z = 1.6448536269514722
+    for rows in (20, 436, 872, 5000):
+        assert lower_bound(0, 0, rows) == pytest.approx(-(z**2) / (rows + z**2), rel=1e-6)
+
+
+@given(counts)
+def test_bounds_enclose_the_estimate_and_mirror_each_other(case: tuple[int, int, int]) -> None:
+    gained, lost, rows = case
+    low, high = lower_bound(gained, lost, rows), -lower_bound(lost, gained, rows)
+    assert -1 <= low <= (gained - lost) / rows <= high <= 1
+
+
+@given(counts)
+def test_more_rows_at_the_same_rates_narrow_the_bound(case: tuple[int, int, int]) -> None:
+    gained, lost, rows = case
+    assert lower_bound(4 * gained, 4 * lost, 4 * rows) >= lower_bound(gained, lost, rows) - 1e-9
+
+
+def test_the_bound_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(7)
+    shares, rows, trials = (0.02, 0.03), 400, 2000
+    drawn = rng.multinomial(rows, [*shares, 1 - sum(shares)], size=trials)
+    truth = shares[0] - shares[1]
+    covered = np.mean([lower_bound(gained, lost, rows) <= truth for gained, lost, _ in drawn])
+    assert 0.935 <= covered <= 0.97
+
+
+def test_counts_which_rows_were_gained_and_lost() -> None:
+    old = np.array([True, True, False, False, True])
+    new = np.array([True, False, True, False, False])
+    paired = paired_difference(old, new)
+    assert (paired.gained, paired.lost, paired.difference) == (1, 2, -0.2)
+
+
+def test_paired_arrays_must_match() -> None:
+    with pytest.raises(ValueError, match="alike"):
+        paired_difference(np.array([True]), np.array([True, False]))
+
+
+@pytest.mark.parametrize(("gained", "lost", "rows"), [(9, 9, 872), (0, 0, 100), (2, 4, 872), (1, 20, 872)])
+def test_the_rows_needed_do_settle_it_and_fewer_do_not(gained: int, lost: int, rows: int) -> None:
+    margin = 0.005
+    needed = rows_needed(gained, lost, rows, margin)
+    assert needed is not None
+
+    def answer(count: float) -> str:
+        scale = count / rows
+        low = lower_bound(gained * scale, lost * scale, count)
+        return verdict(low, -lower_bound(lost * scale, gained * scale, count), margin)
+
+    assert answer(needed * 1.01) != "inconclusive"
+    if needed > 2:
+        assert answer(needed * 0.95) == "inconclusive" or needed <= rows
+
+
+def test_no_number_of_rows_settles_an_estimate_on_the_margin() -> None:
+    assert rows_needed(0, 5, 1000, 0.005) is None
+
+
+def gate(lost: int, rows: int, **options: object):  # type: ignore[no-untyped-def]
+    targets = ["a"] * rows
+    exported = ["b"] * lost + ["a"] * (rows - lost)
+    given = {"task": "single-label", "max_drop": 0.5} | options
+    return judge(targets, exported, exported, targets, **given)  # type: ignore[arg-type]
+
+
+def test_the_same_answers_on_many_rows_pass() -> None:
+    assert gate(0, 1000).verdict == "pass"
+
+
+def test_an_eval_set_too_small_to_judge_is_inconclusive_and_says_how_many_rows_it_takes() -> None:
+    quality = gate(0, 100)
+    assert quality.verdict == "inconclusive"
+    assert quality.rows_needed is not None
+    assert 500 < quality.rows_needed < 600
+    assert "eval rows would settle it" in explain(quality)
+
+
+def test_a_plain_loss_fails_and_cannot_be_allowed() -> None:
+    quality = gate(60, 1000, allow_inconclusive=True)
+    assert (quality.verdict, quality.allowed_inconclusive) == ("fail", False)
+    assert quality.difference == pytest.approx(-6)
+    assert quality.flips == 60
+
+
+def test_inconclusive_is_published_only_if_that_was_asked_for() -> None:
+    assert not may_publish(gate(0, 100))
+    assert may_publish(gate(0, 100, allow_inconclusive=True))
+    with pytest.raises(Refused, match=r"inconclusive.*--allow-inconclusive") as refused:
+        refuse_unless_published({"cpu": gate(0, 100)})
+    assert refused.value.exit_code == 3
+
+
+def test_several_labels_count_as_right_only_together_and_in_any_order() -> None:
+    quality = judge(["a|b", "a"], ["b|a", "b"], ["b|a", "a"], ["a|b", "a"], task="multi-label", max_drop=1.0)
+    assert (quality.metric, quality.baseline, quality.exported, quality.flips) == ("exact match", 1.0, 0.5, 1)
+    assert quality.batch_flip_rate == 0.5
