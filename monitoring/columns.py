@@ -22,9 +22,9 @@ class Columns:
     """n rows, each column None if the table does not have it.
 
     ``confidence``, ``n_tokens``, ``unk_share``, ``n_words`` are (n,) with NaN for missing values;
-    ``embedding`` is (n, 32); ``bags`` is a sparse (n, 2^14) matrix of L2-normalised token counts; ``known_bags`` tells which rows had a text or
-    tokens at all. ``distinct`` are the indices of the first row of each distinct input and ``repeats`` (n,) how often
-    each row's input occurs.
+    ``embedding`` is (n, 32); ``bags`` is a sparse (n, 2^14) matrix of L2-normalised token counts; ``known_bags`` tells
+    which rows had a text or tokens at all. ``distinct`` are the indices of the first row of each distinct input and
+    ``repeats`` (n,) how often each row's input occurs.
     """
 
     rows: int

@@ -97,10 +97,15 @@ def deliver_due(
 ) -> int:
     """Attempt every due HTTP delivery once; returns how many went through."""
     delivered = 0
+    gone: set[str] = set()
     for delivery in due(store, HTTP_KINDS, clock()):
+        if delivery.target in gone:
+            continue
         outcome = senders[delivery.kind](delivery)
         settle(store, delivery, outcome, backoff, clock())
         delivered += outcome.result == "delivered"
+        if outcome.result == "gone":
+            gone.add(delivery.target)
     return delivered
 
 

@@ -1,0 +1,157 @@
+"""The retrain command: run once for each request, its answer kept, its interruption survived."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from monitoring.hooks import Gate, may_request, recover_interrupted, run_commands
+from monitoring.messages import retrain_event
+from monitoring.outbox import Target, enqueue
+from monitoring.state import Store
+from tests.monitoring.test_outbox import NOW, data
+
+FOREVER = "import time; time.sleep(60)"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    found = Store(tmp_path / "state")
+    yield found
+    found.close()
+
+
+def python(code: str) -> str:
+    return shlex.join([sys.executable, "-c", code])
+
+
+def request(store: Store, command: str, now: float = NOW) -> str:
+    event = retrain_event(data(), now)
+    with store.transaction():
+        enqueue(store, event, [Target("retrain-command", command)], now)
+    return event.id
+
+
+def run(
+    store: Store, tmp_path: Path, *, timeout: float = 20, stop: threading.Event | None = None
+) -> list[tuple[str, str]]:
+    return list(run_commands(store, tmp_path / "logs", timeout, stop or threading.Event(), lambda: NOW + 1))
+
+
+def status(store: Store) -> list[tuple[str, int]]:
+    return [tuple(row) for row in store.rows("SELECT status, attempts FROM outbox ORDER BY id")]
+
+
+def test_the_command_gets_the_event_and_its_output_is_kept(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLUMBLINE_WEBHOOK_SECRET", "whsec_hidden")
+    code = (
+        "import os, sys; print(os.environ['PLUMBLINE_EVENT_ID'], os.environ['PLUMBLINE_MODEL'],"
+        "'PLUMBLINE_WEBHOOK_SECRET' in os.environ); print(sys.stdin.read())"
+    )
+    identity = request(store, python(code))
+    assert run(store, tmp_path) == [("tickets", "accepted")]
+    first, second = (tmp_path / "logs" / f"{identity}-1.log").read_text().splitlines()
+    assert first == f"{identity} tickets False"
+    assert orjson.loads(second)["type"] == "plumbline.retrain.requested"
+    assert run(store, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "answer", "left"),
+    [
+        (python("raise SystemExit(0)"), "accepted", "delivered"),
+        (python("raise SystemExit(3)"), "rejected", "delivered"),
+        (python("raise SystemExit(1)"), "failed", "dead"),
+        ("/no/such/program --now", "failed", "dead"),
+    ],
+)
+def test_exit_codes_are_answers(store: Store, tmp_path: Path, command: str, answer: str, left: str) -> None:
+    request(store, command)
+    assert run(store, tmp_path) == [("tickets", answer)]
+    assert status(store) == [(left, 1)]
+
+
+def test_no_shell_is_involved(store: Store, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    request(store, f"{python('import sys; print(sys.argv[1:])')} ';' touch {mark} '$HOME'")
+    run(store, tmp_path)
+    assert not mark.exists()
+    assert "'$HOME'" in next((tmp_path / "logs").glob("*.log")).read_text()
+
+
+def test_a_command_that_runs_too_long_is_ended_with_its_children(store: Store, tmp_path: Path) -> None:
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {FOREVER!r}])"
+    request(store, python(child))
+    started = time.monotonic()
+    assert run(store, tmp_path, timeout=1) == [("tickets", "failed")]
+    assert time.monotonic() - started < 10
+
+
+def test_a_command_cut_off_by_the_end_of_the_monitor_is_started_once_more(store: Store, tmp_path: Path) -> None:
+    request(store, python(FOREVER))
+    for attempt in (1, 2):
+        stop = threading.Event()
+        threading.Timer(0.4, stop.set).start()
+        assert run(store, tmp_path, stop=stop) == []
+        assert status(store) == [("running", attempt)]
+        given_up = recover_interrupted(store, NOW)
+    assert given_up == 1
+    assert status(store) == [("dead", 2)]
+    assert run(store, tmp_path) == []
+
+
+def test_a_command_that_outlived_a_killed_monitor_is_not_started_twice(store: Store, tmp_path: Path) -> None:
+    """The monitor is killed with -9, its command goes on; the next monitor waits until it has ended."""
+    pid_file = tmp_path / "pid"
+    code = (
+        f"import os, pathlib, time; file = pathlib.Path({str(pid_file)!r}); again = file.exists();"
+        "file.write_text(str(os.getpid())); again or time.sleep(30)"
+    )
+    request(store, python(code), now=0)
+    monitor = (
+        "import threading, time; from pathlib import Path; from monitoring.state import Store;"
+        "from monitoring.hooks import run_commands;"
+        f"run_commands(Store(Path({str(tmp_path / 'state')!r})), Path({str(tmp_path / 'logs')!r}), 60,"
+        "threading.Event(), time.time)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", monitor], cwd=Path(__file__).parents[2])
+    deadline = time.monotonic() + 30
+    while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    try:
+        recover_interrupted(store, NOW)
+        assert run(store, tmp_path) == []
+        assert status(store) == [("pending", 1)]
+    finally:
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while not (answers := run(store, tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert answers == [("tickets", "accepted")]
+    assert status(store) == [("delivered", 2)]
+
+
+def test_the_gate_keeps_requests_apart_and_below_the_daily_cap(store: Store) -> None:
+    gate = Gate(cooldown=100, daily_cap=2)
+    assert may_request(store, "tickets", gate, NOW) is None
+    request(store, "true", NOW)
+    assert "cooldown" in (may_request(store, "tickets", gate, NOW + 99) or "")
+    assert may_request(store, "tickets", gate, NOW + 101) is None
+    assert may_request(store, "other", gate, NOW + 1) is None
+    request(store, "true", NOW + 101)
+    assert "daily cap" in (may_request(store, "tickets", gate, NOW + 1000) or "")
+    assert may_request(store, "tickets", gate, NOW + 86_401) is None
