@@ -44,7 +44,8 @@ def run_once(settings: MonitorSettings, metrics: Metrics) -> list[Judged]:
         try:
             recover_interrupted(store, time.time())
             judged = Rounds(settings, store, metrics, reports_url=settings.public_url).run(flush=True)
-            _deliver(settings, store)
+            with _client(settings) as client:
+                deliver_due(store, http_senders(client, settings.secrets), settings.webhook_backoff, time.time)
             run_commands(
                 store, settings.state_folder / "retrain", settings.retrain_timeout, threading.Event(), time.time
             )
@@ -88,19 +89,23 @@ def run_forever(settings: MonitorSettings, stop: threading.Event, ready: Callabl
             stop.wait(settings.monitor_poll_seconds)
 
 
-def _deliver(settings: MonitorSettings, store: Store) -> int:
-    with httpx.Client(timeout=settings.webhook_timeout, follow_redirects=False) as client:
-        return deliver_due(store, http_senders(client, settings.secrets), settings.webhook_backoff, time.time)
-
-
 def _deliver_forever(settings: MonitorSettings, metrics: Metrics, stop: threading.Event) -> None:
     store = Store(settings.state_folder)
-    pause = min(_DELIVERY_PAUSE, settings.monitor_poll_seconds)
-    while not stop.is_set():
-        if _guarded("deliveries", metrics, lambda: _deliver(settings, store)):
-            metrics.outbox_pending.set(pending_count(store))
-        stop.wait(pause)
+    with _client(settings) as client:
+        senders = http_senders(client, settings.secrets)
+
+        def work() -> int:
+            return deliver_due(store, senders, settings.webhook_backoff, time.time, stop.is_set)
+
+        while not stop.is_set():
+            if _guarded("deliveries", metrics, work):
+                metrics.outbox_pending.set(pending_count(store))
+            stop.wait(min(_DELIVERY_PAUSE, settings.monitor_poll_seconds))
     store.close()
+
+
+def _client(settings: MonitorSettings) -> httpx.Client:
+    return httpx.Client(timeout=settings.webhook_timeout, follow_redirects=False)
 
 
 def _retrain_forever(settings: MonitorSettings, metrics: Metrics, stop: threading.Event) -> None:

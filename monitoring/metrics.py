@@ -34,7 +34,7 @@ class Metrics:
             "plumbline_window_end_timestamp_seconds", "Time of the last judged window's last row", ["model"], registry=r
         )
         self.accuracy = Gauge(
-            "plumbline_accuracy", "Accuracy in the last window, estimated or by feedback", ["model", "kind"], registry=r
+            "plumbline_accuracy", "Accuracy in the last window, by kind of evidence", ["model", "kind"], registry=r
         )
         self.alerts = Counter("plumbline_alerts", "Events sent, by type", ["model", "type"], registry=r)
         self.windows = Counter("plumbline_windows", "Windows closed, by outcome", ["model", "outcome"], registry=r)

@@ -93,12 +93,18 @@ def due(store: Store, kinds: Sequence[Kind], now: float, most: int = 100) -> lis
 
 
 def deliver_due(
-    store: Store, senders: Mapping[Kind, Sender], backoff: Sequence[float], clock: Callable[[], float]
+    store: Store,
+    senders: Mapping[Kind, Sender],
+    backoff: Sequence[float],
+    clock: Callable[[], float],
+    stopped: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Attempt every due HTTP delivery once; returns how many went through."""
+    """Attempt every due HTTP delivery once, until ``stopped``; returns how many went through."""
     delivered = 0
     gone: set[str] = set()
     for delivery in due(store, HTTP_KINDS, clock()):
+        if stopped():
+            break
         if delivery.target in gone:
             continue
         outcome = senders[delivery.kind](delivery)

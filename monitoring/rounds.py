@@ -223,7 +223,7 @@ class Rounds:
     def _close(self, window: WindowRows, outcome: Outcome, decision: Decision | None, data: DriftData | None) -> None:
         use_rows(self._store, window)
         self._store.execute(
-            "INSERT INTO windows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 window.id,
                 window.model,
@@ -294,7 +294,7 @@ class Rounds:
     def _show_stored(self) -> None:
         """Fill the gauges from the state, so that a restart does not blank them."""
         for row in self._store.rows(
-            "SELECT model, decision FROM windows WHERE outcome = 'judged' GROUP BY model HAVING closed = max(closed)"
+            "SELECT model, decision, max(closed) FROM windows WHERE outcome = 'judged' GROUP BY model"
         ):
             self._metrics.show_window(DriftData.model_validate(orjson.loads(row["decision"])))
             self._metrics.show_state(row["model"], read_alert(self._store, row["model"]).state)

@@ -35,7 +35,7 @@ class MonitorSettings(Settings):
     window_rows: int = Field(default=500, ge=20, description="rows that make a window")
     window_seconds: float = Field(default=3600.0, gt=0, description="age at which a smaller window is judged")
     min_rows: int = Field(default=100, ge=20, description="fewest rows that are ever judged")
-    drift_alpha: float = Field(default=ALPHA, gt=0, lt=1, description="family-wise error rate of one window")
+    drift_alpha: float = Field(default=ALPHA, ge=0.001, le=0.2, description="family-wise error rate of one window")
     drift_effect_scale: float = Field(default=1.0, gt=0, description="multiplies every signal's least effect")
     confirm_windows: int = Field(default=1, ge=1, description="drifted windows in a row before people are told")
     resolve_windows: int = Field(default=2, ge=1, description="clean windows in a row before drift is over")
