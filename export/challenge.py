@@ -8,7 +8,9 @@ Both answer the same rows in the form in which they are served. The rules:
    ``-max_drop``, and the bound and its verdict are recorded. To demand the bound itself above the margin would ask
    for thousands of rows, as two trained models differ on many; so a few hundred rows guard against harm of the size
    of the margin on average, and the figures say how sure that is.
-3. Export: each variant must pass the gate against its own checkpoint, on old and new rows together.
+3. Export: no variant may fail the gate against its own checkpoint, on old and new rows together. Inconclusive is
+   enough for the variant that rules 1 and 2 judge, as they judge it in its exported form; another one must pass,
+   unless that is waived.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ def decide(
     if rows["old"].difference < -max_drop / 100:
         against.append(f"worse than the allowed {max_drop:g} points on the {_describe('old', old)}")
     against += [
-        f"the {name} variant did not pass its gate: {explain(one)}"
+        f"the {name} variant did not pass its gate: {explain(one).rstrip('.')}"
         for name, one in quality.items()
         if not may_publish(one)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -217,7 +218,9 @@ def _train(
         callbacks=[TrainingProgress(), StopOnLoss()],
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    trainer.train()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="mtime may not be reliable")  # it then goes by the step numbers
+        trainer.train()
     shutil.rmtree(scratch, ignore_errors=True)
 
 

@@ -97,7 +97,8 @@ def retrain(
     """Train a challenger from the live checkpoint on base and newly labelled rows, and judge it; see ``challenge``.
 
     New labels come from the feedback in ``log`` and from ``labels``. A quarter of them is held out and never trained
-    on. The challenger is published in any case, and made live if it is accepted.
+    on. The challenger is published in any case, and made live if it is accepted. ``allow_inconclusive`` matters for a
+    model of two variants only: it waives a proof for the one that is not compared with the champion's.
 
     :raises Rejected: if it is not; the message has the reasons.
     :raises DatasetError: if fewer than ``min_labels`` new rows are left after cleaning.
@@ -239,7 +240,7 @@ def _order(
     }  # fmt: skip
     return Order(
         read_checkpoint(path), checkpoint_digest(path), judged, reference_rows(evaluation, rows, recipe.seed),
-        target, max_drop, allow_inconclusive, recipe.seed, arguments,
+        target, max_drop, allow_inconclusive or len(variants) == 1, recipe.seed, arguments,
     )  # fmt: skip
 
 
