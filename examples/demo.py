@@ -27,8 +27,11 @@ from examples.traffic import Client, Receiver, Traffic
 from service.contract.errors import InvalidInput, PlumblineError
 
 NAME = "tickets"
-TRAIN_ROWS, EVAL_ROWS, HELD_OUT_ROWS = 1500, 2000, 500
+TRAIN_ROWS, EVAL_ROWS, HELD_OUT_ROWS = 800, 1500, 500
 WINDOW_ROWS, LABELLED_ROWS = 200, 600
+
+# Short training for a small grammar; real data does better with the defaults.
+RECIPE = ("--epochs=3", "--learning-rate=1e-4", "--batch-size=16")
 
 Rows = list[tuple[str, str]]
 
@@ -83,8 +86,8 @@ def run(folder: Path, *, keep: bool, seed: int, on_done: Callable[[Figures], Non
     models, log = folder / "models", folder / "log"
 
     say("2/6  fine-tune the packaged MiniLM and export it")
-    plumbline("finetune", *files, f"--out={folder / 'checkpoint'}", f"--seed={seed}")
-    plumbline("export", str(folder / "checkpoint"), *files, f"--repo={models}", f"--name={NAME}", f"--seed={seed}")
+    plumbline("finetune", *files, *RECIPE, f"--out={folder / 'checkpoint'}", f"--seed={seed}")
+    plumbline("export", str(folder / "checkpoint"), *files, f"--repo={models}", f"--name={NAME}", "--max-drop=1")
 
     with ExitStack() as stack:
         receiver = Receiver()
@@ -162,13 +165,22 @@ def monitoring(
     folder: Path, models: Path, log: Path, url: str, files: Sequence[str], receiver: Receiver, seed: int
 ) -> Iterator[None]:
     """``plumbline monitor`` in the background, with the receiver's webhook and a retrain command."""
-    retrain = [*PLUMBLINE, "retrain", f"--repo={models}", f"--name={NAME}", f"--log={log}", *files, f"--seed={seed}"]
+    retrain = [
+        *PLUMBLINE,
+        "retrain",
+        f"--repo={models}",
+        f"--name={NAME}",
+        f"--log={log}",
+        *files,
+        *RECIPE,
+        f"--seed={seed}",
+    ]
     arguments = ["monitor", f"--repo={models}", f"--log={log}", f"--port={httpx.URL(url).port}"]
     with background(
         [*arguments, f"--state={folder / 'monitor'}"],
         folder / "monitor.log",
         url,
-        PLUMBLINE_POLL_SECONDS="1",
+        PLUMBLINE_MONITOR_POLL_SECONDS="1",
         PLUMBLINE_WINDOW_ROWS=str(WINDOW_ROWS),
         PLUMBLINE_CONFIRM_WINDOWS="2",
         PLUMBLINE_WEBHOOK_URLS=receiver.url,

@@ -43,7 +43,6 @@ def monitor(
     settings = load_settings(
         MonitorSettings, repo=repo, log=log, monitor_state=state, monitor_host=host, monitor_port=port
     )
-    _log_to_stderr()
     if not settings.log_folder.is_dir() and once:
         raise InvalidInput(f"there is no log at {settings.log_folder}. Give the folder that `plumbline serve` logs to.")
     if not once:
@@ -191,13 +190,6 @@ def _secrets(secret: str | None) -> tuple[bytes, ...]:
     if not secrets:
         raise SettingsError("there is no secret to verify with: give --secret or PLUMBLINE_WEBHOOK_SECRET.")
     return secrets
-
-
-def _log_to_stderr() -> None:
-    import logging
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs whole URLs, which may hold a token
 
 
 def _print_judged(judged: list[Judged], as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -119,12 +120,12 @@ def _build() -> typer.Typer:
 
     @app.callback()
     def root(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False) -> None:
-        pass
+        _log_to_stderr()
 
     for name, (module, extra) in _COMMANDS.items():
         try:
             command = getattr(importlib.import_module(module), name)
-        except (ModuleNotFoundError, AttributeError):
+        except ModuleNotFoundError:
             app.command(name, help=f"(not installed: pip install 'plumbline[{extra}]')")(_missing(name, extra))
             continue
         if isinstance(command, typer.Typer):
@@ -132,6 +133,13 @@ def _build() -> typer.Typer:
         else:
             app.command(name)(command)
     return app
+
+
+def _log_to_stderr() -> None:
+    """What our own parts and the HTTP server say, and of libraries only warnings."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in ("service", "export", "monitoring", "examples", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _missing(name: str, extra: str) -> Any:

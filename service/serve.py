@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 from types import FrameType
 
@@ -18,7 +17,6 @@ def serve(settings: ServiceSettings) -> None:
 
     :raises PlumblineError: if the repository holds nothing that can be served, or the address is taken.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     failures: list[PlumblineError] = []
 
     def stop(error: PlumblineError) -> None:

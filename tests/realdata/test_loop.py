@@ -134,7 +134,7 @@ def loop(trained: Trained, folder: Path, **monitor_settings: str) -> Iterator[Ru
         stack.callback(receiver.close)
         stack.enter_context(running(serve, ready=f"{service}/readyz", PLUMBLINE_LOG_SEAL_SECONDS="1"))
         settings = {
-            "PLUMBLINE_POLL_SECONDS": "1",
+            "PLUMBLINE_MONITOR_POLL_SECONDS": "1",
             "PLUMBLINE_WINDOW_ROWS": str(WINDOW),
             "PLUMBLINE_WEBHOOK_URLS": receiver.url,
             "PLUMBLINE_WEBHOOK_SECRET": receiver.secret,
