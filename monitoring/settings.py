@@ -6,11 +6,10 @@ import base64
 import binascii
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import NoDecode
 
 from monitoring.decision import ALPHA, Thresholds
 from service.contract.errors import SettingsError
@@ -44,14 +43,12 @@ class MonitorSettings(Settings):
     )
     reports_kept: int = Field(default=50, ge=0, description="newest reports kept for each model; 0 writes none")
     public_url: str | None = Field(default=None, description="where this monitor's reports can be reached by people")
-    webhook_urls: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="URLs that events are sent to, separated by commas"
-    )
+    webhook_urls: tuple[str, ...] = Field(default=(), description="URLs that events are sent to, separated by commas")
     webhook_secret: SecretStr | None = Field(
         default=None, description="signing secret whsec_…; several, separated by spaces, sign while one is replaced"
     )
     webhook_timeout: float = Field(default=10.0, gt=0, description="longest wait for a receiver")
-    webhook_backoff: Annotated[tuple[float, ...], NoDecode] = Field(
+    webhook_backoff: tuple[float, ...] = Field(
         default=BACKOFF, description="waits between attempts of a delivery, separated by commas; then it is dead"
     )
     alertmanager_url: str | None = Field(default=None, description="an Alertmanager that gets drift as an alert")

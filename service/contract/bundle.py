@@ -226,15 +226,15 @@ def open_bundle(path: Path) -> Bundle:
     bundle = read_bundle(path)
     root = path.resolve()
     for name, entry in bundle.manifest.files.items():
-        file = (path / name).resolve()
-        if not file.is_relative_to(root):
-            raise BundleError(f"bundle {path}: {name} leads outside the bundle. Export again.")
         try:
+            file = (path / name).resolve()
+            if not file.is_relative_to(root):
+                raise BundleError(f"bundle {path}: {name} leads outside the bundle. Export again.")
             size = file.stat().st_size
             actual = sha256_file(file) if size == entry.bytes else None
-        except OSError as error:
+        except (OSError, RuntimeError, ValueError) as error:  # the last two: a loop of links, a null character
             raise BundleError(
-                f"bundle {path}: {name} cannot be read ({error.strerror}). Export again, or roll back."
+                f"bundle {path}: {name} cannot be read ({error}). Export again, or roll back."
             ) from error
         if actual is None:
             raise BundleError(

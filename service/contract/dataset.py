@@ -111,6 +111,7 @@ def _csv_rows(path: Path, wanted: list[str]) -> Iterable[list[str | None]]:
 
 
 def _jsonl_rows(path: Path, wanted: list[str]) -> Iterable[list[str | None]]:
+    checked = False
     for number, line in enumerate(_decode(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -120,10 +121,10 @@ def _jsonl_rows(path: Path, wanted: list[str]) -> Iterable[list[str | None]]:
             raise DatasetError(f"{path}: line {number} is not valid JSON: {error}.") from error
         if not isinstance(row, dict):
             raise DatasetError(f"{path}: line {number} is not a JSON object.")
-        if number == 1:
+        if not checked:
             _columns(path, wanted, list(row))
-        values = [row.get(column) for column in wanted]
-        yield [None if value is None else str(value) for value in values]
+            checked = True
+        yield [_scalar(path, number, column, row.get(column)) for column in wanted]
 
 
 def _parquet_rows(path: Path, wanted: list[str]) -> Iterable[list[str | None]]:
@@ -133,4 +134,16 @@ def _parquet_rows(path: Path, wanted: list[str]) -> Iterable[list[str | None]]:
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise DatasetError(f"{path} is not a Parquet file: {error}.") from error
     columns = [table.column(column).to_pylist() for column in wanted]
-    return [[None if value is None else str(value) for value in row] for row in zip(*columns, strict=True)]
+    return [
+        [_scalar(path, number, column, value) for column, value in zip(wanted, row, strict=True)]
+        for number, row in enumerate(zip(*columns, strict=True), start=1)
+    ]
+
+
+def _scalar(path: Path, row: int, column: str, value: object) -> str | None:
+    """A cell of a typed file as text."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return str(value)
+    raise DatasetError(f"{path}: row {row} has a {type(value).__name__} for {column!r}; it must be a string.")

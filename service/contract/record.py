@@ -38,6 +38,7 @@ class Record:
     latency_ms: float
 
     def to_json(self) -> bytes:
+        """One line of the log, without the line break. :raises TypeError: if a text is not valid Unicode."""
         return orjson.dumps(self)
 
 
@@ -109,4 +110,6 @@ def parse_line(line: bytes) -> dict[str, Any]:
     row["ts"] = datetime.fromisoformat(row["ts"])
     if "embedding" in row:
         row["embedding"] = decode_embedding(row["embedding"])
+        if len(row["embedding"]) != PROJECTED:
+            raise ValueError(f"the embedding has {len(row['embedding'])} numbers, not {PROJECTED}")
     return row

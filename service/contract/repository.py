@@ -81,8 +81,10 @@ def live_bundle(root: Path, name: str) -> Bundle:
 
 def set_live(root: Path, name: str, version: str) -> Serving:
     """Make ``version`` live and remember the one before it. :raises BundleError: if it does not exist."""
-    with _locked(root / check_name(name)):
-        read_bundle(root / name / version)
+    if not _VERSION.fullmatch(version):
+        raise BundleError(f"{version!r} is not a version; versions are 1, 2, 3 ….")
+    read_bundle(root / check_name(name) / version)
+    with _locked(root / name):
         try:
             before: str | None = read_serving(root, name).live
         except BundleError:

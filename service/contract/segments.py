@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 def segment_path(root: Path, model: str, kind: Kind, opened: datetime, writer: str, sequence: int) -> Path:
-    """Where an open segment goes; ``opened`` is in UTC."""
+    """Where an open segment goes; ``opened`` is in UTC, ``writer`` must be unique for ever (host, process, random)."""
     hour = root / check_name(model) / _FOLDERS[kind] / f"date={opened:%Y-%m-%d}" / f"hour={opened:%H}"
     return hour / f"{writer}-{sequence:06d}.jsonl"
 
@@ -57,24 +57,40 @@ def seal(segment: Path, kind: Kind) -> Path | None:
     """
     sealed = segment.with_suffix(".parquet")
     if not sealed.exists():
-        rows = []
-        for number, line in enumerate(segment.read_bytes().split(b"\n"), start=1):
-            if not line:
-                continue
-            try:
-                rows.append(parse_line(line))
-            except (ValueError, TypeError):
-                logger.warning("%s line %d is torn or damaged and was left out", segment, number)
-        if not rows:
+        table = _parse(segment, SCHEMAS[kind])
+        if not table.num_rows:
             segment.unlink()
             return None
         temporary = segment.with_suffix(".parquet.tmp")
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[kind]), temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd")
         fsync_path(temporary)
         temporary.replace(sealed)
         fsync_path(sealed.parent)
     segment.unlink()
     return sealed
+
+
+def _parse(segment: Path, schema: pa.Schema) -> pa.Table:
+    """The whole lines of a segment; the others are logged."""
+    rows = []
+    for number, line in enumerate(segment.read_bytes().split(b"\n"), start=1):
+        if not line:
+            continue
+        try:
+            rows.append(parse_line(line))
+        except (ValueError, TypeError):
+            logger.warning("%s line %d is torn or damaged and was left out", segment, number)
+    try:
+        return pa.Table.from_pylist(rows, schema=schema)
+    except (pa.ArrowException, TypeError, OverflowError):
+        pass  # some row does not fit the schema: find it, one by one
+    tables = []
+    for row in rows:
+        try:
+            tables.append(pa.Table.from_pylist([row], schema=schema))
+        except (pa.ArrowException, TypeError, OverflowError) as error:
+            logger.warning("%s: record %s does not fit the schema and was left out: %s", segment, row.get("id"), error)
+    return pa.concat_tables(tables) if tables else schema.empty_table()
 
 
 def seal_orphans(root: Path) -> int:

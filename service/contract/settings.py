@@ -9,51 +9,22 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, PrivateAttr, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.contract.errors import SettingsError
 
 PREFIX = "PLUMBLINE_"
 
 
-class _SecretFiles(PydanticBaseSettingsSource):
-    """Reads each secret field from the file that ``PLUMBLINE_<FIELD>_FILE`` names."""
+class Settings(BaseModel):
+    """Base of each package's settings; made by :func:`load_settings`, or directly in tests."""
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        path = os.environ.get(f"{PREFIX}{field_name.upper()}_FILE")
-        if path is None or not _is_secret(field):
-            return None, field_name, False
-        try:
-            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(
-                f"{PREFIX}{field_name.upper()}_FILE names {path}, which cannot be read: {error}."
-            ) from error
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    def __call__(self) -> dict[str, Any]:
-        values = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
-        return {name: value for name, value in values.items() if value is not None}
-
-
-class Settings(BaseSettings):
-    """Base of each package's settings."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _SecretFiles(settings_cls)
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
 
 S = TypeVar("S", bound=Settings)
@@ -64,17 +35,22 @@ def load_settings(cls: type[S], **options: Any) -> S:
 
     :raises SettingsError: naming the variable, its value unless it is a secret, and what is allowed.
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name, field in cls.model_fields.items():
+        variable = PREFIX + name.upper()
+        if options.get(name) is not None:
+            values[name], origins[name] = options[name], "command line"
+        elif variable in os.environ:
+            values[name], origins[name] = os.environ[variable], "environment"
+        elif f"{variable}_FILE" in os.environ and _is_secret(field):
+            values[name], origins[name] = _read_secret(f"{variable}_FILE"), f"{variable}_FILE"
     try:
-        return cls(**given)
+        settings = cls.model_validate(values)
     except ValidationError as error:
-        problem = error.errors()[0]
-        name = str(problem["loc"][0]) if problem["loc"] else ""
-        option = f" (option --{name.replace('_', '-')})" if name in given else ""
-        field = cls.model_fields.get(name)
-        secret = field is not None and _is_secret(field)
-        value = "" if secret or problem["type"] == "missing" else f" is {problem['input']!r}"
-        raise SettingsError(f"{PREFIX}{name.upper()}{option}{value}: {problem['msg']}.") from error
+        raise SettingsError(_explain(cls, error, origins)) from error
+    settings._origins.update(origins)
+    return settings
 
 
 @dataclass(frozen=True)
@@ -89,18 +65,38 @@ class Setting:
 
 def describe_settings(settings: Settings) -> list[Setting]:
     """Every setting with its value (secrets hidden), where it came from, and what it means."""
-    rows = []
-    for name, field in type(settings).model_fields.items():
-        variable = f"{PREFIX}{name.upper()}"
-        if variable in os.environ:
-            origin = "environment"
-        elif f"{variable}_FILE" in os.environ and _is_secret(field):
-            origin = f"{variable}_FILE"
-        else:
-            origin = "default" if name not in settings.model_fields_set else "command line"
-        rows.append(Setting(variable, str(getattr(settings, name)), origin, field.description or ""))
-    return rows
+    return [
+        Setting(
+            PREFIX + name.upper(),
+            str(getattr(settings, name)),
+            settings._origins.get(name, "default"),
+            field.description or "",
+        )
+        for name, field in type(settings).model_fields.items()
+    ]
+
+
+def _read_secret(variable: str) -> str:
+    path = os.environ[variable]
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{variable} names {path}, which cannot be read: {error}.") from error
+
+
+def _explain(cls: type[Settings], error: ValidationError, origins: dict[str, str]) -> str:
+    problem = error.errors()[0]
+    if not problem["loc"]:  # settings that do not go together: the input is all of them, secrets too
+        return f"the settings do not go together: {problem['msg']}."
+    name = str(problem["loc"][0])
+    option = f" (option --{name.replace('_', '-')})" if origins.get(name) == "command line" else ""
+    shown = "" if problem["type"] == "missing" or _is_secret(cls.model_fields[name]) else f" is {problem['input']!r}"
+    return f"{PREFIX}{name.upper()}{option}{shown}: {problem['msg']}."
 
 
 def _is_secret(field: FieldInfo) -> bool:
-    return SecretStr in (field.annotation, *getattr(field.annotation, "__args__", ()))
+    return _mentions_secret(field.annotation)
+
+
+def _mentions_secret(annotation: object) -> bool:
+    return annotation is SecretStr or any(map(_mentions_secret, get_args(annotation)))

@@ -111,13 +111,11 @@ class TestPathsOutside:
         (bundle.path.parent / "latest").symlink_to(bundle.path)
         assert open_bundle(bundle.path.parent / "latest").digest == bundle.digest
 
-    @pytest.mark.xfail(strict=True, reason="Path.resolve raises RuntimeError, which is not turned into a BundleError")
     def test_a_link_that_leads_to_itself(self, bundle: Bundle) -> None:
         (bundle.path / "loop").symlink_to("loop")
         write_manifest(bundle.path, files={**_files(bundle), "loop": OUTSIDE})
         refusal(bundle.path)
 
-    @pytest.mark.xfail(strict=True, reason="Path.resolve raises ValueError, which is not turned into a BundleError")
     def test_a_null_character_in_a_path(self, bundle: Bundle) -> None:
         write_manifest(bundle.path, files={**_files(bundle), "a\0b": OUTSIDE})
         refusal(bundle.path)
