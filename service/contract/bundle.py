@@ -233,9 +233,7 @@ def open_bundle(path: Path) -> Bundle:
             size = file.stat().st_size
             actual = sha256_file(file) if size == entry.bytes else None
         except (OSError, RuntimeError, ValueError) as error:  # the last two: a loop of links, a null character
-            raise BundleError(
-                f"bundle {path}: {name} cannot be read ({error}). Export again, or roll back."
-            ) from error
+            raise BundleError(f"bundle {path}: {name} cannot be read ({error}). Export again, or roll back.") from error
         if actual is None:
             raise BundleError(
                 f"bundle {path}: {name} has {size} bytes, the manifest says {entry.bytes}. Export again, or roll back."
