@@ -49,6 +49,7 @@ class Figures:
     seconds: float
     alert: str
     report: str
+    card: str
     folder: str
     service_url: str
     monitor_url: str
@@ -62,7 +63,7 @@ class Figures:
   while the new version took over: {self.requests_answered} requests answered, {self.requests_failed} failed
   the alert, signature verified:   {self.alert}
   drift report:                    {self.report}
-  model card:                      {self.folder}/models/{NAME}/2/report.html
+  model card:                      {self.card}
   everything is in:                {self.folder}
   the whole loop took:             {self.seconds:.0f} s
 """
@@ -98,7 +99,7 @@ def run(folder: Path, *, keep: bool, seed: int, on_done: Callable[[Figures], Non
         stack.enter_context(monitoring(folder, models, log, monitor, files, receiver, seed))
         client = Client(service)
         old_before = client.accuracy(*unzip(judge[:HELD_OUT_ROWS]))
-        wait(lambda: windows(monitor) >= 1, "a window to be judged", 60)
+        wait(lambda: windows(monitor) >= HELD_OUT_ROWS // WINDOW_ROWS, "the windows to be judged", 60)
         if receiver.events:
             raise PlumblineError(f"ordinary tickets raised an alarm: {receiver.events[0]}. See {folder}.")
         say(f"     accuracy {old_before:.3f}, no alert")
@@ -128,7 +129,8 @@ def run(folder: Path, *, keep: bool, seed: int, on_done: Callable[[Figures], Non
             requests_failed=len(traffic.failed),
             seconds=time.monotonic() - started,
             alert=alert,
-            report=str(detected["data"]["report"]),
+            report=report_file(folder, detected["data"]["report"]),
+            card=str(models / NAME / version / "report.html"),
             folder=str(folder),
             service_url=service,
             monitor_url=monitor,
@@ -228,6 +230,11 @@ def background(arguments: Sequence[str], log: Path, url: str, **environment: str
             process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def report_file(folder: Path, url: str | None) -> str:
+    """Where the report lies that the event names by its URL."""
+    return "none was written" if url is None else str(folder / "monitor" / "reports" / NAME / url.rsplit("/", 1)[-1])
 
 
 def windows(monitor: str) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import Template
 
+from pydantic import JsonValue
+
 from service.contract.bundle import Challenge, Latency, Quality, Source, Stage, Task, VariantName
 
 _PAGE = Template("""<!doctype html>
@@ -15,7 +17,7 @@ _PAGE = Template("""<!doctype html>
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 0 0 1.5rem } td, th { border: 1px solid #bbb; padding: .25rem .6rem }
-th { background: #f2f2f2; text-align: left } td { overflow-wrap: anywhere }
+th { background: #f2f2f2; text-align: left } td { overflow-wrap: break-word }
 @media (prefers-color-scheme: dark) { body { background: #161616; color: #ddd } th { background: #2a2a2a } }
 </style></head><body>
 <h1>$title</h1>
@@ -107,7 +109,7 @@ def _latency(latency: Sequence[Latency]) -> Table:
 def _stages(stages: Sequence[Stage]) -> Table:
     rows = [
         (one.name, f"{one.seconds:.1f}" if one.applied else "not applied",
-         "; ".join(f"{key}: {value}" for key, value in one.details.items()))
+         "; ".join(f"{key.replace('_', ' ')}: {_plain(value)}" for key, value in one.details.items()))
         for one in stages
     ]  # fmt: skip
     return Table("How it was made", [("stage", "seconds", "details"), *rows])
@@ -120,7 +122,15 @@ def _libraries(source: Source) -> Table:
 
 
 def _challenge(challenge: Challenge) -> Table:
-    figures = [(name, str(value)) for name, value in challenge.figures.items()]
+    figures = [(name.replace("_", " "), _plain(value)) for name, value in challenge.figures.items()]
     reasons = [("reason", reason) for reason in challenge.reasons]
     answer = "accepted" if challenge.accepted else "rejected"
-    return Table(f"Against version {challenge.champion.version}: {answer}", [("", ""), *reasons, *figures])
+    title = f"Against version {challenge.champion.version}: {answer}"
+    return Table(title, [("judgement", "figures"), *reasons, *figures])
+
+
+def _plain(value: JsonValue) -> str:
+    """A detail as people write it, one level of nesting deep."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {_plain(one)}" for key, one in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

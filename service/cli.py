@@ -74,7 +74,12 @@ def serve(
     )
 
 
-def config(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
+def config(
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="print the table that docs/settings.md holds")
+    ] = False,
+) -> None:
     """Show every setting, its value and where it came from."""
     from dataclasses import asdict
 
@@ -89,6 +94,11 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] =
         rows.update({row.variable: row for row in describe_settings(load_settings(settings))})
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows.values()]))
+        return
+    if as_markdown:
+        typer.echo("| variable | default | meaning |\n|---|---|---|")
+        for row in rows.values():
+            typer.echo(f"| `{row.variable}` | {f'`{row.value}`' if row.value else ''} | {row.meaning} |")
         return
     for row in rows.values():
         typer.echo(f"{row.variable}={row.value}   ({row.origin}) {row.meaning}")

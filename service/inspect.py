@@ -58,7 +58,7 @@ def _latency(manifest: Manifest) -> list[str]:
 def _pipeline(manifest: Manifest) -> list[str]:
     return [
         f"  {stage.name:<12} {f'{stage.seconds:.1f} s' if stage.applied else 'skipped':>8}  "
-        + ", ".join(f"{key} {value}" for key, value in stage.details.items())
+        + ", ".join(f"{key} {value}" for key, value in stage.details.items() if not isinstance(value, dict))
         for stage in manifest.pipeline
     ]
 

@@ -68,12 +68,19 @@ def describe_settings(settings: Settings) -> list[Setting]:
     return [
         Setting(
             PREFIX + name.upper(),
-            str(getattr(settings, name)),
+            _as_written(getattr(settings, name)),
             settings._origins.get(name, "default"),
             field.description or "",
         )
         for name, field in type(settings).model_fields.items()
     ]
+
+
+def _as_written(value: object) -> str:
+    """A value as it would be given in a variable; empty for none."""
+    if isinstance(value, tuple):
+        return ",".join(map(_as_written, value))
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _read_secret(variable: str) -> str:

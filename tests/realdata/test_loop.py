@@ -167,7 +167,7 @@ def test_finance_headlines_raise_an_alert_and_a_retrained_model_takes_over(
     labelled, untouched = rows(finance, 0, 1000), rows(finance, 1000, 2800)
     retrain = plumbline(
         "retrain", f"--repo={trained.models}", f"--name={NAME}", f"--log={tmp_path / 'log'}", *trained.files,
-        "--allow-inconclusive",
+        "--max-drop=2",
     )  # fmt: skip
     with loop(trained, tmp_path, PLUMBLINE_CONFIRM_WINDOWS="4", PLUMBLINE_RETRAIN_COMMAND=shlex.join(retrain)) as live:
         home_before = live.score(trained.dev)
