@@ -1,0 +1,87 @@
+"""Accuracy by the labels that came back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+import pytest
+
+from monitoring.feedback import LabelledAccuracy, accuracy_of
+from monitoring.metrics import Metrics
+from monitoring.rounds import Rounds
+from monitoring.state import Store
+from service.contract.record import Feedback
+from service.contract.segments import read_segment, seal, segment_path
+from tests.monitoring.world import START, World
+
+
+def tell(world: World, labels: Mapping[str, str], sequence: int = 1) -> None:
+    """Seal a segment of feedback."""
+    segment = segment_path(world.log, "tickets", "feedback", START, "writer", sequence)
+    segment.parent.mkdir(parents=True, exist_ok=True)
+    ts = (START + timedelta(seconds=sequence)).isoformat()
+    lines = [Feedback(identifier, label, ts, "test").to_json() + b"\n" for identifier, label in labels.items()]
+    segment.write_bytes(b"".join(lines))
+    seal(segment, "feedback")
+
+
+def predictions(world: World, count: int = 60) -> dict[str, str]:
+    """Log predictions of a live version; the label of each id."""
+    path = world.write_log(world.publish(), count)
+    found = read_segment(path, "predictions")
+    return dict(zip(found.column("id").to_pylist(), found.column("label").to_pylist(), strict=True))
+
+
+def digest(world: World) -> str:
+    from service.contract.repository import live_bundle
+
+    return live_bundle(world.repo, "tickets").digest
+
+
+def test_it_is_the_share_of_labelled_answers_that_were_right(world: World) -> None:
+    answers = predictions(world)
+    wrong = set(list(answers)[:15])
+    tell(world, {one: "other" if one in wrong else label for one, label in answers.items()})
+    assert accuracy_of(world.log, "tickets", digest(world)) == pytest.approx(45 / 60)
+
+
+def test_the_last_word_on_an_answer_counts(world: World) -> None:
+    answers = predictions(world)
+    tell(world, dict.fromkeys(answers, "other"), sequence=1)
+    tell(world, answers, sequence=2)
+    assert accuracy_of(world.log, "tickets", digest(world)) == 1.0
+
+
+def test_answers_of_another_version_and_unknown_ids_do_not_count(world: World) -> None:
+    answers = predictions(world)
+    tell(world, answers | {f"unknown-{number}": "yes" for number in range(50)})
+    assert accuracy_of(world.log, "tickets", digest(world)) == 1.0
+    assert accuracy_of(world.log, "tickets", "another digest") is None
+
+
+def test_a_handful_of_labels_is_no_accuracy(world: World) -> None:
+    answers = predictions(world)
+    tell(world, dict(list(answers.items())[:10]))
+    assert accuracy_of(world.log, "tickets", digest(world)) is None
+
+
+def test_it_is_looked_up_only_when_there_is_new_feedback(world: World) -> None:
+    answers = predictions(world)
+    look = LabelledAccuracy(world.log)
+    tell(world, answers)
+    assert look.look("tickets", digest(world)) == 1.0
+    assert look.look("tickets", digest(world)) is None
+    tell(world, dict.fromkeys(answers, "other"), sequence=2)
+    assert look.look("tickets", digest(world)) == 0.0
+
+
+def test_the_monitor_shows_it(world: World) -> None:
+    answers, metrics = predictions(world), Metrics()
+    tell(world, answers)
+    settings = world.settings()
+    store = Store(settings.state_folder)
+    Rounds(settings, store, metrics, clock=lambda: START.timestamp() + 600).run()
+    store.close()
+    labels = {"model": "tickets", "kind": "labelled"}
+    assert metrics.registry.get_sample_value("plumbline_accuracy", labels) == 1.0
