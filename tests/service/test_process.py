@@ -61,10 +61,8 @@ def test_sigterm_under_load_answers_every_request_that_was_accepted(repo: Path, 
             while True:
                 try:
                     statuses.append(client.post(f"{url}/predict", json={"inputs": ["good film"] * 8}).status_code)
-                except httpx.ConnectError:
-                    return  # nothing listens any more; nothing was accepted
-                except httpx.RemoteProtocolError:
-                    return  # an idle kept-alive connection was closed before the request was read
+                except httpx.TransportError:
+                    return  # the connection was closed unread; had the server read the request, the log would show it
 
     with running(command, ready=f"{url}/readyz") as process:
         threads = [threading.Thread(target=traffic) for _ in range(3)]
