@@ -40,7 +40,12 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.on_failure = on_failure
-    app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        RequestMiddleware,
+        metrics=metrics,
+        max_body_bytes=settings.max_body_bytes,
+        default_model=lambda: _default_model(app),
+    )
     for protocol in (predict, oip, feedback, probes):
         app.include_router(protocol.router)
     app.add_exception_handler(PlumblineError, _on_error)
@@ -86,6 +91,13 @@ async def _follow(app: FastAPI, watcher: RepositoryWatcher) -> None:
             app.state.on_failure(error)
         return
     await watcher.follow()
+
+
+def _default_model(app: FastAPI) -> str:
+    """The model that /predict answers with; empty if it is not known."""
+    settings: ServiceSettings = app.state.settings
+    models = app.state.predictor.models
+    return settings.model or (next(iter(models)) if len(models) == 1 else "")
 
 
 def _recorder(settings: ServiceSettings, metrics: Metrics) -> Recorder:

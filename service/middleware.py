@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.contract.record import new_id
-from service.errors import BodyTooLarge
+from service.errors import BodyTooLarge, DeadlinePassed, NotReady, Overloaded
 from service.metrics import Metrics
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_REASONS = {error.status: error.code for error in (BodyTooLarge, Overloaded, NotReady, DeadlinePassed)}
 
 
 class RequestMiddleware:
     """Reads the whole body first, so that a body over the limit is refused before anything parses it.
 
-    :param model: names the model in the metrics of requests that are not for one model alone.
+    :param default_model: the model that a path without a name is for; empty while there is none, or several.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, max_body_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, max_body_bytes: int, default_model: Callable[[], str]
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
+        self._default_model = default_model
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -76,11 +81,12 @@ class RequestMiddleware:
 
     def _observe(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
-        model = scope.get("path_params", {}).get("name", "") if status != 404 else ""
+        named = scope.get("path_params", {}).get("name")
+        model = self._default_model() if named is None else named if status != 404 else ""
         self._metrics.requests.labels(model, route, str(status)).inc()
         self._metrics.request_seconds.labels(model).observe(seconds)
-        if status in (413, 429, 503, 504):
-            self._metrics.rejected.labels(model, str(status)).inc()
+        if reason := _REASONS.get(status):
+            self._metrics.rejected.labels(model, reason).inc()
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

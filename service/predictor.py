@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from service.batcher import Batched
 from service.contract.bundle import Manifest
 from service.contract.classify import correct
+from service.contract.dataset import SEPARATOR
 from service.contract.features import encode_embedding
 from service.contract.record import Feedback, Record, new_id, now_rfc3339
 from service.errors import InvalidRequest, NotReady, Overloaded, UnknownModel
@@ -93,7 +94,7 @@ class Predictor:
             prediction = Prediction(new_id(), seen.label, seen.confidence, seen.probs.tolist())
             predictions.append(prediction)
             self._remember(prediction)
-            self._count(model, tokens, item)
+            self._count(live.manifest, tokens, item)
             if self._recorder is not None:
                 self._recorder.offer(model, _record(live, text, tokens, seen, prediction, latency))
         self._metrics.tokenization_seconds.labels(model).observe(tokenized.seconds)
@@ -121,13 +122,15 @@ class Predictor:
         right = "unknown" if predicted is None else str(bool(correct([predicted], [label])[0])).lower()
         self._metrics.feedback.labels(model, right).inc()
 
-    def _count(self, model: str, tokens: Tokens, item: Batched[Observation]) -> None:
-        metrics = self._metrics
+    def _count(self, manifest: Manifest, tokens: Tokens, item: Batched[Observation]) -> None:
+        metrics, model, label = self._metrics, manifest.name, item.answer.label
         metrics.queue_seconds.labels(model).observe(item.queued)
         metrics.inference_seconds.labels(model).observe(item.ran)
         metrics.confidence.labels(model).observe(item.answer.confidence)
         metrics.input_tokens.labels(model).observe(len(tokens))
-        metrics.predictions.labels(model, item.answer.label).inc()
+        # Each of several labels counts by itself: their combinations would be too many for a metric.
+        for one in label.split(SEPARATOR) if manifest.task == "multi-label" else (label,):
+            metrics.predictions.labels(model, one).inc()
         if tokens.truncated:
             metrics.truncated.labels(model).inc()
 
