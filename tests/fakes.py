@@ -25,6 +25,7 @@ from service.contract.bundle import (
     Reference,
     Source,
     Stage,
+    Task,
     Tensor,
     Variant,
     file_entries,
@@ -91,6 +92,7 @@ def make_bundle(
     name: str = "reviews",
     *,
     labels: Sequence[str] = ("negative", "positive"),
+    task: Task = "single-label",
     seed: int = 0,
     live: bool = True,
     golden_shift: float = 0.0,
@@ -105,7 +107,7 @@ def make_bundle(
         tokens = TextTokenizer(stage / "tokenizer.json", 16)(texts)
         outputs = [engine.run([one]) for one in tokens]
         logits = np.concatenate([one.logits for one in outputs])
-        seen = observe(logits, np.concatenate([one.embedding for one in outputs]), labels, "single-label")
+        seen = observe(logits, np.concatenate([one.embedding for one in outputs]), labels, task)
         golden = [
             Golden(text=text, logits={"cpu": tuple(row + golden_shift)})
             for text, row in zip(texts, logits.tolist(), strict=True)
@@ -129,7 +131,7 @@ def make_bundle(
         pq.write_table(pa.Table.from_pylist(rows, schema=REFERENCE_SCHEMA), stage / "reference.parquet")
         files = file_entries(stage)
         bundle = publish(
-            root, name, stage, lambda version: _manifest(name, version, labels, files, len(rows), challenge)
+            root, name, stage, lambda version: _manifest(name, version, labels, task, files, len(rows), challenge)
         )
     if live:
         set_live(root, name, bundle.manifest.version)
@@ -137,14 +139,20 @@ def make_bundle(
 
 
 def _manifest(
-    name: str, version: str, labels: Sequence[str], files: dict[str, FileEntry], rows: int, challenge: Challenge | None
+    name: str,
+    version: str,
+    labels: Sequence[str],
+    task: Task,
+    files: dict[str, FileEntry],
+    rows: int,
+    challenge: Challenge | None,
 ) -> Manifest:
     size = files["model.int8.onnx"].bytes
     ids = ("batch", "sequence")
     return Manifest(
         name=name,
         version=version,
-        task="single-label",
+        task=task,
         labels=tuple(labels),
         max_length=16,
         created=datetime(2026, 1, 31, 7, 0, tzinfo=UTC),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 from starlette.testclient import TestClient
+
+from tests.fakes import make_bundle
+from tests.processes import until
 
 
 def test_a_text_gives_its_most_probable_label(client: TestClient) -> None:
@@ -114,3 +118,18 @@ def test_too_many_texts_are_a_422_that_names_the_limit(start: Callable[..., Test
 def test_an_unknown_path_and_a_wrong_method_have_the_same_error_shape(client: TestClient) -> None:
     assert client.get("/nothing").json()["code"] == "not_found"
     assert client.get("/predict").json()["code"] == "method_not_allowed"
+
+
+def test_a_multi_label_model_scores_each_label_by_itself(start: Callable[..., TestClient], repo: Path) -> None:
+    make_bundle(repo, "topics", labels=("negative", "positive", "neutral"), task="multi-label")
+    client = start(model="topics")
+    until(lambda: client.get("/v2/models/topics/ready").status_code == 200)
+    rows = client.post("/predict", json={"inputs": "good awful", "parameters": {"top_k": 3}}).json()
+    scores = {row["label"]: row["score"] for row in rows}
+    assert scores["positive"] > 0.5
+    assert scores["negative"] > 0.5
+    body = {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["good awful"]}]}
+    labels = client.post("/v2/models/topics/infer", json=body).json()["outputs"][0]["data"]
+    assert set(labels[0].split("|")) >= {"negative", "positive"}
+    counted = client.get("/metrics").text
+    assert 'plumbline_predictions_total{label="positive",model="topics"} 2.0' in counted

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from service.contract.record import Feedback, Record, new_id, now_rfc3339
 from service.contract.segments import Kind, read_segment, seal_orphans, sealed_segments
 from service.recorder import Recorder
 from tests.fakes import WIDTH
+from tests.processes import until
 
 import numpy as np  # isort: skip
 
@@ -61,13 +61,6 @@ def recorder(root: Path, **options: Any) -> Iterator[tuple[Recorder, Counter[str
 
 def rows(root: Path, kind: Kind = "predictions") -> list[dict[str, Any]]:
     return [row for path in sealed_segments(root, "reviews", kind) for row in read_segment(path, kind).to_pylist()]
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_what_was_offered_is_sealed_in_order_when_the_recorder_closes(tmp_path: Path) -> None:

@@ -12,19 +12,13 @@ from starlette.testclient import TestClient
 
 from service.contract.repository import set_live
 from tests.fakes import make_bundle
+from tests.processes import until
 
 Start = Callable[..., TestClient]
 
 
 def version(client: TestClient) -> str:
     return client.post("/predict", json={"inputs": "good"}).headers["x-model-version"]
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_new_live_version_takes_over_under_traffic_without_a_failed_request(client: TestClient, repo: Path) -> None:
