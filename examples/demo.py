@@ -158,7 +158,7 @@ def make_data(folder: Path, seed: int) -> tuple[Rows, Rows]:
 def serving(folder: Path, models: Path, log: Path, url: str) -> Iterator[None]:
     """``plumbline serve`` in the background, its log sealed every second instead of every minute."""
     arguments = ["serve", f"--repo={models}", f"--log={log}", f"--port={httpx.URL(url).port}"]
-    with background(arguments, folder / "serve.log", url, PLUMBLINE_LOG_SEAL_SECONDS="1"):
+    with background(arguments, folder / "serve.log", url, PLUMBLINE_LOG_SEAL_SECONDS="1", PLUMBLINE_GRACE_SECONDS="0"):
         yield
 
 

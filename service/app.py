@@ -40,11 +40,13 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.on_failure = on_failure
+    app.state.stopping = False
     app.add_middleware(
         RequestMiddleware,
         metrics=metrics,
         max_body_bytes=settings.max_body_bytes,
         default_model=lambda: _default_model(app),
+        stopping=lambda: bool(app.state.stopping),
     )
     for protocol in (predict, oip, feedback, probes):
         app.include_router(protocol.router)

@@ -22,23 +22,31 @@ class RequestMiddleware:
     """Reads the whole body first, so that a body over the limit is refused before anything parses it.
 
     :param default_model: the model that a path without a name is for; empty while there is none, or several.
+    :param stopping: whether the server is about to stop; answers then close their connection.
     """
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, max_body_bytes: int, default_model: Callable[[], str]
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        max_body_bytes: int,
+        default_model: Callable[[], str],
+        stopping: Callable[[], bool],
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._default_model = default_model
+        self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
+        asked = Headers(scope=scope)
+        given = asked.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
         status = 500
 
@@ -46,11 +54,14 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                if self._stopping():
+                    headers["connection"] = "close"
             await send(message)
 
         try:
-            body = await self._read(headers, receive)
+            body = await self._read(asked, receive)
             if body is None:
                 error = BodyTooLarge(f"the body is over the limit of {self._max_body_bytes} bytes. Send fewer texts.")
                 response = JSONResponse({"error": str(error), "code": error.code}, error.status)

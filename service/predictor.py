@@ -76,8 +76,11 @@ class Predictor:
             raise UnknownModel(f"version {version} of {name!r} is not live; version {live.manifest.version} is.")
         return live
 
-    async def predict(self, live: LiveModel, texts: Sequence[str]) -> Answer:
-        """Answer every text, or raise one of :mod:`service.errors` for all of them."""
+    async def predict(self, live: LiveModel, texts: Sequence[str], within: float | None = None) -> Answer:
+        """Answer every text, or raise one of :mod:`service.errors` for all of them.
+
+        :param within: seconds after which what still waits is dropped; at most the server's own limit.
+        """
         if not texts:
             raise InvalidRequest("there is no text in the request; give at least one.")
         if len(texts) > self._max_items:
@@ -85,7 +88,7 @@ class Predictor:
         for text in texts:
             _check_unicode(text)
         started = time.monotonic()
-        tokenized, batched = await live.answer(texts, started + self._timeout)
+        tokenized, batched = await live.answer(texts, started + min(within or self._timeout, self._timeout))
         latency = (time.monotonic() - started) * 1000
         model = live.manifest.name
         predictions = []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from service.app import create_app
 from service.contract.errors import PlumblineError
@@ -15,6 +17,9 @@ from service.settings import ServiceSettings
 def serve(settings: ServiceSettings) -> None:
     """Serve until SIGTERM or SIGINT, then answer what was accepted and seal the log.
 
+    On SIGTERM readiness fails first and work goes on for ``grace_seconds``, so that load balancers can look away; each
+    answer in that time closes its connection, so that no request meets a socket that is about to close.
+
     :raises PlumblineError: if the repository holds nothing that can be served, or the address is taken.
     """
     failures: list[PlumblineError] = []
@@ -23,8 +28,9 @@ def serve(settings: ServiceSettings) -> None:
         failures.append(error)
         server.should_exit = True
 
+    app = create_app(settings, on_failure=stop)
     config = uvicorn.Config(
-        create_app(settings, on_failure=stop),
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -32,7 +38,7 @@ def serve(settings: ServiceSettings) -> None:
         server_header=False,
         timeout_graceful_shutdown=settings.drain_seconds,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config, app, settings.grace_seconds)
 
     def leave(number: int, frame: FrameType | None) -> None:
         server.should_exit = True
@@ -46,3 +52,20 @@ def serve(settings: ServiceSettings) -> None:
         raise PlumblineError(f"cannot listen on {settings.host}:{settings.port}; is the port taken?") from error
     if failures:
         raise failures[0]
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, app: FastAPI, grace_seconds: float) -> None:
+        super().__init__(config)
+        self._app = app
+        self._grace_seconds = grace_seconds
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first SIGTERM begins the grace time; a second one, or Ctrl-C, ends it."""
+        if sig != signal.SIGTERM or self._app.state.stopping or not self._grace_seconds:
+            super().handle_exit(sig, frame)
+            return
+        self._app.state.stopping = True
+        timer = threading.Timer(self._grace_seconds, super().handle_exit, (sig, frame))
+        timer.daemon = True
+        timer.start()

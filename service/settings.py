@@ -26,6 +26,7 @@ class ServiceSettings(Settings):
     batch_tokens: int = Field(default=512, ge=1, description="padded tokens in one batch")
     queue_tokens: int = Field(default=65536, ge=1, description="tokens waiting or running before requests are refused")
     request_timeout_seconds: float = Field(default=30.0, gt=0, description="deadline of a request that names none")
+    grace_seconds: float = Field(default=5.0, ge=0, description="work after SIGTERM, while readiness fails already")
     drain_seconds: int = Field(default=30, ge=0, description="how long answers may take after a signal to stop")
     log_queue: int = Field(default=10_000, ge=1, description="records waiting for the disk before more are dropped")
     log_fsync_seconds: float = Field(default=0.1, gt=0, description="how often written records are forced to the disk")

@@ -48,7 +48,9 @@ def running(
     """A process that is up once the URL ``ready`` answers 200; ended with SIGTERM, or SIGKILL if it does not obey."""
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(log.open("ab")) if log is not None else None
-        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **environment})
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env={**os.environ, "PLUMBLINE_GRACE_SECONDS": "0", **environment}
+        )
         try:
             if ready is not None:
                 until(lambda: process.poll() is not None or answers(ready), 60, f"{ready} to answer")

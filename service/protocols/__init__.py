@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Annotated, cast
 
-from fastapi import Request, Response
+from fastapi import Header, Request, Response
 
+from service.errors import NotReady
 from service.predictor import Answer, Predictor
 from service.settings import ServiceSettings
 
@@ -18,6 +19,25 @@ def predictor(request: Request) -> Predictor:
 def settings(request: Request) -> ServiceSettings:
     """The app's settings, as a FastAPI dependency."""
     return cast(ServiceSettings, request.app.state.settings)
+
+
+def check_ready(request: Request) -> None:
+    """:raises NotReady: while models are loading, or the server is about to stop."""
+    if request.app.state.stopping:
+        raise NotReady("the server is stopping.")
+    if not predictor(request).models:
+        raise NotReady("models are being loaded.")
+
+
+# A client's own deadline for one request.
+TimeoutHeader = Annotated[
+    int | None,
+    Header(alias="x-request-timeout-ms", ge=1, le=86_400_000, description="milliseconds; then 504, without the work"),
+]
+
+
+def seconds(timeout_ms: int | None) -> float | None:
+    return None if timeout_ms is None else timeout_ms / 1000
 
 
 def describe(answer: Answer, response: Response) -> None:

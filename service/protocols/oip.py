@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
 from service import __version__
 from service.errors import InvalidRequest
 from service.live import LiveModel
 from service.predictor import Answer, Predictor
-from service.protocols import describe, predictor
+from service.protocols import TimeoutHeader, check_ready, describe, predictor, seconds
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
@@ -83,8 +83,8 @@ async def live() -> dict[str, bool]:
 
 
 @router.get("/health/ready")
-async def ready(predictor: Models) -> dict[str, bool]:
-    predictor.model(None if len(predictor.models) < 2 else next(iter(predictor.models)))
+async def ready(request: Request) -> dict[str, bool]:
+    check_ready(request)
     return {"ready": True}
 
 
@@ -117,14 +117,29 @@ async def model_ready(name: str, predictor: Models, version: str | None = None) 
 @router.post("/models/{name}/infer", response_model_exclude_none=True)
 @router.post("/models/{name}/versions/{version}/infer", response_model_exclude_none=True)
 async def infer(
-    name: str, body: InferRequest, response: Response, predictor: Models, version: str | None = None
+    name: str,
+    body: InferRequest,
+    response: Response,
+    predictor: Models,
+    version: str | None = None,
+    timeout_ms: TimeoutHeader = None,
 ) -> InferResponse:
     model: LiveModel = predictor.model(name, version)
-    answer = await predictor.predict(model, _texts(body))
+    answer = await predictor.predict(model, _texts(body), _timeout(body, timeout_ms))
     describe(answer, response)
     return InferResponse(
         model_name=name, model_version=answer.manifest.version, id=body.id, outputs=_outputs(answer, body)
     )
+
+
+def _timeout(body: InferRequest, timeout_ms: int | None) -> float | None:
+    """Seconds, by the protocol's parameter ``timeout`` in microseconds or the header."""
+    given = body.parameters.get("timeout")
+    if given is None:
+        return seconds(timeout_ms)
+    if isinstance(given, bool) or not isinstance(given, int) or given <= 0:
+        raise InvalidRequest(f"parameter 'timeout' is {given!r}; it must be a whole number of microseconds above 0.")
+    return given / 1_000_000
 
 
 def _texts(body: InferRequest) -> list[str]:

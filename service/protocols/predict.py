@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.predictor import Answer, Prediction, Predictor
-from service.protocols import describe, predictor, settings
+from service.protocols import TimeoutHeader, describe, predictor, seconds, settings
 from service.settings import ServiceSettings
 
 router = APIRouter(tags=["predict"])
@@ -39,10 +39,11 @@ async def predict(
     response: Response,
     predictor: Annotated[Predictor, Depends(predictor)],
     settings: Annotated[ServiceSettings, Depends(settings)],
+    timeout_ms: TimeoutHeader = None,
 ) -> list[Scored] | list[list[Scored]]:
     """Classify a text, or a list of texts: ``[{"id", "label", "score"}]``, nested for a list."""
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-    answer = await predictor.predict(predictor.model(settings.model), texts)
+    answer = await predictor.predict(predictor.model(settings.model), texts, seconds(timeout_ms))
     describe(answer, response)
     scored = [_scored(answer, prediction, body.parameters.top_k) for prediction in answer.predictions]
     return scored[0] if isinstance(body.inputs, str) else scored

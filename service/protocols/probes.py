@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.errors import NotReady
 from service.predictor import Predictor
-from service.protocols import predictor
+from service.protocols import check_ready, predictor
 
 router = APIRouter(tags=["operations"])
 
@@ -29,10 +29,9 @@ async def startupz(predictor: Annotated[Predictor, Depends(predictor)]) -> dict[
 
 
 @router.get("/readyz")
-async def readyz(predictor: Annotated[Predictor, Depends(predictor)]) -> dict[str, object]:
+async def readyz(request: Request, predictor: Annotated[Predictor, Depends(predictor)]) -> dict[str, object]:
     """Requests can be answered now; says which version of each model answers."""
-    if not predictor.models:
-        raise NotReady("models are being loaded.")
+    check_ready(request)
     return {"status": "ready", "models": {name: live.manifest.version for name, live in predictor.models.items()}}
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 from starlette.testclient import TestClient
 
+from service.engine import Engine, Outputs
+from service.tokenizer import Tokens
 from tests.fakes import make_bundle
 from tests.processes import until
 
@@ -133,3 +137,34 @@ def test_a_multi_label_model_scores_each_label_by_itself(start: Callable[..., Te
     assert set(labels[0].split("|")) >= {"negative", "positive"}
     counted = client.get("/metrics").text
     assert 'plumbline_predictions_total{label="positive",model="topics"} 2.0' in counted
+
+
+def test_a_deadline_that_passes_while_waiting_is_a_504(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Engine.run
+
+    def slow(self: Engine, batch: Sequence[Tokens]) -> Outputs:
+        time.sleep(0.3)
+        return real(self, batch)
+
+    monkeypatch.setattr(Engine, "run", slow)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(client.post, "/predict", json={"inputs": "good"})
+        time.sleep(0.1)
+        hurried = {"x-request-timeout-ms": "50"}
+        late = client.post("/predict", json={"inputs": "bad"}, headers=hurried)
+        tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["bad"]}
+        assert first.result().status_code == 200
+        second = pool.submit(client.post, "/predict", json={"inputs": "good"})
+        time.sleep(0.1)
+        body = {"inputs": [tensor], "parameters": {"timeout": 50_000}}
+        late_infer = client.post("/v2/models/reviews/infer", json=body)
+        assert second.result().status_code == 200
+    assert (late.status_code, late.json()["code"]) == (504, "deadline_passed")
+    assert late_infer.status_code == 504
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "soon"])
+def test_a_deadline_that_is_no_time_is_a_422(client: TestClient, given: str) -> None:
+    response = client.post("/predict", json={"inputs": "good"}, headers={"x-request-timeout-ms": given})
+    assert response.status_code == 422
+    assert "x-request-timeout-ms" in response.json()["error"]

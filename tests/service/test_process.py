@@ -77,6 +77,20 @@ def test_sigterm_under_load_answers_every_request_that_was_accepted(repo: Path, 
     assert len(texts(log)) == 8 * len(statuses)
 
 
+def test_after_sigterm_readiness_fails_first_and_requests_are_answered_for_the_grace_time(repo: Path) -> None:
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    command = plumbline("serve", "--repo", repo, "--port", str(port), "--threads", "1")
+    with running(command, ready=f"{url}/readyz", PLUMBLINE_GRACE_SECONDS="1.5") as process, httpx.Client() as client:
+        process.send_signal(signal.SIGTERM)
+        until(lambda: httpx.get(f"{url}/readyz").status_code == 503, what="readiness to fail")
+        assert httpx.get(f"{url}/v2/health/ready").status_code == 503
+        assert httpx.get(f"{url}/livez").status_code == 200
+        answered = client.post(f"{url}/predict", json={"inputs": "good"})
+        assert answered.status_code == 200
+        assert answered.headers["connection"] == "close"
+        assert process.wait(30) == 0
+
+
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(plumbline(*arguments), capture_output=True, text=True, timeout=60)
 
