@@ -18,24 +18,22 @@ MIN_LABELS = 30
 _MOST_SEGMENTS = 200  # of predictions that are searched; older predictions are out of reach
 
 
-class LabelledAccuracy:
-    """Recomputed when feedback was sealed since the last look."""
+class News:
+    """Tells whether an accuracy has to be computed again: feedback was sealed, or another version is live."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
-        self._seen: dict[str, int] = {}
+        self._seen: dict[str, tuple[str, int]] = {}
 
-    def look(self, model: str, digest: str | None) -> float | None:
-        """Accuracy of a digest over its newest 1,000 labelled answers; None if nothing new, or fewer than 30."""
-        segments = sealed_segments(self._log, model, "feedback")
-        if digest is None or self._seen.get(model) == len(segments):
-            return None
-        self._seen[model] = len(segments)
-        return accuracy_of(self._log, model, digest)
+    def since_last_look(self, model: str, digest: str) -> bool:
+        now = (digest, len(sealed_segments(self._log, model, "feedback")))
+        news = self._seen.get(model, (digest, 0)) != now
+        self._seen[model] = now
+        return news
 
 
 def accuracy_of(log: Path, model: str, digest: str) -> float | None:
-    """See :meth:`LabelledAccuracy.look`; the last label of an id counts."""
+    """Accuracy of a digest over its newest 1,000 labelled answers, None below 30; the last label of an id counts."""
     told: dict[str, str] = {}
     for table in _newest_first(log, model, "feedback"):
         rows = zip(reversed(table.column("id").to_pylist()), reversed(table.column("label").to_pylist()), strict=True)

@@ -61,6 +61,13 @@ class Metrics:
         if data.accuracy_estimated is not None:
             self.accuracy.labels(model, "estimated").set(data.accuracy_estimated)
 
+    def show_labelled_accuracy(self, model: str, accuracy: float | None) -> None:
+        """Show the accuracy by feedback; None hides it: a new version has none yet."""
+        if accuracy is not None:
+            self.accuracy.labels(model, "labelled").set(accuracy)
+        elif self.registry.get_sample_value("plumbline_accuracy", {"model": model, "kind": "labelled"}) is not None:
+            self.accuracy.remove(model, "labelled")
+
     def show_state(self, model: str, state: State) -> None:
         """Show a model's alert state."""
         self.state.labels(model).set(LEVEL[state])

@@ -18,7 +18,7 @@ from monitoring import sequential
 from monitoring.alerts import Change, advance, notice, read_alert, write_alert
 from monitoring.columns import columns_of
 from monitoring.decision import Decision, decide
-from monitoring.feedback import LabelledAccuracy
+from monitoring.feedback import News, accuracy_of
 from monitoring.hooks import Gate, may_request
 from monitoring.messages import drift_data, drift_event, retrain_event
 from monitoring.metrics import Metrics
@@ -67,7 +67,7 @@ class Rounds:
         self._clock = clock
         self._reports_url = reports_url
         self._references = References(settings.repo)
-        self._labelled = LabelledAccuracy(settings.log_folder)
+        self._feedback = News(settings.log_folder)
         self._rules = Rules(settings.window_rows, settings.window_seconds, settings.min_rows)
         self._complained: set[str] = set()
         self._show_stored()
@@ -86,9 +86,9 @@ class Rounds:
             self._metrics.segments_lost.labels(model).inc(damaged)
             for pending in pending_rows(self._store, model):
                 judged += self._windows_of(pending, flush=flush)
-            accuracy = self._labelled.look(model, live_digest(self._store, model))
-            if accuracy is not None:
-                self._metrics.accuracy.labels(model, "labelled").set(accuracy)
+            digest = live_digest(self._store, model)
+            if digest is not None and self._feedback.since_last_look(model, digest):
+                self._metrics.show_labelled_accuracy(model, accuracy_of(self._settings.log_folder, model, digest))
         self._metrics.outbox_pending.set(pending_count(self._store))
         return judged
 

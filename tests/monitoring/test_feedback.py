@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from monitoring.feedback import LabelledAccuracy, accuracy_of
+from monitoring.feedback import News, accuracy_of
 from monitoring.metrics import Metrics
 from monitoring.rounds import Rounds
 from monitoring.state import Store
@@ -66,22 +66,26 @@ def test_a_handful_of_labels_is_no_accuracy(world: World) -> None:
     assert accuracy_of(world.log, "tickets", digest(world)) is None
 
 
-def test_it_is_looked_up_only_when_there_is_new_feedback(world: World) -> None:
+def test_there_is_news_when_feedback_was_sealed_or_another_version_is_live(world: World) -> None:
     answers = predictions(world)
-    look = LabelledAccuracy(world.log)
+    news = News(world.log)
+    assert not news.since_last_look("tickets", "first")
     tell(world, answers)
-    assert look.look("tickets", digest(world)) == 1.0
-    assert look.look("tickets", digest(world)) is None
-    tell(world, dict.fromkeys(answers, "other"), sequence=2)
-    assert look.look("tickets", digest(world)) == 0.0
+    assert news.since_last_look("tickets", "first")
+    assert not news.since_last_look("tickets", "first")
+    assert news.since_last_look("tickets", "second")
 
 
-def test_the_monitor_shows_it(world: World) -> None:
+def test_the_monitor_shows_it_until_another_version_is_live(world: World) -> None:
     answers, metrics = predictions(world), Metrics()
     tell(world, answers)
     settings = world.settings()
     store = Store(settings.state_folder)
-    Rounds(settings, store, metrics, clock=lambda: START.timestamp() + 600).run()
-    store.close()
+    rounds = Rounds(settings, store, metrics, clock=lambda: START.timestamp() + 600)
     labels = {"model": "tickets", "kind": "labelled"}
+    rounds.run()
     assert metrics.registry.get_sample_value("plumbline_accuracy", labels) == 1.0
+    world.publish(seed=2)
+    rounds.run()
+    assert metrics.registry.get_sample_value("plumbline_accuracy", labels) is None
+    store.close()
