@@ -261,6 +261,9 @@ def wait(condition: Callable[[], bool], what: str, seconds: float) -> None:
 
 
 def wait_for_interrupt() -> None:
+    """Until Ctrl-C or SIGTERM."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         signal.pause()
     except KeyboardInterrupt:
