@@ -20,7 +20,7 @@ from service.live import load
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.predictor import Predictor
-from service.protocols import feedback, oip, predict, probes
+from service.protocols import feedback, oip, predict, probes, repository
 from service.recorder import Recorder
 from service.repository import RepositoryWatcher
 from service.settings import ServiceSettings
@@ -36,7 +36,8 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
     :param on_failure: called if the repository holds nothing that can be served; default logs only.
     """
     metrics = Metrics()
-    app = FastAPI(title="Plumbline", version=__version__, lifespan=_lifespan)
+    # Triton's client sends JSON without saying so.
+    app = FastAPI(title="Plumbline", version=__version__, lifespan=_lifespan, strict_content_type=False)
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.on_failure = on_failure
@@ -48,7 +49,7 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
         default_model=lambda: _default_model(app),
         stopping=lambda: bool(app.state.stopping),
     )
-    for protocol in (predict, oip, feedback, probes):
+    for protocol in (predict, oip, repository, feedback, probes):
         app.include_router(protocol.router)
     app.add_exception_handler(PlumblineError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
@@ -73,6 +74,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         metrics=metrics,
     )
     watcher = RepositoryWatcher(settings.repo, predictor, metrics, make, settings.poll_seconds)
+    app.state.watcher = watcher
     following = asyncio.create_task(_follow(app, watcher))
     try:
         yield

@@ -45,3 +45,7 @@ class Metrics:
         self.records = counter("plumbline_records", "Records written to the log.")
         self.records_dropped = counter("plumbline_records_dropped", "Records lost on the way to the log.", "reason")
         self.feedback = counter("plumbline_feedback", "Labels that came back.", "correct")
+
+    def value(self, sample: str, model: str) -> float:
+        """A sample that has no label but ``model``; 0 before its first observation."""
+        return self.registry.get_sample_value(sample, {"model": model}) or 0.0

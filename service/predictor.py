@@ -49,6 +49,7 @@ class Predictor:
 
     def __init__(self, metrics: Metrics, recorder: Recorder | None, *, max_items: int, timeout: float) -> None:
         self.models: dict[str, LiveModel] = {}
+        self.started = False  # whether every model of the repository was loaded once
         self._metrics = metrics
         self._recorder = recorder
         self._max_items = max_items
@@ -60,9 +61,11 @@ class Predictor:
 
         :raises NotReady: while nothing is loaded. :raises UnknownModel: if there is no such live version.
         """
-        if not self.models:
-            raise NotReady("no model is loaded yet; ask /readyz.")
+        if not self.started:
+            raise NotReady("models are being loaded; ask /readyz.")
         if name is None:
+            if not self.models:
+                raise NotReady("every model was unloaded.")
             if len(self.models) > 1:
                 raise InvalidRequest(
                     f"several models are served ({', '.join(self.models)}): use /v2/models/NAME/infer, "
@@ -71,7 +74,7 @@ class Predictor:
             return next(iter(self.models.values()))
         live = self.models.get(name)
         if live is None:
-            raise UnknownModel(f"no model {name!r} here; served are {', '.join(self.models)}.")
+            raise UnknownModel(f"no model {name!r} here; served are: {', '.join(self.models) or 'none'}.")
         if version is not None and version != live.manifest.version:
             raise UnknownModel(f"version {version} of {name!r} is not live; version {live.manifest.version} is.")
         return live

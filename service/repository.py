@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from service.contract.errors import BundleError, PlumblineError
-from service.contract.repository import model_names, read_serving
+from service.contract.repository import model_names, read_serving, versions
+from service.errors import UnknownModel
 from service.live import LiveModel
 from service.metrics import Metrics
 from service.predictor import Predictor
@@ -32,7 +33,9 @@ class RepositoryWatcher:
         self._metrics = metrics
         self._load = load
         self._poll_seconds = poll_seconds
-        self._refused: dict[str, str] = {}
+        self._refused: dict[str, tuple[str, str]] = {}
+        self._unloaded: set[str] = set()
+        self._lock = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -42,6 +45,7 @@ class RepositoryWatcher:
             raise BundleError(f"{self._root} holds no model. Export one with `plumbline export`.")
         for name in names:
             await self._take(name, (await asyncio.to_thread(read_serving, self._root, name)).live)
+        self._predictor.started = True
 
     async def follow(self) -> None:
         """Look at the repository for ever."""
@@ -61,14 +65,45 @@ class RepositoryWatcher:
                 logger.debug("%s", error)  # nothing of this name was made live yet
                 continue
             live = self._predictor.models.get(name)
-            if (live is not None and live.manifest.version == version) or self._refused.get(name) == version:
+            refused = self._refused.get(name, ("", ""))[0] == version
+            if (live is not None and live.manifest.version == version) or refused or name in self._unloaded:
                 continue
             try:
                 await self._take(name, version)
             except PlumblineError as error:
-                self._refused[name] = version
+                self._refused[name] = (version, str(error))
                 self._metrics.load_failures.labels(name).inc()
                 logger.error("version %s of %s cannot be made live: %s", version, name, error)
+
+    async def load(self, name: str) -> None:
+        """Load the live version of a model, afresh if it is loaded. :raises UnknownModel: if there is none."""
+        if name not in await asyncio.to_thread(model_names, self._root):
+            raise UnknownModel(f"no model {name!r} in the repository.")
+        self._unloaded.discard(name)
+        await self._take(name, (await asyncio.to_thread(read_serving, self._root, name)).live)
+
+    async def unload(self, name: str) -> None:
+        """Stop answering for a model until it is loaded again. :raises UnknownModel: if it is not loaded."""
+        async with self._lock:
+            live = self._predictor.models.pop(name, None)
+            if live is None:
+                raise UnknownModel(f"no model {name!r} is loaded.")
+            self._unloaded.add(name)
+            self._metrics.model_info.remove(*_info(live))
+            self._retire(live)
+        logger.info("version %s of %s was unloaded", live.manifest.version, name)
+
+    async def index(self) -> list[tuple[str, str, bool, str]]:
+        """(name, version, whether it answers, why not) of everything in the repository."""
+        found = []
+        for name in await asyncio.to_thread(model_names, self._root):
+            live = self._predictor.models.get(name)
+            refused, why = self._refused.get(name, ("", ""))
+            for version in await asyncio.to_thread(versions, self._root, name):
+                answers = live is not None and live.manifest.version == version
+                reason = "" if answers else why if version == refused else "not live"
+                found.append((name, version, answers, "unloaded" if name in self._unloaded else reason))
+        return found
 
     async def close(self) -> None:
         """Let every model finish what it has and free it."""
@@ -77,24 +112,27 @@ class RepositoryWatcher:
         await asyncio.gather(*self._retiring)
 
     async def _take(self, name: str, version: str) -> None:
-        new = await asyncio.to_thread(self._load, self._root / name / version)
-        if new.manifest.name != name or new.manifest.version != version:
-            raise BundleError(
-                f"{self._root / name / version} says that it is version {new.manifest.version} of "
-                f"{new.manifest.name!r}. Publish with `plumbline export`, do not copy folders."
-            )
-        old = self._predictor.models.get(name)
-        self._predictor.models[name] = new
-        self._refused.pop(name, None)
-        info = self._metrics.model_info
-        if old is not None:
-            info.remove(*_info(old))
-            task = asyncio.create_task(old.retire())
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
-        info.labels(*_info(new)).set(1)
-        self._metrics.queue_tokens.labels(name).set_function(lambda: new.batcher.tokens)
+        async with self._lock:
+            new = await asyncio.to_thread(self._load, self._root / name / version)
+            if new.manifest.name != name or new.manifest.version != version:
+                raise BundleError(
+                    f"{self._root / name / version} says that it is version {new.manifest.version} of "
+                    f"{new.manifest.name!r}. Publish with `plumbline export`, do not copy folders."
+                )
+            old = self._predictor.models.get(name)
+            self._predictor.models[name] = new
+            self._refused.pop(name, None)
+            if old is not None:
+                self._metrics.model_info.remove(*_info(old))
+                self._retire(old)
+            self._metrics.model_info.labels(*_info(new)).set(1)
+            self._metrics.queue_tokens.labels(name).set_function(lambda: new.batcher.tokens)
         logger.info("version %s of %s is live on %s, digest %s", version, name, new.provider, new.bundle.digest[:12])
+
+    def _retire(self, live: LiveModel) -> None:
+        task = asyncio.create_task(live.retire())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
 
 
 def _info(live: LiveModel) -> tuple[str, str, str, str, str]:

@@ -25,8 +25,10 @@ def check_ready(request: Request) -> None:
     """:raises NotReady: while models are loading, or the server is about to stop."""
     if request.app.state.stopping:
         raise NotReady("the server is stopping.")
-    if not predictor(request).models:
+    if not predictor(request).started:
         raise NotReady("models are being loaded.")
+    if not predictor(request).models:
+        raise NotReady("every model was unloaded.")
 
 
 # A client's own deadline for one request.

@@ -1,7 +1,8 @@
-"""Open Inference Protocol v2 over JSON: server and model metadata, readiness, inference.
+"""Open Inference Protocol v2: metadata, readiness, inference, and Triton's configuration and statistics.
 
 Input: one BYTES tensor ``text`` of shape [n] or [n, 1]. Outputs: ``label`` and ``id`` (BYTES [n]), ``score``
-(FP32 [n]) and ``probabilities`` (FP32 [n, labels], in the order of the labels in the model's metadata).
+(FP32 [n]) and ``probabilities`` (FP32 [n, labels], in the order of the labels in the model's metadata). Tensors come as
+JSON or as binary data, see ``tensors``.
 """
 
 from __future__ import annotations
@@ -9,49 +10,31 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from service import __version__
+from service.contract.bundle import Manifest
 from service.errors import InvalidRequest
-from service.live import LiveModel
+from service.metrics import Metrics
 from service.predictor import Answer, Predictor
 from service.protocols import TimeoutHeader, check_ready, describe, predictor, seconds
+from service.protocols.tensors import (
+    HEADER_LENGTH,
+    REQUEST_SCHEMA,
+    InferRequest,
+    InferResponse,
+    OutputTensor,
+    parse_request,
+    read_texts,
+    write_response,
+)
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "model_repository(unload)", "statistics"]
 
-class InputTensor(BaseModel):
-    name: str
-    shape: list[int]
-    datatype: str
-    parameters: dict[str, Any] = {}
-    data: list[Any]
-
-
-class RequestedOutput(BaseModel):
-    name: str
-    parameters: dict[str, Any] = {}
-
-
-class InferRequest(BaseModel):
-    id: str | None = None
-    parameters: dict[str, Any] = {}
-    inputs: list[InputTensor] = Field(min_length=1)
-    outputs: list[RequestedOutput] = []
-
-
-class OutputTensor(BaseModel):
-    name: str
-    shape: list[int]
-    datatype: str
-    data: list[Any]
-
-
-class InferResponse(BaseModel):
-    model_name: str
-    model_version: str
-    id: str | None = None
-    outputs: list[OutputTensor]
+# The body of infer is read by hand, for the binary data behind the JSON; this describes it to OpenAPI.
+_INFER_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": REQUEST_SCHEMA}}}}
 
 
 class TensorMetadata(BaseModel):
@@ -74,7 +57,7 @@ Models = Annotated[Predictor, Depends(predictor)]
 
 @router.get("")
 async def server_metadata() -> dict[str, Any]:
-    return {"name": "plumbline", "version": __version__, "extensions": []}
+    return {"name": "plumbline", "version": __version__, "extensions": EXTENSIONS}
 
 
 @router.get("/health/live")
@@ -97,14 +80,41 @@ async def model_metadata(name: str, predictor: Models, version: str | None = Non
         versions=[manifest.version],
         platform="onnxruntime_onnx",
         inputs=[TensorMetadata(name="text", datatype="BYTES", shape=[-1])],
-        outputs=[
-            TensorMetadata(name="label", datatype="BYTES", shape=[-1]),
-            TensorMetadata(name="score", datatype="FP32", shape=[-1]),
-            TensorMetadata(name="probabilities", datatype="FP32", shape=[-1, len(manifest.labels)]),
-            TensorMetadata(name="id", datatype="BYTES", shape=[-1]),
-        ],
+        outputs=_described_outputs(manifest),
         parameters={"labels": list(manifest.labels), "task": manifest.task, "max_length": manifest.max_length},
     )
+
+
+@router.get("/models/{name}/config")
+@router.get("/models/{name}/versions/{version}/config")
+async def model_config(name: str, predictor: Models, version: str | None = None) -> dict[str, Any]:
+    """What Triton's clients expect to know of a model's configuration."""
+    manifest = predictor.model(name, version).manifest
+    types = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32"}
+    return {
+        "name": name,
+        "platform": "onnxruntime_onnx",
+        "backend": "onnxruntime",
+        "max_batch_size": 0,  # the batch axis is part of the declared shapes, and batching is the server's own
+        "version_policy": {"specific": {"versions": [int(manifest.version)]}},
+        "input": [{"name": "text", "data_type": "TYPE_STRING", "dims": [-1]}],
+        "output": [
+            {"name": one.name, "data_type": types[one.datatype], "dims": one.shape}
+            for one in _described_outputs(manifest)
+        ],
+    }
+
+
+@router.get("/models/stats")
+async def all_statistics(request: Request, predictor: Models) -> dict[str, Any]:
+    return {"model_stats": [_statistics(request, live.manifest) for live in predictor.models.values()]}
+
+
+@router.get("/models/{name}/stats")
+@router.get("/models/{name}/versions/{version}/stats")
+async def statistics(name: str, request: Request, predictor: Models, version: str | None = None) -> dict[str, Any]:
+    """Counts and nanoseconds since the process started, over all versions of the name."""
+    return {"model_stats": [_statistics(request, predictor.model(name, version).manifest)]}
 
 
 @router.get("/models/{name}/ready")
@@ -114,22 +124,64 @@ async def model_ready(name: str, predictor: Models, version: str | None = None) 
     return {"name": name, "ready": True}
 
 
-@router.post("/models/{name}/infer", response_model_exclude_none=True)
-@router.post("/models/{name}/versions/{version}/infer", response_model_exclude_none=True)
+@router.post("/models/{name}/infer", response_model=InferResponse, openapi_extra=_INFER_BODY)
+@router.post("/models/{name}/versions/{version}/infer", response_model=InferResponse, openapi_extra=_INFER_BODY)
 async def infer(
-    name: str,
-    body: InferRequest,
-    response: Response,
-    predictor: Models,
-    version: str | None = None,
-    timeout_ms: TimeoutHeader = None,
-) -> InferResponse:
-    model: LiveModel = predictor.model(name, version)
-    answer = await predictor.predict(model, _texts(body), _timeout(body, timeout_ms))
-    describe(answer, response)
-    return InferResponse(
-        model_name=name, model_version=answer.manifest.version, id=body.id, outputs=_outputs(answer, body)
+    name: str, request: Request, predictor: Models, version: str | None = None, timeout_ms: TimeoutHeader = None
+) -> Response:
+    model = predictor.model(name, version)
+    body, binary = parse_request(await request.body(), request.headers.get(HEADER_LENGTH))
+    if [tensor.name for tensor in body.inputs] != ["text"]:
+        given = [tensor.name for tensor in body.inputs]
+        raise InvalidRequest(f"inputs are {given}; give exactly one, called 'text'.")
+    wanted = _wanted(body)
+    texts = read_texts(body.inputs[0], binary)
+    answer = await predictor.predict(model, texts, _timeout(body, timeout_ms))
+    content, head = write_response(
+        InferResponse(
+            model_name=name, model_version=answer.manifest.version, id=body.id, outputs=_outputs(answer, wanted)
+        ),
+        body,
     )
+    response = Response(content, media_type="application/json" if head is None else "application/octet-stream")
+    if head is not None:
+        response.headers[HEADER_LENGTH] = str(head)
+    describe(answer, response)
+    return response
+
+
+def _described_outputs(manifest: Manifest) -> list[TensorMetadata]:
+    return [
+        TensorMetadata(name="label", datatype="BYTES", shape=[-1]),
+        TensorMetadata(name="score", datatype="FP32", shape=[-1]),
+        TensorMetadata(name="probabilities", datatype="FP32", shape=[-1, len(manifest.labels)]),
+        TensorMetadata(name="id", datatype="BYTES", shape=[-1]),
+    ]
+
+
+def _wanted(body: InferRequest) -> list[str]:
+    """The names of the outputs to give: the requested ones, or all."""
+    offered = ["label", "score", "probabilities", "id"]
+    wanted = [one.name for one in body.outputs] or offered
+    for name in wanted:
+        if name not in offered:
+            raise InvalidRequest(f"there is no output {name!r}; there are {', '.join(offered)}.")
+    return wanted
+
+
+def _outputs(answer: Answer, wanted: list[str]) -> list[OutputTensor]:
+    rows = answer.predictions
+    count = len(rows)
+    outputs: dict[str, tuple[str, list[int], list[Any]]] = {
+        "label": ("BYTES", [count], [row.label for row in rows]),
+        "score": ("FP32", [count], [row.confidence for row in rows]),
+        "probabilities": ("FP32", [count, len(answer.manifest.labels)], [p for row in rows for p in row.probs]),
+        "id": ("BYTES", [count], [row.id for row in rows]),
+    }
+    return [
+        OutputTensor(name=name, datatype=datatype, shape=shape, data=data)
+        for name, (datatype, shape, data) in ((name, outputs[name]) for name in wanted)
+    ]
 
 
 def _timeout(body: InferRequest, timeout_ms: int | None) -> float | None:
@@ -142,36 +194,24 @@ def _timeout(body: InferRequest, timeout_ms: int | None) -> float | None:
     return given / 1_000_000
 
 
-def _texts(body: InferRequest) -> list[str]:
-    tensor = body.inputs[0]
-    if len(body.inputs) != 1 or tensor.name != "text":
-        raise InvalidRequest(f"inputs are {[one.name for one in body.inputs]}; give exactly one, called 'text'.")
-    if tensor.datatype != "BYTES":
-        raise InvalidRequest(f"input 'text' has datatype {tensor.datatype}; it must be BYTES.")
-    data = [cell for row in tensor.data for cell in (row if isinstance(row, list) else [row])]
-    if tensor.shape not in ([len(data)], [len(data), 1]):
-        raise InvalidRequest(
-            f"input 'text' has shape {tensor.shape} and {len(data)} elements; it must be [n] or [n, 1]."
-        )
-    if not all(isinstance(cell, str) for cell in data):
-        raise InvalidRequest("input 'text' must hold strings only.")
-    return data
+def _statistics(request: Request, manifest: Manifest) -> dict[str, Any]:
+    metrics: Metrics = request.app.state.metrics
 
+    def took(histogram: str) -> dict[str, int]:
+        return {
+            "count": int(metrics.value(f"{histogram}_count", manifest.name)),
+            "ns": int(1e9 * metrics.value(f"{histogram}_sum", manifest.name)),
+        }
 
-def _outputs(answer: Answer, body: InferRequest) -> list[OutputTensor]:
-    rows = answer.predictions
-    count = len(rows)
-    outputs = {
-        "label": ("BYTES", [count], [row.label for row in rows]),
-        "score": ("FP32", [count], [row.confidence for row in rows]),
-        "probabilities": ("FP32", [count, len(answer.manifest.labels)], [p for row in rows for p in row.probs]),
-        "id": ("BYTES", [count], [row.id for row in rows]),
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "inference_count": int(metrics.value("plumbline_input_tokens_count", manifest.name)),
+        "execution_count": int(metrics.value("plumbline_batch_size_count", manifest.name)),
+        "inference_stats": {
+            "success": took("plumbline_tokenization_duration_seconds"),
+            "queue": took("plumbline_queue_duration_seconds"),
+            "compute_input": took("plumbline_tokenization_duration_seconds"),
+            "compute_infer": took("plumbline_inference_duration_seconds"),
+        },
     }
-    wanted = [one.name for one in body.outputs] or list(outputs)
-    for name in wanted:
-        if name not in outputs:
-            raise InvalidRequest(f"there is no output {name!r}; there are {', '.join(outputs)}.")
-    return [
-        OutputTensor(name=name, datatype=datatype, shape=shape, data=data)
-        for name, (datatype, shape, data) in ((name, outputs[name]) for name in wanted)
-    ]

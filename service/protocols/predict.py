@@ -1,4 +1,4 @@
-"""``POST /predict``: the shape of Hugging Face inference endpoints and Text Embeddings Inference."""
+"""``POST /predict`` in the shape of Text Embeddings Inference, ``POST /`` in that of Hugging Face's endpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ router = APIRouter(tags=["predict"])
 class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    top_k: int = Field(default=1, ge=1, description="labels per text, most probable first")
+    top_k: int | None = Field(default=None, ge=1, description="labels per text, most probable first")
 
 
 class PredictRequest(BaseModel):
@@ -42,13 +42,36 @@ async def predict(
     timeout_ms: TimeoutHeader = None,
 ) -> list[Scored] | list[list[Scored]]:
     """Classify a text, or a list of texts: ``[{"id", "label", "score"}]``, nested for a list."""
-    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-    answer = await predictor.predict(predictor.model(settings.model), texts, seconds(timeout_ms))
-    describe(answer, response)
-    scored = [_scored(answer, prediction, body.parameters.top_k) for prediction in answer.predictions]
+    scored = await _classify(body, response, predictor, settings, timeout_ms, body.parameters.top_k or 1)
     return scored[0] if isinstance(body.inputs, str) else scored
 
 
-def _scored(answer: Answer, prediction: Prediction, top_k: int) -> list[Scored]:
+@router.post("/")
+async def endpoint(
+    body: PredictRequest,
+    response: Response,
+    predictor: Annotated[Predictor, Depends(predictor)],
+    settings: Annotated[ServiceSettings, Depends(settings)],
+    timeout_ms: TimeoutHeader = None,
+) -> list[list[Scored]]:
+    """As ``/predict``, but nested for a single text too, and with every label unless ``top_k`` says less."""
+    return await _classify(body, response, predictor, settings, timeout_ms, body.parameters.top_k)
+
+
+async def _classify(
+    body: PredictRequest,
+    response: Response,
+    predictor: Predictor,
+    settings: ServiceSettings,
+    timeout_ms: int | None,
+    top_k: int | None,
+) -> list[list[Scored]]:
+    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+    answer = await predictor.predict(predictor.model(settings.model), texts, seconds(timeout_ms))
+    describe(answer, response)
+    return [_scored(answer, prediction, top_k) for prediction in answer.predictions]
+
+
+def _scored(answer: Answer, prediction: Prediction, top_k: int | None) -> list[Scored]:
     ranked = sorted(zip(prediction.probs, answer.manifest.labels, strict=True), key=lambda pair: -pair[0])
     return [Scored(id=prediction.id, label=label, score=prob) for prob, label in ranked[:top_k]]

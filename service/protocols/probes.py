@@ -23,7 +23,7 @@ async def livez() -> dict[str, str]:
 @router.get("/startupz")
 async def startupz(predictor: Annotated[Predictor, Depends(predictor)]) -> dict[str, str]:
     """Every model of the repository was loaded and warmed once."""
-    if not predictor.models:
+    if not predictor.started:
         raise NotReady("models are being loaded.")
     return {"status": "started"}
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
+
+from tests.fakes import make_bundle
+from tests.processes import free_port, plumbline, running, until
 
 INFER = "/v2/models/reviews/infer"
 
@@ -77,8 +85,6 @@ def test_health_and_readiness(client: TestClient) -> None:
 
 
 def test_several_models_are_told_apart_by_name(start: Callable[..., TestClient], repo: Any) -> None:
-    from tests.fakes import make_bundle
-
     make_bundle(repo, "other", labels=("neutral", "positive"))
     client = start()
     while client.get("/v2/models/other/ready").status_code != 200:
@@ -86,3 +92,120 @@ def test_several_models_are_told_apart_by_name(start: Callable[..., TestClient],
     assert client.post("/predict", json={"inputs": "okay"}).status_code == 422
     answer = client.post("/v2/models/other/infer", json={"inputs": [_text("okay")]}).json()
     assert answer["outputs"][0]["data"] == ["neutral"]
+
+
+@pytest.fixture
+def url(repo: Path) -> Iterator[str]:
+    """A server in a process of its own, as clients meet it."""
+    address = f"127.0.0.1:{(port := free_port())}"
+    with running(plumbline("serve", "--repo", repo, "--port", str(port)), ready=f"http://{address}/readyz"):
+        yield address
+
+
+def test_tritons_client_runs_unchanged(url: str) -> None:
+    import tritonclient.http as triton
+
+    client = triton.InferenceServerClient(url)
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("reviews", "1")
+    assert client.get_server_metadata()["name"] == "plumbline"
+    assert client.get_model_metadata("reviews")["inputs"][0]["datatype"] == "BYTES"
+    assert client.get_model_config("reviews")["input"][0]["data_type"] == "TYPE_STRING"
+    texts = np.array(["good film", "awful", "שלום 😀", ""], dtype=np.object_)
+    for binary in (True, False):
+        tensor = triton.InferInput("text", [len(texts)], "BYTES")
+        tensor.set_data_from_numpy(texts, binary_data=binary)
+        outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("label", "probabilities")]
+        result = client.infer("reviews", [tensor], outputs=outputs, request_id="r7", timeout=5_000_000)
+        labels = [one.decode() if isinstance(one, bytes) else one for one in result.as_numpy("label")]
+        assert labels[:2] == ["positive", "negative"]
+        assert result.as_numpy("probabilities").shape == (4, 2)
+        assert result.as_numpy("probabilities").sum(axis=1) == pytest.approx(1)
+        assert result.get_response()["id"] == "r7"
+    mixed = triton.InferInput("text", [1], "BYTES")
+    mixed.set_data_from_numpy(texts[:1])
+    assert client.infer("reviews", [mixed]).as_numpy("score").dtype == np.float32
+    (stats,) = client.get_inference_statistics("reviews")["model_stats"]
+    assert stats["inference_count"] == 9
+    assert stats["inference_stats"]["compute_infer"]["ns"] > 0
+    assert client.get_model_repository_index() == [{"name": "reviews", "version": "1", "state": "READY", "reason": ""}]
+    client.unload_model("reviews")
+    assert not client.is_model_ready("reviews")
+    client.load_model("reviews")
+    assert client.is_model_ready("reviews")
+    with pytest.raises(triton.InferenceServerException, match="no model 'other'"):
+        client.load_model("other")
+    client.close()
+
+
+async def test_tritons_asynchronous_client_runs_unchanged(url: str) -> None:
+    import tritonclient.http.aio as triton
+
+    async with triton.InferenceServerClient(url) as client:
+        assert await client.is_server_ready()
+        tensor = triton.InferInput("text", [2, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([["good"], ["bad"]], dtype=np.object_))
+        result = await client.infer("reviews", [tensor])
+        assert result.as_numpy("label").tolist() == [b"positive", b"negative"]
+
+
+def element(text: bytes) -> bytes:
+    return struct.pack("<I", len(text)) + text
+
+
+@pytest.mark.parametrize(
+    ("data", "size", "named"),
+    [
+        (element(b"good")[:-1], None, "ends inside element"),
+        (element(b"good") + b"\x01", None, "ends inside a length"),
+        (struct.pack("<I", 2**32 - 1), None, "ends inside element"),
+        (element(b"\xff"), None, "not UTF-8"),
+        (element(b"good"), 3, "binary_data_size"),
+        (element(b"good") * 2, None, "shape"),
+    ],
+)
+def test_broken_binary_data_is_a_422(client: TestClient, data: bytes, size: int | None, named: str) -> None:
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES"}
+    tensor["parameters"] = {"binary_data_size": len(data) if size is None else size}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    headers = {"inference-header-content-length": str(len(head))}
+    response = client.post(INFER, content=head + data, headers=headers)
+    assert response.status_code == 422
+    assert named in response.json()["error"]
+
+
+@pytest.mark.parametrize("length", ["-1", "9999", "ten", "5"])
+def test_a_header_length_that_does_not_fit_is_a_400(client: TestClient, length: str) -> None:
+    body = json.dumps({"inputs": [_text("good")]})
+    response = client.post(INFER, content=body, headers={"inference-header-content-length": length})
+    assert response.status_code == 400
+    assert response.json()["code"] == "malformed"
+
+
+def test_the_index_says_why_a_version_does_not_answer(client: TestClient, repo: Path) -> None:
+    make_bundle(repo, golden_shift=1.0)
+    until(
+        lambda: (
+            "load_failures_total" in client.get("/metrics").text
+            and len(client.post("/v2/repository/index").json()) == 2
+            and "golden" in client.post("/v2/repository/index").json()[1]["reason"]
+        )
+    )
+    ready = client.post("/v2/repository/index", json={"ready": True}).json()
+    assert [entry["version"] for entry in ready] == ["1"]
+
+
+def test_an_unloaded_model_stays_so_until_it_is_loaded(client: TestClient) -> None:
+    assert client.post("/v2/repository/models/reviews/unload").status_code == 200
+    time.sleep(0.2)
+    assert client.get("/readyz").status_code == 503
+    assert client.post("/predict", json={"inputs": "good"}).json()["code"] == "not_ready"
+    assert client.post("/v2/repository/models/reviews/unload").status_code == 404
+    assert client.post("/v2/repository/models/reviews/load").status_code == 200
+    assert client.post("/predict", json={"inputs": "good"}).status_code == 200
+
+
+def test_load_with_parameters_is_refused_rather_than_ignored(client: TestClient) -> None:
+    response = client.post("/v2/repository/models/reviews/load", json={"parameters": {"config": "{}"}})
+    assert response.status_code == 422

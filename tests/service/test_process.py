@@ -116,3 +116,14 @@ def test_a_port_in_use_ends_the_server_with_a_reason(repo: Path, tmp_path: Path)
         ended = run("serve", "--repo", repo, "--port", str(port))
     assert ended.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
+
+
+def test_the_hugging_face_client_runs_unchanged(repo: Path) -> None:
+    from huggingface_hub import InferenceClient
+
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    with running(plumbline("serve", "--repo", repo, "--port", str(port)), ready=f"{url}/readyz"):
+        client = InferenceClient(model=url)
+        assert [one.label for one in client.text_classification("a great film")] == ["positive", "negative"]
+        (best,) = client.text_classification("an awful film", top_k=1)
+        assert best.label == "negative"

@@ -1,0 +1,159 @@
+"""Tensors of the Open Inference Protocol, as JSON and as Triton's binary data.
+
+With binary data a body is a JSON header of ``Inference-Header-Content-Length`` bytes, then the raw data of each tensor
+that declares a ``binary_data_size``, in order. A BYTES element is a 4-byte little-endian length and that many bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, Field, ValidationError
+
+from service.errors import InvalidRequest, Malformed
+
+HEADER_LENGTH = "inference-header-content-length"
+
+Parameters = dict[str, Any]
+
+
+class InputTensor(BaseModel):
+    name: str
+    shape: list[Annotated[int, Field(ge=0)]]
+    datatype: str
+    parameters: Parameters = {}
+    data: list[Any] | None = None
+
+
+class RequestedOutput(BaseModel):
+    name: str
+    parameters: Parameters = {}
+
+
+class InferRequest(BaseModel):
+    id: str | None = None
+    parameters: Parameters = {}
+    inputs: list[InputTensor] = Field(min_length=1)
+    outputs: list[RequestedOutput] = []
+
+    def wants_binary(self, output: str) -> bool:
+        """Whether an output is to come as binary data: by its own parameter, else by the request's."""
+        for requested in self.outputs:
+            if requested.name == output and "binary_data" in requested.parameters:
+                return bool(requested.parameters["binary_data"])
+        return bool(self.parameters.get("binary_data_output", False))
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """A JSON schema with its references replaced by what they refer to."""
+    if isinstance(schema, list):
+        return [_inlined(one, definitions) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(definitions[schema["$ref"].rsplit("/", 1)[-1]], definitions)
+    return {key: _inlined(value, definitions) for key, value in schema.items() if key != "$defs"}
+
+
+REQUEST_SCHEMA = _inlined(InferRequest.model_json_schema(), InferRequest.model_json_schema()["$defs"])
+
+
+class OutputTensor(BaseModel):
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: Parameters | None = None
+    data: list[Any] | None = None
+
+
+class InferResponse(BaseModel):
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[OutputTensor]
+
+
+def parse_request(body: bytes, header_length: str | None) -> tuple[InferRequest, bytes]:
+    """The JSON part of a body, and the binary data behind it.
+
+    :raises Malformed: if the JSON, or its declared length, is broken. :raises InvalidRequest: naming the field.
+    """
+    length = len(body)
+    if header_length is not None:
+        if not header_length.isascii() or not header_length.isdigit() or int(header_length) > len(body):
+            raise Malformed(f"{HEADER_LENGTH} is {header_length!r}; the body has {len(body)} bytes.")
+        length = int(header_length)
+    try:
+        return InferRequest.model_validate_json(body[:length]), body[length:]
+    except ValidationError as error:
+        problem = error.errors()[0]
+        if problem["type"] == "json_invalid":
+            raise Malformed(f"the body is not valid JSON: {problem['ctx']['error']}.") from error
+        where = ".".join(map(str, problem["loc"])) or "the body"
+        raise InvalidRequest(f"{where}: {problem['msg']}.") from error
+
+
+def read_texts(tensor: InputTensor, binary: bytes) -> list[str]:
+    """The elements of a BYTES tensor of shape [n] or [n, 1]. :raises InvalidRequest: saying what does not fit."""
+    if tensor.datatype != "BYTES":
+        raise InvalidRequest(f"input {tensor.name!r} has datatype {tensor.datatype}; it must be BYTES.")
+    size = tensor.parameters.get("binary_data_size")
+    if size is not None:
+        if size != len(binary):
+            raise InvalidRequest(f"binary_data_size of {tensor.name!r} is {size!r}; {len(binary)} bytes of data came.")
+        texts = _read_bytes(tensor.name, binary)
+    elif tensor.data is None:
+        raise InvalidRequest(f"input {tensor.name!r} has neither data nor a binary_data_size.")
+    else:
+        texts = [cell for row in tensor.data for cell in (row if isinstance(row, list) else [row])]
+        if not all(isinstance(cell, str) for cell in texts):
+            raise InvalidRequest(f"input {tensor.name!r} must hold strings only.")
+    if tensor.shape not in ([len(texts)], [len(texts), 1]):
+        raise InvalidRequest(
+            f"input {tensor.name!r} has shape {tensor.shape} and {len(texts)} elements; it must be [n] or [n, 1]."
+        )
+    return texts
+
+
+def _read_bytes(name: str, data: bytes) -> list[str]:
+    texts: list[str] = []
+    place = 0
+    while place < len(data):
+        if place + 4 > len(data):
+            raise InvalidRequest(f"the binary data of {name!r} ends inside a length.")
+        (length,) = struct.unpack_from("<I", data, place)
+        place += 4
+        if place + length > len(data):
+            raise InvalidRequest(f"the binary data of {name!r} ends inside element {len(texts)}.")
+        try:
+            texts.append(data[place : place + length].decode())
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(f"element {len(texts)} of {name!r} is not UTF-8.") from error
+        place += length
+    return texts
+
+
+def as_binary(datatype: str, data: Sequence[Any]) -> bytes:
+    """The raw bytes of an output tensor of datatype BYTES or FP32."""
+    if datatype == "FP32":
+        return np.asarray(data, dtype="<f4").tobytes()
+    encoded = [str(element).encode() for element in data]
+    return b"".join(struct.pack("<I", len(element)) + element for element in encoded)
+
+
+def write_response(answer: InferResponse, request: InferRequest) -> tuple[bytes, int | None]:
+    """The body of a response, and the length of its JSON part if binary data follows."""
+    tail = b""
+    tensors = []
+    for tensor in answer.outputs:
+        if request.wants_binary(tensor.name):
+            raw = as_binary(tensor.datatype, tensor.data or [])
+            tail += raw
+            tensor = tensor.model_copy(update={"data": None, "parameters": {"binary_data_size": len(raw)}})
+        tensors.append(tensor)
+    head = answer.model_copy(update={"outputs": tensors}).model_dump_json(exclude_none=True).encode()
+    binary = any(tensor.data is None for tensor in tensors)
+    return head + tail, len(head) if binary else None
