@@ -8,14 +8,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from service import __version__
 from service.contract.errors import PlumblineError
-from service.errors import Overloaded, RequestError
+from service.errors import Overloaded, RequestError, Unauthorized
+from service.keys import Keys, for_administration, for_predictions
 from service.live import load
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
@@ -23,7 +24,7 @@ from service.predictor import Predictor
 from service.protocols import feedback, oip, predict, probes, repository
 from service.recorder import Recorder
 from service.repository import RepositoryWatcher
-from service.settings import ServiceSettings
+from service.settings import ServiceSettings, digests
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +50,14 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
         default_model=lambda: _default_model(app),
         stopping=lambda: bool(app.state.stopping),
     )
-    for protocol in (predict, oip, repository, feedback, probes):
-        app.include_router(protocol.router)
+    app.state.keys = keys = Keys(digests(settings.api_keys), digests(settings.admin_keys))
+    if not keys.required and settings.host not in ("127.0.0.1", "::1", "localhost"):
+        logger.warning("anyone who reaches %s may use this server: no keys are configured", settings.host)
+    app.include_router(probes.router)
+    app.include_router(oip.health)
+    for protocol in (predict, oip, feedback):
+        app.include_router(protocol.router, dependencies=[Depends(for_predictions)])
+    app.include_router(repository.router, dependencies=[Depends(for_administration)])
     app.add_exception_handler(PlumblineError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -126,7 +133,11 @@ def _on_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestError):
         logger.error("request failed: %s", error)
         return _respond(500, error.code, str(error))
-    headers = {"retry-after": str(error.retry_after)} if isinstance(error, Overloaded) else None
+    headers = {}
+    if isinstance(error, Overloaded):
+        headers["retry-after"] = str(error.retry_after)
+    if isinstance(error, Unauthorized):
+        headers["www-authenticate"] = "Bearer"
     return _respond(error.status, error.code, str(error), headers)
 
 

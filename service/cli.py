@@ -23,6 +23,7 @@ _COMMANDS = {
     "drift": ("monitoring.cli", "monitor"),
     "retrain": ("export.cli", "export"),
     "webhook": ("monitoring.cli", "monitor"),
+    "key": ("service.cli", "serve"),
     "config": ("service.cli", "serve"),
     "demo": ("examples.cli", "export,monitor"),
 }
@@ -102,6 +103,14 @@ def config(
         return
     for row in rows.values():
         typer.echo(f"{row.variable}={row.value}   ({row.origin}) {row.meaning}")
+
+
+def key() -> None:
+    """Make a random API key and the digest that PLUMBLINE_API_KEYS or PLUMBLINE_ADMIN_KEYS takes."""
+    from service.keys import digest_of_key, new_key
+
+    made = new_key()
+    typer.echo(f"key     {made}\ndigest  {digest_of_key(made)}")
 
 
 def inspect(

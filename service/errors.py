@@ -3,6 +3,8 @@
 PlumblineError
 └── RequestError              status and code of the response
     ├── Malformed             400
+    ├── Unauthorized          401
+    ├── Forbidden             403
     ├── UnknownModel          404
     ├── BodyTooLarge          413
     ├── InvalidRequest        422
@@ -22,6 +24,14 @@ class RequestError(PlumblineError):
 
 class Malformed(RequestError):  # noqa: N818  named by what the client sees, like the rest of the tree
     code, status = "malformed", 400
+
+
+class Unauthorized(RequestError):  # noqa: N818
+    code, status = "unauthorized", 401
+
+
+class Forbidden(RequestError):  # noqa: N818
+    code, status = "forbidden", 403
 
 
 class UnknownModel(RequestError):  # noqa: N818

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 
 from service.contract.settings import Settings
 
@@ -14,6 +15,12 @@ class ServiceSettings(Settings):
     """Everything that ``plumbline serve`` can be told, by option or ``PLUMBLINE_…`` variable."""
 
     repo: Path = Field(default=Path("models"), description="the model repository to serve from")
+    api_keys: SecretStr | None = Field(
+        default=None, description="SHA-256 of each key that may predict, hex, separated by spaces; see `plumbline key`"
+    )
+    admin_keys: SecretStr | None = Field(
+        default=None, description="the same for keys that may also load and unload models"
+    )
     log: Path | None = Field(default=None, description="folder of the inference log; nothing is logged without it")
     model: str | None = Field(default=None, description="model that /predict uses when the repository holds several")
     host: str = Field(default="127.0.0.1", description="address to listen on")
@@ -32,3 +39,15 @@ class ServiceSettings(Settings):
     log_fsync_seconds: float = Field(default=0.1, gt=0, description="how often written records are forced to the disk")
     log_seal_seconds: float = Field(default=60.0, gt=0, description="age at which an open segment is sealed")
     log_seal_bytes: int = Field(default=64 * 2**20, ge=4096, description="size at which an open segment is sealed")
+
+    @field_validator("api_keys", "admin_keys")
+    @classmethod
+    def _digests(cls, value: SecretStr | None) -> SecretStr | None:
+        if not all(re.fullmatch("[0-9a-f]{64}", one) for one in digests(value)):
+            raise ValueError("give SHA-256 digests of keys, 64 hex digits each, not the keys themselves")
+        return value
+
+
+def digests(value: SecretStr | None) -> list[str]:
+    """The digests in a setting."""
+    return value.get_secret_value().lower().split() if value is not None else []

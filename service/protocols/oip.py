@@ -30,6 +30,7 @@ from service.protocols.tensors import (
 )
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+health = APIRouter(prefix="/v2/health", tags=["operations"])  # probes ask for no key
 
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "model_repository(unload)", "statistics"]
 
@@ -60,12 +61,12 @@ async def server_metadata() -> dict[str, Any]:
     return {"name": "plumbline", "version": __version__, "extensions": EXTENSIONS}
 
 
-@router.get("/health/live")
+@health.get("/live")
 async def live() -> dict[str, bool]:
     return {"live": True}
 
 
-@router.get("/health/ready")
+@health.get("/ready")
 async def ready(request: Request) -> dict[str, bool]:
     check_ready(request)
     return {"ready": True}

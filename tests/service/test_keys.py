@@ -1,0 +1,102 @@
+"""API keys: digests at rest, two scopes, none for probes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pytest
+from pydantic import SecretStr
+from starlette.testclient import TestClient
+from typer.testing import CliRunner
+
+from service import cli
+from service.contract.errors import SettingsError
+from service.contract.settings import load_settings
+from service.keys import digest_of_key, new_key
+from service.settings import ServiceSettings
+
+USER, SECOND, ADMIN = new_key(), new_key(), new_key()
+PREDICT = {"inputs": "good"}
+
+
+def secret(*keys: str) -> SecretStr:
+    return SecretStr(" ".join(map(digest_of_key, keys)))
+
+
+@pytest.fixture
+def guarded(start: Callable[..., TestClient]) -> TestClient:
+    return start(api_keys=secret(USER, SECOND), admin_keys=secret(ADMIN))
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+@pytest.mark.parametrize("key", [USER, SECOND, ADMIN])
+def test_a_valid_key_predicts(guarded: TestClient, key: str) -> None:
+    assert guarded.post("/predict", json=PREDICT, headers=bearer(key)).status_code == 200
+    assert guarded.post("/predict", json=PREDICT, headers={"x-api-key": key}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, bearer("wrong"), bearer(""), bearer(USER[:-1]), {"authorization": f"Basic {USER}"}, {"x-api-key": "é"}],
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/predict"),
+        ("POST", "/"),
+        ("POST", "/feedback"),
+        ("GET", "/v2/models/reviews"),
+        ("POST", "/v2/models/reviews/infer"),
+        ("POST", "/v2/repository/models/reviews/unload"),
+    ],
+)
+def test_without_a_valid_key_nothing_is_answered(
+    guarded: TestClient, headers: dict[str, str], method: str, path: str
+) -> None:
+    encoded = {name: value.encode() for name, value in headers.items()}
+    response = guarded.request(method, path, json=PREDICT if method == "POST" else None, headers=encoded)
+    assert response.status_code == 401
+    assert response.json()["code"] == "unauthorized"
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+def test_changing_what_is_served_takes_an_admin_key(guarded: TestClient) -> None:
+    unload = "/v2/repository/models/reviews/unload"
+    assert guarded.post(unload, headers=bearer(USER)).json()["code"] == "forbidden"
+    assert guarded.post("/predict", json=PREDICT, headers=bearer(USER)).status_code == 200
+    assert guarded.post(unload, headers=bearer(ADMIN)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz", "/metrics", "/v2/health/live", "/v2/health/ready"])
+def test_probes_ask_for_no_key(guarded: TestClient, path: str) -> None:
+    assert guarded.get(path).status_code == 200
+
+
+def test_with_user_keys_only_nobody_is_admin(start: Callable[..., TestClient]) -> None:
+    client = start(api_keys=secret(USER))
+    assert client.post("/v2/repository/models/reviews/unload", headers=bearer(USER)).status_code == 403
+
+
+def test_no_key_appears_in_the_log(guarded: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        guarded.post("/predict", json=PREDICT, headers=bearer(USER))
+        guarded.post("/predict", json=PREDICT, headers=bearer("guess-123"))
+    assert USER not in caplog.text
+    assert "guess-123" not in caplog.text
+
+
+def test_a_key_in_place_of_its_digest_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLUMBLINE_API_KEYS", USER)
+    with pytest.raises(SettingsError, match=r"PLUMBLINE_API_KEYS: .*not the keys themselves") as refused:
+        load_settings(ServiceSettings)
+    assert USER not in str(refused.value)
+
+
+def test_the_command_makes_a_key_and_its_digest() -> None:
+    shown = CliRunner().invoke(cli._build(), ["key"]).stdout.split()
+    assert shown[0::2] == ["key", "digest"]
+    assert digest_of_key(shown[1]) == shown[3]
