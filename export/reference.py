@@ -1,4 +1,4 @@
-"""The reference profile: the model's view of rows that it was not trained on, kept as records are kept."""
+"""The reference profile: the model's view of rows that it was not trained on, kept and redacted as records are."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from export.predict import Answers
 from service.contract.record import REFERENCE_SCHEMA
+from service.contract.redact import Redactor
 
 MAX_ROWS = 5_000
 
@@ -35,9 +36,10 @@ def fair_shares(sizes: Sequence[int], limit: int) -> list[int]:
 def reference_table(answers: Answers, targets: Sequence[str | None]) -> pa.Table:
     """One row per text in ``REFERENCE_SCHEMA``; a target is the true label, None where nobody told it."""
     observed = answers.observed
+    redact = Redactor()
     rows = len(answers.texts)
     columns = {
-        "text": answers.texts,
+        "text": [redact(text) for text in answers.texts],
         "tokens": [None] * rows,
         "n_tokens": [len(tokens) for tokens in answers.tokens],
         "truncated": [tokens.truncated for tokens in answers.tokens],

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from service import __version__
 from service.contract.errors import PlumblineError
+from service.contract.redact import BUILT_IN, Redactor, read_rules
 from service.errors import Overloaded, RequestError, Unauthorized
 from service.keys import Keys, for_administration, for_predictions
 from service.live import load
@@ -22,7 +23,7 @@ from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.predictor import Predictor
 from service.protocols import feedback, oip, predict, probes, repository
-from service.recorder import Recorder
+from service.recorder import Recorder, as_logged
 from service.repository import RepositoryWatcher
 from service.settings import ServiceSettings, digests
 
@@ -34,6 +35,7 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
 
     Models load in the background after start-up, so probes answer from the first moment.
 
+    :raises SettingsError: if the file of redaction rules cannot be used.
     :param on_failure: called if the repository holds nothing that can be served; default logs only.
     """
     metrics = Metrics()
@@ -43,6 +45,8 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
     app.state.metrics = metrics
     app.state.on_failure = on_failure
     app.state.stopping = False
+    rules = read_rules(settings.redact_rules) if settings.redact_rules is not None else []
+    app.state.redact = Redactor([*BUILT_IN, *rules])
     app.add_middleware(
         RequestMiddleware,
         metrics=metrics,
@@ -69,7 +73,9 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: ServiceSettings = app.state.settings
     metrics: Metrics = app.state.metrics
-    recorder = await asyncio.to_thread(_recorder, settings, metrics) if settings.log is not None else None
+    recorder = (
+        await asyncio.to_thread(_recorder, settings, metrics, app.state.redact) if settings.log is not None else None
+    )
     predictor = Predictor(metrics, recorder, max_items=settings.max_items, timeout=settings.request_timeout_seconds)
     app.state.predictor = predictor
     make = partial(
@@ -111,7 +117,7 @@ def _default_model(app: FastAPI) -> str:
     return settings.model or (next(iter(models)) if len(models) == 1 else "")
 
 
-def _recorder(settings: ServiceSettings, metrics: Metrics) -> Recorder:
+def _recorder(settings: ServiceSettings, metrics: Metrics, redact: Redactor) -> Recorder:
     assert settings.log is not None
     return Recorder(
         settings.log,
@@ -119,6 +125,7 @@ def _recorder(settings: ServiceSettings, metrics: Metrics) -> Recorder:
         fsync_seconds=settings.log_fsync_seconds,
         seal_seconds=settings.log_seal_seconds,
         seal_bytes=settings.log_seal_bytes,
+        prepare=lambda record: as_logged(record, settings.log_text, redact),
         on_written=lambda model, count: metrics.records.labels(model).inc(count),
         on_dropped=lambda model, reason, count: metrics.records_dropped.labels(model, reason).inc(count),
     )

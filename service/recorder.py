@@ -17,9 +17,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
+from service.contract.features import hash_tokens
 from service.contract.record import Feedback, Record
 from service.contract.segments import Kind, seal, seal_orphans, segment_path
 
@@ -66,6 +69,7 @@ class _Segment:
 class Recorder:
     """Bounded, lossy under pressure and honest about it.
 
+    :param prepare: what to do to a record before its first write, on the recorder's thread: redaction.
     :param on_written: called with (model, records) after they are on the disk.
     :param on_dropped: called with (model, reason, records); reasons are ``queue``, ``disk`` and ``invalid``.
     """
@@ -78,6 +82,7 @@ class Recorder:
         fsync_seconds: float,
         seal_seconds: float,
         seal_bytes: int,
+        prepare: Callable[[Record], Record] = lambda record: record,
         on_written: Callable[[str, int], None] = lambda model, count: None,
         on_dropped: Callable[[str, str, int], None] = lambda model, reason, count: None,
     ) -> None:
@@ -86,6 +91,7 @@ class Recorder:
         self._fsync_seconds = fsync_seconds
         self._seal_seconds = seal_seconds
         self._seal_bytes = seal_bytes
+        self._prepare = prepare
         self._on_written = on_written
         self._on_dropped = on_dropped
         self._queue: deque[tuple[str, Record | Feedback]] = deque()
@@ -127,8 +133,8 @@ class Recorder:
             model, record = self._queue.popleft()
             kind: Kind = "predictions" if isinstance(record, Record) else "feedback"
             try:
-                line = record.to_json() + b"\n"
-            except TypeError as error:
+                line = (self._prepare(record) if isinstance(record, Record) else record).to_json() + b"\n"
+            except (TypeError, ValueError) as error:
                 logger.error("a record of %s cannot be written as JSON: %s", model, error)
                 self._on_dropped(model, "invalid", 1)
                 continue
@@ -179,3 +185,11 @@ class Recorder:
                 logger.info("sealed %d segments that an earlier server left open", count)
         except OSError as error:
             logger.error("segments of an earlier server could not be sealed: %s", error)
+
+
+def as_logged(record: Record, mode: Literal["redacted", "raw", "off"], redact: Callable[[str], str]) -> Record:
+    """A record as the log keeps it: with its text redacted, as it is, or as hashed words only."""
+    if mode == "raw" or record.text is None:
+        return record
+    text = redact(record.text)
+    return replace(record, text=text) if mode == "redacted" else replace(record, text=None, tokens=hash_tokens(text))

@@ -35,6 +35,13 @@ class ServiceSettings(Settings):
     request_timeout_seconds: float = Field(default=30.0, gt=0, description="deadline of a request that names none")
     grace_seconds: float = Field(default=5.0, ge=0, description="work after SIGTERM, while readiness fails already")
     drain_seconds: int = Field(default=30, ge=0, description="how long answers may take after a signal to stop")
+    log_text: Literal["redacted", "raw", "off"] = Field(
+        default="redacted",
+        description="how texts are logged: without emails, numbers and keys; as they are; not at all",
+    )
+    redact_rules: Path | None = Field(
+        default=None, description="file of further patterns to redact, a line each: KIND, a space, a regular expression"
+    )
     log_queue: int = Field(default=10_000, ge=1, description="records waiting for the disk before more are dropped")
     log_fsync_seconds: float = Field(default=0.1, gt=0, description="how often written records are forced to the disk")
     log_seal_seconds: float = Field(default=60.0, gt=0, description="age at which an open segment is sealed")

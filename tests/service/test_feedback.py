@@ -69,3 +69,19 @@ def test_without_a_log_feedback_is_refused_rather_than_lost(start: Callable[...,
         response = client.post("/feedback", json={"id": new_id(), "label": "a"})
     assert response.status_code == 422
     assert "--log" in response.json()["error"]
+
+
+def test_texts_are_redacted_unless_told_otherwise(repo: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    (tmp_path / "rules").write_text("ORDER ORD-[0-9]+")
+    settings = ServiceSettings(repo=repo, log=log, threads=1, redact_rules=tmp_path / "rules")
+    with TestClient(create_app(settings)) as client:
+        while client.get("/readyz").status_code != 200:
+            pass
+        client.post("/predict", json={"inputs": "good film, ORD-77, jo@example.org"})
+    (row,) = [
+        row
+        for path in sealed_segments(log, "reviews", "predictions")
+        for row in read_segment(path, "predictions").to_pylist()
+    ]
+    assert row["text"] == "good film, [ORDER], [EMAIL]"

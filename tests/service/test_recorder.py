@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from service.contract.features import encode_embedding, project
+from service.contract.features import encode_embedding, hash_tokens, project
 from service.contract.record import Feedback, Record, new_id, now_rfc3339
+from service.contract.redact import Redactor
 from service.contract.segments import Kind, read_segment, seal_orphans, sealed_segments
-from service.recorder import Recorder
+from service.recorder import Recorder, as_logged
 from tests.fakes import WIDTH
 from tests.processes import until
 
@@ -133,3 +134,22 @@ def test_an_open_segment_is_never_taken_for_an_orphan(tmp_path: Path) -> None:
         assert seal_orphans(tmp_path) == 0
         log.offer("reviews", record())
     assert len(rows(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "words"),
+    [
+        ("raw", "I am jo@example.org", None),
+        ("redacted", "I am [EMAIL]", None),
+        ("off", None, hash_tokens("I am [EMAIL]")),
+    ],
+)
+def test_a_text_is_logged_redacted_raw_or_as_hashed_words_only(
+    tmp_path: Path, mode: Any, text: str | None, words: list[int] | None
+) -> None:
+    with recorder(tmp_path, prepare=lambda one: as_logged(one, mode, Redactor())) as (log, _):
+        log.offer("reviews", record("I am jo@example.org"))
+    (row,) = rows(tmp_path)
+    assert (row["text"], row["tokens"]) == (text, words)
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert (b"jo@example.org" in written) == (mode == "raw")
