@@ -22,7 +22,7 @@ from service.live import load
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.predictor import Predictor
-from service.protocols import feedback, oip, predict, probes, repository
+from service.protocols import feedback, oip, predict, probes, repository, status
 from service.recorder import Recorder, as_logged
 from service.repository import RepositoryWatcher
 from service.settings import ServiceSettings, digests
@@ -58,6 +58,7 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
     if not keys.required and settings.host not in ("127.0.0.1", "::1", "localhost"):
         logger.warning("anyone who reaches %s may use this server: no keys are configured", settings.host)
     app.include_router(probes.router)
+    app.include_router(status.router)
     app.include_router(oip.health)
     for protocol in (predict, oip, feedback):
         app.include_router(protocol.router, dependencies=[Depends(for_predictions)])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from service.batcher import Batched
@@ -19,6 +19,7 @@ from service.metrics import Metrics
 from service.recorder import Recorder
 from service.tokenizer import Tokens
 
+_SHOWN = 1_000  # answers that the status page is about
 _REMEMBERED = 10_000  # predictions whose label is at hand when feedback comes
 
 
@@ -44,6 +45,14 @@ class Answer:
     inferred: float
 
 
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """One of the last answers, for the status page."""
+
+    label: str
+    milliseconds: float
+
+
 class Predictor:
     """Holds the live model of each name; :mod:`service.repository` replaces them."""
 
@@ -54,7 +63,8 @@ class Predictor:
         self._recorder = recorder
         self._max_items = max_items
         self._timeout = timeout
-        self._recent: OrderedDict[str, str] = OrderedDict()
+        self._labels: OrderedDict[str, str] = OrderedDict()
+        self._recent: dict[str, deque[Recent]] = {}
 
     def model(self, name: str | None, version: str | None = None) -> LiveModel:
         """The live model called ``name``; None is allowed when there is exactly one.
@@ -79,6 +89,10 @@ class Predictor:
             raise UnknownModel(f"version {version} of {name!r} is not live; version {live.manifest.version} is.")
         return live
 
+    def recent(self, model: str) -> Iterable[Recent]:
+        """The last 1,000 answers of a model, oldest first."""
+        return self._recent.get(model, ())
+
     async def predict(self, live: LiveModel, texts: Sequence[str], within: float | None = None) -> Answer:
         """Answer every text, or raise one of :mod:`service.errors` for all of them.
 
@@ -99,7 +113,7 @@ class Predictor:
             seen = item.answer
             prediction = Prediction(new_id(), seen.label, seen.confidence, seen.probs.tolist())
             predictions.append(prediction)
-            self._remember(prediction)
+            self._remember(model, prediction, latency)
             self._count(live.manifest, tokens, item)
             if self._recorder is not None:
                 self._recorder.offer(model, _record(live, text, tokens, seen, prediction, latency))
@@ -124,7 +138,7 @@ class Predictor:
         _check_unicode(label + source)
         if not self._recorder.offer(model, Feedback(prediction_id, label, now_rfc3339(), source)):
             raise Overloaded("the log is behind and cannot take the label now.", retry_after=1)
-        predicted = self._recent.get(prediction_id)
+        predicted = self._labels.get(prediction_id)
         right = "unknown" if predicted is None else str(bool(correct([predicted], [label])[0])).lower()
         self._metrics.feedback.labels(model, right).inc()
 
@@ -140,10 +154,11 @@ class Predictor:
         if tokens.truncated:
             metrics.truncated.labels(model).inc()
 
-    def _remember(self, prediction: Prediction) -> None:
-        self._recent[prediction.id] = prediction.label
-        if len(self._recent) > _REMEMBERED:
-            self._recent.popitem(last=False)
+    def _remember(self, model: str, prediction: Prediction, latency_ms: float) -> None:
+        self._labels[prediction.id] = prediction.label
+        if len(self._labels) > _REMEMBERED:
+            self._labels.popitem(last=False)
+        self._recent.setdefault(model, deque(maxlen=_SHOWN)).append(Recent(prediction.label, latency_ms))
 
 
 def _check_unicode(text: str) -> None:

@@ -1,0 +1,93 @@
+"""``GET /``: one page for people, without scripts: what is live, how it does, where to look next."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from string import Template
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Depends, Request, Response
+
+from service import __version__
+from service.live import LiveModel
+from service.predictor import Predictor
+from service.protocols import predictor
+
+router = APIRouter(include_in_schema=False)
+
+_PAGE = Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="refresh" content="15"><title>Plumbline</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 48rem; margin: 1.5rem auto; padding: 0 1rem; color: #1a1a1a }
+h1 { font-size: 1.4rem } h2 { font-size: 1.15rem; margin-top: 2rem }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: 0 }
+dt { color: #666 } dd { margin: 0; overflow-wrap: anywhere }
+.bar { background: #4a7dbd; height: .8rem; min-width: 1px } .mix { display: grid;
+grid-template-columns: minmax(4rem, max-content) 1fr 3.5rem; gap: .3rem 1rem; align-items: center; margin-top: .6rem }
+.bad { color: #b00020; font-weight: 600 } code { font-size: .9em }
+@media (prefers-color-scheme: dark) { body { background: #161616; color: #ddd } dt { color: #999 }
+.bad { color: #ff7a8a } a { color: #8ab4f8 } }
+</style></head><body>
+<h1>Plumbline <small>$version</small></h1>
+<p>$state</p>
+$models
+<p><a href="docs">Interface</a> · <a href="metrics">Metrics</a> · <a href="readyz">Readiness</a></p>
+</body></html>
+""")
+
+
+@router.get("/")
+async def status(request: Request, predictor: Annotated[Predictor, Depends(predictor)]) -> Response:
+    """The page; it renders while models are still loading, too."""
+    if request.app.state.stopping:
+        state = "<span class='bad'>stopping</span>"
+    elif not predictor.started:
+        state = "<span class='bad'>loading models</span>"
+    else:
+        state = "ready" if predictor.models else "<span class='bad'>every model was unloaded</span>"
+    models = "\n".join(_model(live, predictor) for live in predictor.models.values())
+    page = _PAGE.substitute(version=html.escape(__version__), state=state, models=models)
+    return Response(page, media_type="text/html; charset=utf-8")
+
+
+def _model(live: LiveModel, predictor: Predictor) -> str:
+    manifest = live.manifest
+    recent = list(predictor.recent(manifest.name))
+    precision = manifest.variants[live.variant].precision
+    fallback = "cuda" in manifest.variants and live.variant == "cpu"
+    provider = f"{live.provider}, {precision}"
+    rows = {
+        "version": manifest.version,
+        "digest": f"<code>{live.bundle.digest[:16]}…</code>",
+        "runs on": f"<span class='bad'>{provider}: fell back from the GPU</span>" if fallback else provider,
+        "waiting": f"{live.batcher.tokens} tokens",
+        "answer times": _times([one.milliseconds for one in recent]),
+        "export gate": f"{manifest.quality[live.variant].verdict}, {manifest.quality[live.variant].metric} "
+        f"{manifest.quality[live.variant].exported:.3f}"
+        if live.variant in manifest.quality
+        else "not judged",
+    }
+    facts = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows.items())
+    return f"<h2>{html.escape(manifest.name)}</h2>\n<dl>{facts}</dl>\n{_mix([one.label for one in recent])}"
+
+
+def _times(milliseconds: list[float]) -> str:
+    if not milliseconds:
+        return "nothing answered yet"
+    p50, p99 = np.percentile(milliseconds, [50, 99])
+    return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms over the last {len(milliseconds)}"
+
+
+def _mix(labels: list[str]) -> str:
+    if not labels:
+        return ""
+    rows = [
+        f"<span>{html.escape(label or '(none)')}</span>"
+        f"<div class='bar' style='width:{100 * count / len(labels):.1f}%'></div>"
+        f"<span>{count / len(labels):.0%}</span>"
+        for label, count in Counter(labels).most_common(10)
+    ]
+    return f"<div class='mix'>{''.join(rows)}</div>"
