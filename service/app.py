@@ -126,6 +126,7 @@ def _recorder(settings: ServiceSettings, metrics: Metrics, redact: Redactor) -> 
         fsync_seconds=settings.log_fsync_seconds,
         seal_seconds=settings.log_seal_seconds,
         seal_bytes=settings.log_seal_bytes,
+        quota_bytes=settings.log_quota_bytes,
         prepare=lambda record: as_logged(record, settings.log_text, redact),
         on_written=lambda model, count: metrics.records.labels(model).inc(count),
         on_dropped=lambda model, reason, count: metrics.records_dropped.labels(model, reason).inc(count),

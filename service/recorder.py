@@ -24,7 +24,7 @@ from typing import Literal
 
 from service.contract.features import hash_tokens
 from service.contract.record import Feedback, Record
-from service.contract.segments import Kind, seal, seal_orphans, segment_path
+from service.contract.segments import Kind, drop_oldest, seal, seal_orphans, segment_path
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ class _Segment:
 class Recorder:
     """Bounded, lossy under pressure and honest about it.
 
+    :param quota_bytes: what sealed files may take; beyond it the oldest are deleted.
     :param prepare: what to do to a record before its first write, on the recorder's thread: redaction.
     :param on_written: called with (model, records) after they are on the disk.
     :param on_dropped: called with (model, reason, records); reasons are ``queue``, ``disk`` and ``invalid``.
@@ -82,6 +83,7 @@ class Recorder:
         fsync_seconds: float,
         seal_seconds: float,
         seal_bytes: int,
+        quota_bytes: int,
         prepare: Callable[[Record], Record] = lambda record: record,
         on_written: Callable[[str, int], None] = lambda model, count: None,
         on_dropped: Callable[[str, str, int], None] = lambda model, reason, count: None,
@@ -91,6 +93,7 @@ class Recorder:
         self._fsync_seconds = fsync_seconds
         self._seal_seconds = seal_seconds
         self._seal_bytes = seal_bytes
+        self._quota_bytes = quota_bytes
         self._prepare = prepare
         self._on_written = on_written
         self._on_dropped = on_dropped
@@ -170,10 +173,11 @@ class Recorder:
         segment = self._open.pop(key)
         self._sealer.submit(self._seal_now, segment, key[1])
 
-    @staticmethod
-    def _seal_now(segment: _Segment, kind: Kind) -> None:
+    def _seal_now(self, segment: _Segment, kind: Kind) -> None:
         try:
             seal(segment.path, kind)
+            if dropped := drop_oldest(self._root, self._quota_bytes):
+                logger.warning("the log is over its quota: %d oldest files were deleted", len(dropped))
         except OSError as error:  # the lines stay in the open segment; the next start seals them
             logger.error("%s could not be sealed: %s", segment.path, error)
         finally:

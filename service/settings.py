@@ -44,6 +44,9 @@ class ServiceSettings(Settings):
     )
     log_queue: int = Field(default=10_000, ge=1, description="records waiting for the disk before more are dropped")
     log_fsync_seconds: float = Field(default=0.1, gt=0, description="how often written records are forced to the disk")
+    log_quota_bytes: int = Field(
+        default=10 * 2**30, ge=2**20, description="size of the sealed log from which the oldest files are deleted"
+    )
     log_seal_seconds: float = Field(default=60.0, gt=0, description="age at which an open segment is sealed")
     log_seal_bytes: int = Field(default=64 * 2**20, ge=4096, description="size at which an open segment is sealed")
 

@@ -110,3 +110,25 @@ def seal_orphans(root: Path) -> int:
             finally:
                 os.close(descriptor)
     return count
+
+
+def drop_oldest(root: Path, quota: int) -> list[Path]:
+    """Delete the oldest sealed predictions of all models until sealed files take at most ``quota`` bytes.
+
+    Feedback is small and dear, and stays. Returns what was deleted.
+    """
+    found = []
+    for path in root.glob(str(Path("*", _HOURS, "*.parquet"))):
+        try:
+            found.append((path.stat().st_mtime, path.stat().st_size, path))
+        except FileNotFoundError:
+            continue
+    excess = sum(size for _, size, _ in found) - quota
+    dropped = []
+    for _, size, path in sorted(found):
+        if excess <= 0:
+            break
+        path.unlink(missing_ok=True)
+        excess -= size
+        dropped.append(path)
+    return dropped

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,7 +48,13 @@ def record(text: str = "good") -> Record:
 def recorder(root: Path, **options: Any) -> Iterator[tuple[Recorder, Counter[str]]]:
     """A recorder and what it counted: ``written``, ``queue``, ``disk``."""
     counts: Counter[str] = Counter()
-    defaults: dict[str, Any] = {"queue": 1000, "fsync_seconds": 0.005, "seal_seconds": 60.0, "seal_bytes": 10**9}
+    defaults: dict[str, Any] = {
+        "queue": 1000,
+        "fsync_seconds": 0.005,
+        "seal_seconds": 60.0,
+        "seal_bytes": 10**9,
+        "quota_bytes": 10**9,
+    }
     made = Recorder(
         root,
         **(defaults | options),
@@ -153,3 +160,18 @@ def test_a_text_is_logged_redacted_raw_or_as_hashed_words_only(
     assert (row["text"], row["tokens"]) == (text, words)
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert (b"jo@example.org" in written) == (mode == "raw")
+
+
+def test_over_its_quota_the_log_loses_its_oldest_sealed_files_and_no_feedback(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+    with recorder(tmp_path, seal_bytes=4096, quota_bytes=30_000) as (log, counts):
+        log.offer("reviews", Feedback(new_id(), "negative", now_rfc3339(), "test"))
+        for number in range(10):
+            log.offer("reviews", record(f"{number} " + noise.bytes(4000).hex()))
+            until(lambda number=number: counts["written"] == number + 2)
+            time.sleep(0.02)
+    kept = [int(row["text"].split()[0]) for row in rows(tmp_path)]
+    assert sum(path.stat().st_size for path in sealed_segments(tmp_path, "reviews", "predictions")) <= 30_000
+    assert 1 < len(kept) < 10
+    assert sorted(kept) == list(range(10 - len(kept), 10))
+    assert len(rows(tmp_path, "feedback")) == 1
