@@ -25,8 +25,8 @@ HELD_OUT = 0.1
 MOST_HELD_OUT = 1_000
 TEMPERATURE = 2.0
 _WARM_UP = 0.1
-_LOOKS = 8  # how often the held-out rows are looked at
-_TRIAL = 10  # steps after which the time of one is known
+_LOOKS = 8  # how often the held-out rows are looked at, where the time is enough for all steps
+_PACE = 10  # after so many steps it is reckoned again how many the time allows
 
 
 @dataclass(frozen=True)
@@ -81,28 +81,20 @@ def recover(
     wanted = _logits(teacher, judged, half)
     best = before = _divergence(_logits(student, judged, half), wanted, task)
     weights = _copy(student)
-    losses, kept_step, step = [], 0, 0
-    per_epoch = -(-len(learned) // lesson.batch_size)
-    planned = lesson.epochs * per_epoch
+    losses: list[float] = []
+    kept_step = step = 0
+    total = planned = lesson.epochs * -(-len(learned) // lesson.batch_size)
     optimizer = torch.optim.AdamW(student.parameters(), lr=lesson.learning_rate, weight_decay=0.01)
-    logger.info("recovery: at most %d steps of %d rows, %.1f minutes", planned, lesson.batch_size, lesson.minutes)
-    deadline = started + 60 * lesson.minutes
-    first_step = clock()
-    for batch in _batches(learned, lesson.batch_size, seed):
-        if step >= planned or clock() > deadline:
-            break
-        if step == _TRIAL:
-            each = (clock() - first_step) / _TRIAL
-            planned = min(planned, max(_TRIAL + 1, int(0.92 * (deadline - first_step) / each)))  # looks take time too
-        for group in optimizer.param_groups:
-            group["lr"] = lesson.learning_rate * _schedule((step + 1) / planned)
-        loss = _loss(student, teacher, batch, task, lesson, half)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimizer.step()
+    logger.info("recovery: at most %d steps of %d rows, %g minutes", total, lesson.batch_size, lesson.minutes)
+    deadline, first_step = started + 60 * lesson.minutes, clock()
+    batches = _batches(learned, lesson.batch_size, seed)
+    while step < planned and clock() < deadline:
+        _step(student, teacher, next(batches), task, lesson, optimizer, (step + 1) / planned, half)
         step += 1
-        if step == planned or step % max(1, planned // _LOOKS) == 0:
+        if step % _PACE == 0:
+            each = (clock() - first_step) / step
+            planned = min(total, step + int(0.95 * max(0.0, deadline - clock()) / each))
+        if step >= planned or step % max(1, total // _LOOKS) == 0:
             losses.append(_divergence(_logits(student, judged, half), wanted, task))
             if losses[-1] < best:
                 best, kept_step, weights = losses[-1], step, _copy(student)
@@ -112,8 +104,22 @@ def recover(
             )  # fmt: skip
     student.load_state_dict(weights)
     return Recovered(
-        step, kept_step, planned, before, best, tuple(losses), len(learned), len(judged), clock() - started, half
+        step, kept_step, total, before, best, tuple(losses), len(learned), len(judged), clock() - started, half
     )
+
+
+def _step(
+    student: PreTrainedModel, teacher: PreTrainedModel, batch: Sequence[Tokens], task: Task, lesson: Lesson,
+    optimizer: torch.optim.Optimizer, share: float, half: bool,
+) -> None:  # fmt: skip
+    """Learn one batch, ``share`` of all training being done after it."""
+    for group in optimizer.param_groups:
+        group["lr"] = lesson.learning_rate * _schedule(share)
+    loss = _loss(student, teacher, batch, task, lesson, half)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+    optimizer.step()
 
 
 def _loss(
@@ -153,7 +159,7 @@ def _divergence(given: torch.Tensor, shown: torch.Tensor, task: Task) -> float:
 
 
 def _logits(model: PreTrainedModel, tokens: Sequence[Tokens], half: bool) -> torch.Tensor:
-    """(n, labels) logits in the order of ``tokens``, which are best of like length."""
+    """(n, labels) logits in the order of ``tokens``."""
     order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
     logits = torch.empty(len(tokens), model.config.num_labels)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
