@@ -34,8 +34,8 @@ class Lesson:
     """How to distil: at most ``epochs`` and ``minutes``, whichever ends first."""
 
     minutes: float = 3.0
-    epochs: int = 5
-    learning_rate: float = 2e-4
+    epochs: int = 3
+    learning_rate: float = 1e-4
     batch_size: int = 32
     hidden_weight: float = 1.0
 

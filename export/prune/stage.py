@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 LEAST_ROWS = 100
 _ROUNDS = 4
-_CLOSE = 0.03  # a measured speed-up this near its target is near enough
+_BELOW, _ABOVE = 0.99, 1.05  # a measured speed-up between these shares of its target is near enough
 _SECONDS = 2.0
 
 
@@ -139,11 +139,11 @@ def _within(unpruned: _Unpruned, target: float, work: Path) -> tuple[list[Kept],
     """What to keep, the speed-up measured for it, and how often the budget was corrected to get there.
 
     Layers timed alone share the caches with nobody, so the table is off by a little: the budget is moved by what the
-    pruned graph really takes. The fastest so far is kept if none reaches the target.
+    pruned graph really takes. Of those that reach the target the slowest is kept, which lost least; else the fastest.
     """
     table, layers = unpruned.table, len(unpruned.rankings)
     beside = table.beside_layers_ms(layers)
-    aim = target
+    aim = target * (1 + _ABOVE) / 2
     found: list[tuple[float, list[Kept]]] = []
     for _ in range(_ROUNDS):
         kept = search(unpruned.rankings, table, table.model_ms / aim - beside)
@@ -152,7 +152,7 @@ def _within(unpruned: _Unpruned, target: float, work: Path) -> tuple[list[Kept],
         speedup = _speedup(unpruned, cut(unpruned.model, kept), work)
         found.append((speedup, kept))
         logger.info("prune: aimed at %.2fx, measured %.2fx as fast as the unpruned int8", aim, speedup)
-        if abs(speedup / target - 1) <= _CLOSE:
+        if _BELOW <= speedup / target <= _ABOVE:
             break
         aim = 1 + (aim - 1) * (target - 1) / max(speedup - 1, 0.02)
     if not found:
@@ -161,7 +161,7 @@ def _within(unpruned: _Unpruned, target: float, work: Path) -> tuple[list[Kept],
             f"outside of heads and neurons, so that {table.model_ms / max(beside, 1e-6):.1f} times is the limit. "
             "Give a lower --target-speedup."
         )
-    enough = [one for one in found if one[0] >= target * (1 - _CLOSE)]
+    enough = [one for one in found if one[0] >= target * _BELOW]
     speedup, kept = min(enough, key=lambda one: one[0]) if enough else max(found, key=lambda one: one[0])
     if speedup <= 1.0:
         raise Refused(
