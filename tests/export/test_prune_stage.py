@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.checkpoint import checkpoint_digest, read_checkpoint
+from export.checkpoint import checkpoint_digest, kept_checkpoint, read_checkpoint
 from export.onnx import load_model
 from export.pipeline import Exported, Wish
 from export.predict import checkpoint_logits
@@ -20,11 +21,12 @@ from export.prune.search import search
 from export.prune.stage import LEAST_ROWS
 from export.prune.surgery import Kept, cut
 from export.prune.table import LatencyTable
+from export.retrain import Rejected, retrain
 from service.contract.bundle import open_bundle
 from service.contract.errors import InvalidInput, Refused
 from service.contract.repository import versions
 from service.tokenizer import TextTokenizer, Tokens
-from tests.export.conftest import Trained, exported, sentences
+from tests.export.conftest import NEW_BAD, NEW_GOOD, RECIPE, Trained, exported, sentences
 
 WISH = Wish(target_speedup=1.4, recovery_minutes=0.05)
 
@@ -116,6 +118,26 @@ def test_the_budget_is_corrected_by_what_the_graph_really_takes(
     assert did["speedup"] in (2.0, 1.6, 1.41)
     assert budgets == sorted(budgets)
     assert len(budgets) > 1
+
+
+def test_a_pruned_champion_gets_a_pruned_challenger(
+    pruned: Exported, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_module, "measure_layer", even_table)
+    monkeypatch.setattr(stage_module, "_speedup", lambda *_: 1.4)
+    repo = shutil.copytree(pruned.bundle.path.parent.parent, tmp_path / "models")
+    recipe = replace(RECIPE, keep="last", epochs=1)
+    new = sentences(300, 7, NEW_GOOD, NEW_BAD)
+    try:
+        done = retrain(
+            repo, "tiny", tmp_path / "log", trained.train, trained.evaluation, labels=new, recipe=recipe, min_labels=20
+        )  # fmt: skip
+    except Rejected as rejected:  # who wins does not matter here
+        done = rejected.outcome
+    made = done.bundle.manifest
+    assert (made.version, made.pipeline[0].name, made.pipeline[0].applied) == ("2", "prune", True)
+    assert Wish.recorded(made.source.arguments) == WISH
+    assert kept_checkpoint(repo, "tiny", made.source.checkpoint_sha256).is_dir()
 
 
 @pytest.mark.parametrize("interrupted", ["measure_layer", "recover"])
