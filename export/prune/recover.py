@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from export.finetune import half_precision
+from export.hardware import has_native_bfloat16
 from export.predict import torch_inputs
 from export.reference import choose_rows
 from service.contract.bundle import Task
@@ -77,7 +77,7 @@ def recover(
     learned = [one for row, one in enumerate(tokens) if row not in held]
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     torch.manual_seed(seed)
-    half = half_precision()
+    half = has_native_bfloat16()  # both models are on the CPU, whatever else there is
     wanted = _logits(teacher, judged, half)
     best = before = _divergence(_logits(student, judged, half), wanted, task)
     weights = _copy(student)
