@@ -88,13 +88,15 @@ def recover(
     logger.info("recovery: at most %d steps of %d rows, %g minutes", total, lesson.batch_size, lesson.minutes)
     deadline, first_step = started + 60 * lesson.minutes, clock()
     batches = _batches(learned, lesson.batch_size, seed)
-    while step < planned and clock() < deadline:
+    done = clock() >= deadline
+    while not done:
         _step(student, teacher, next(batches), task, lesson, optimizer, (step + 1) / planned, half)
         step += 1
         if step % _PACE == 0:
             each = (clock() - first_step) / step
             planned = min(total, step + int(0.95 * max(0.0, deadline - clock()) / each))
-        if step >= planned or step % max(1, total // _LOOKS) == 0:
+        done = step >= planned or clock() >= deadline
+        if done or step % max(1, total // _LOOKS) == 0:
             losses.append(_divergence(_logits(student, judged, half), wanted, task))
             if losses[-1] < best:
                 best, kept_step, weights = losses[-1], step, _copy(student)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -187,6 +188,18 @@ def test_recovery_that_only_harms_is_undone(trained: Trained) -> None:
     untouched = cut(load_model(read_checkpoint(trained.checkpoint)), [Kept((0,), tuple(range(16)))] * 2)
     for one, other in zip(student.parameters(), untouched.parameters(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_what_is_learnt_until_time_runs_out_is_judged(trained: Trained) -> None:
+    """A clock that a quarter of a second passes on at each look: the limit comes long before all epochs."""
+    model = load_model(read_checkpoint(trained.checkpoint))
+    student = cut(model, [Kept((0,), tuple(range(16)))] * 2)
+    tokens = TextTokenizer(trained.checkpoint / "tokenizer.json", 24)(trained.train.texts)
+    lesson = Lesson(minutes=0.1, epochs=50, learning_rate=1e-3)
+    ticks = itertools.count(0, 0.25)
+    done = recover(student, model, tokens, "single-label", lesson, seed=4, clock=lambda: next(ticks))
+    assert 0 < done.steps < done.planned_steps
+    assert done.kept_step == done.steps
 
 
 def test_recovery_keeps_to_its_time(trained: Trained) -> None:
