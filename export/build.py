@@ -22,6 +22,7 @@ from export.latency import Run, engine_run, measure, torch_run
 from export.onnx import declared, export_onnx, load_model
 from export.parity import check_parity
 from export.predict import Answers, answer, batched_logits, checkpoint_logits, joined, load_engine
+from export.prune.stage import Pruning, check_pruning, prune
 from export.quantize import check_padding, fuse_fp16, quantize_int8
 from export.reference import reference_table, write_reference
 from export.stages import Stages
@@ -55,12 +56,16 @@ VARIANTS: dict[Target, tuple[VariantName, ...]] = {"cpu": ("cpu",), "cuda": ("cu
 
 # Batch flips are a rate: beyond this many rows it hardly gets more exact.
 _BATCH_FLIP_ROWS = 2_000
+UNPRUNED = "no --target-speedup was given"
 _LIBRARIES = ("torch", "transformers", "tokenizers", "optimum", "optimum-onnx", "onnx", "numpy")
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to build. ``gate_rows`` decide the verdict; ``reference_rows`` are (text, true label or None)."""
+    """What to build. ``gate_rows`` decide the verdict; ``reference_rows`` are (text, true label or None).
+
+    ``pruning`` is what to prune to, or the reason why not to.
+    """
 
     checkpoint: Checkpoint
     digest: str
@@ -71,6 +76,7 @@ class Order:
     allow_inconclusive: bool = False
     seed: int = 0
     arguments: dict[str, JsonValue] = field(default_factory=dict)
+    pruning: Pruning | str = UNPRUNED
 
 
 @dataclass(frozen=True)
@@ -91,10 +97,22 @@ class Draft:
 
 
 @dataclass(frozen=True)
+class _Unpruned:
+    """The graphs of the checkpoint as it is, to compare a pruned model with."""
+
+    raw: Path
+    int8: Path
+
+
+@dataclass(frozen=True)
 class _Parts:
-    """What the stages hand on: engines by variant, and how each graph was made."""
+    """What the stages hand on: engines by variant, and how each graph was made.
+
+    ``model`` is the checkpoint's, the one to be measured against. ``unpruned`` is None where nothing was pruned.
+    """
 
     model: PreTrainedModel
+    unpruned: _Unpruned | None
     tokenizer: TextTokenizer
     raw: Path
     graphs: dict[VariantName, Path]
@@ -106,11 +124,10 @@ def build(stage: Path, order: Order, *, gate: Callable[[dict[VariantName, Qualit
 
     ``gate`` sees the qualities as soon as they are known and may raise, so that a refusal costs no further work.
 
-    :raises ParityError: if a graph does not compute what the checkpoint computes.
+    :raises ParityError: if a graph does not compute what the model that it was made from computes.
     :raises EngineError: if a variant cannot run on its device here: nothing is published that was not measured.
     """
     stages, checkpoint = Stages(), order.checkpoint
-    stages.skip("prune", "this version of the pipeline does not prune")
     shutil.copyfile(checkpoint.path / TOKENIZER, stage / TOKENIZER)
     work = stage / ".work"
     work.mkdir()
@@ -177,8 +194,10 @@ def manifest(
 def _graphs(stage: Path, work: Path, order: Order, stages: Stages) -> _Parts:
     checkpoint = order.checkpoint
     graphs: dict[VariantName, Path] = {}
+    original = load_model(checkpoint)
+    tokenizer = TextTokenizer(stage / TOKENIZER, checkpoint.max_length)
+    model, unpruned = _pruned(original, tokenizer, work, order, stages)
     with stages.run("onnx") as details:
-        model = load_model(checkpoint)
         raw = export_onnx(model, work)
         details["bytes"] = raw.stat().st_size
     with stages.run("quantize") as details:
@@ -195,7 +214,30 @@ def _graphs(stage: Path, work: Path, order: Order, stages: Stages) -> _Parts:
         details.update(asdict(check_parity(model, raw, checkpoint.max_length, seed=order.seed)))
         for name, engine in engines.items():
             check_padding(engine, what=graphs[name].name)
-    return _Parts(model, TextTokenizer(stage / TOKENIZER, checkpoint.max_length), raw, graphs, engines)
+    return _Parts(original, unpruned, tokenizer, raw, graphs, engines)
+
+
+def _pruned(
+    model: PreTrainedModel, tokenizer: TextTokenizer, work: Path, order: Order, stages: Stages
+) -> tuple[PreTrainedModel, _Unpruned | None]:
+    """The model to export, in memory: the checkpoint's, or a smaller one made from it."""
+    wanted = order.pruning
+    if isinstance(wanted, str):
+        stages.skip("prune", wanted)
+        return model, None
+    check_pruning(model, wanted)
+    kept, scratch = work / "unpruned", work / "prune"
+    kept.mkdir()
+    scratch.mkdir()
+    with stages.run("prune") as details:
+        raw = export_onnx(model, kept)
+        unpruned = _Unpruned(raw, quantize_int8(raw, kept, target=instruction_set()).file)
+        smaller, did = prune(
+            model, tokenizer, order.checkpoint.labels, order.checkpoint.task, wanted, unpruned.int8, scratch,
+            seed=order.seed,
+        )  # fmt: skip
+        details.update(did)
+    return smaller, unpruned
 
 
 def _judge(parts: _Parts, order: Order) -> tuple[dict[VariantName, Quality], dict[VariantName, Answers]]:
@@ -224,7 +266,7 @@ def _latency(parts: _Parts, answers: dict[VariantName, Answers]) -> tuple[Latenc
     longest = max(map(len, tokens))
     weights = sum(parameter.numel() * parameter.element_size() for parameter in parts.model.parameters())
     runs: dict[str, tuple[Run, int]] = {"torch fp32": (torch_run(parts.model), weights)}
-    for name, graph in (("onnxruntime fp32", parts.raw), *((f"onnxruntime {PRECISION[n]}", g) for n, g in _cpu(parts))):
+    for name, graph in _cpu_graphs(parts):
         engine = load_engine(graph, device="cpu", threads=1, max_length=longest)
         runs[name] = (engine_run(engine), graph.stat().st_size)
     if "cuda" in parts.engines:
@@ -232,8 +274,14 @@ def _latency(parts: _Parts, answers: dict[VariantName, Answers]) -> tuple[Latenc
     return measure(runs, tokens, hardware=processor())
 
 
-def _cpu(parts: _Parts) -> list[tuple[VariantName, Path]]:
-    return [(name, graph) for name, graph in parts.graphs.items() if name == "cpu"]
+def _cpu_graphs(parts: _Parts) -> list[tuple[str, Path]]:
+    """The graphs to time on the CPU: the checkpoint's baselines, then what is served there."""
+    found = [("onnxruntime fp32", parts.unpruned.raw if parts.unpruned else parts.raw)]
+    if parts.unpruned:
+        found += [("onnxruntime int8 unpruned", parts.unpruned.int8), ("onnxruntime fp32 pruned", parts.raw)]
+    if "cpu" in parts.graphs:
+        found.append((f"onnxruntime {PRECISION['cpu']}", parts.graphs["cpu"]))
+    return found
 
 
 def _reference(stage: Path, parts: _Parts, order: Order, judged: Answers) -> int:

@@ -72,6 +72,14 @@ def export(
     name: Name,
     target: Annotated[str, typer.Option(help="Which variants to make: cpu, cuda or both.")] = "cpu",
     max_drop: Annotated[float, typer.Option(min=0.0, help="Points of accuracy that may be lost.")] = 0.5,
+    target_speedup: Annotated[
+        float | None,
+        typer.Option(help="Prune until the int8 model is this many times as fast as unpruned. Without it: no pruning."),
+    ] = None,
+    recovery_minutes: Annotated[
+        float, typer.Option(min=0.0, help="Most minutes in which the pruned model learns from the unpruned one.")
+    ] = 3.0,
+    no_prune: Annotated[bool, typer.Option("--no-prune", help="Do not prune, whatever --target-speedup says.")] = False,
     allow_inconclusive: AllowInconclusive = False,
     live: Annotated[
         bool, typer.Option("--live/--not-live", help="Make the new version the one that is served.")
@@ -93,6 +101,7 @@ def export(
     done = pipeline.export_checkpoint(
         checkpoint, files[0], files[1], repo, name, target=target,  # type: ignore[arg-type]
         max_drop=max_drop, allow_inconclusive=allow_inconclusive, seed=seed, live=live,
+        wish=pipeline.Wish(target_speedup, recovery_minutes, no_prune),
     )  # fmt: skip
     if as_json:
         _print_json(_summary(done.bundle, live=done.live))

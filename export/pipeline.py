@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
 
-from export.build import Order, Target, build, manifest, write_card
+from export.build import UNPRUNED, Order, Target, build, manifest, write_card
 from export.checkpoint import Checkpoint, checkpoint_digest, keep_checkpoint, read_checkpoint
 from export.clean import normalise
 from export.errors import disk_full_named
 from export.finetune import silence
 from export.gate import refuse_unless_published
 from export.labels import check_labels, task_of
+from export.prune.recover import Lesson
+from export.prune.stage import Pruning
 from export.reference import MAX_ROWS, choose_rows
 from service.contract.bundle import Bundle
 from service.contract.dataset import Dataset
@@ -23,6 +26,37 @@ from service.contract.errors import DatasetError
 from service.contract.repository import check_name, publish, set_live, staging
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the caller wants of pruning, as it stands in a manifest's arguments.
+
+    ``target_speedup`` is against the unpruned int8 model; None means that nothing is pruned. ``no_prune`` says so
+    whatever the speed-up, for architectures that cannot be pruned.
+    """
+
+    target_speedup: float | None = None
+    recovery_minutes: float = Lesson.minutes
+    no_prune: bool = False
+
+    @classmethod
+    def recorded(cls, arguments: Mapping[str, JsonValue]) -> Wish:
+        """The wish that a bundle was made with; bundles older than pruning have none."""
+        speedup, minutes = arguments.get("target_speedup"), arguments.get("recovery_minutes")
+        return cls(
+            float(speedup) if isinstance(speedup, int | float) else None,
+            float(minutes) if isinstance(minutes, int | float) else Lesson.minutes,
+            arguments.get("no_prune") is True,
+        )
+
+    def pruning(self, train: Dataset) -> Pruning | str:
+        """What to do with these training rows, or why nothing."""
+        if self.no_prune:
+            return "--no-prune was given"
+        if self.target_speedup is None:
+            return UNPRUNED
+        return Pruning(train, self.target_speedup, Lesson(minutes=self.recovery_minutes))
 
 
 @dataclass(frozen=True)
@@ -45,14 +79,16 @@ def export_checkpoint(
     allow_inconclusive: bool = False,
     seed: int = 0,
     live: bool = True,
+    wish: Wish = Wish(),
 ) -> Exported:
     """Export the checkpoint in ``path``, gate it on ``evaluation``, publish it and make it live.
 
     ``train`` is what the checkpoint was trained on: eval rows that occur in it do not enter the reference profile.
     ``max_drop`` is in points of accuracy. On any failure or interruption the repository is as it was.
 
-    :raises Refused: if a variant is not shown to be non-inferior; nothing is published.
-    :raises InvalidInput: if the checkpoint cannot be used or its labels disagree with the data.
+    :raises Refused: if a variant is not shown to be non-inferior, or pruning cannot give the speed-up; nothing is
+        published.
+    :raises InvalidInput: if the checkpoint cannot be used or pruned, or its labels disagree with the data.
     """
     check_name(name)
     checkpoint = read_checkpoint(path)
@@ -70,7 +106,9 @@ def export_checkpoint(
             allow_inconclusive,
             seed,
             data_arguments(train, evaluation)
-            | {"target": target, "max_drop": max_drop, "allow_inconclusive": allow_inconclusive},
+            | {"target": target, "max_drop": max_drop, "allow_inconclusive": allow_inconclusive}
+            | asdict(wish),
+            wish.pruning(train),
         )
         with staging(repo, name) as stage:
             draft = build(stage, order, gate=refuse_unless_published)

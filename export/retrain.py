@@ -27,7 +27,7 @@ from export.clean import clean, normalise, take
 from export.errors import Busy, CheckpointError, disk_full_named
 from export.finetune import Recipe, finetune
 from export.harvest import Harvest, harvest
-from export.pipeline import check_data, data_arguments
+from export.pipeline import Wish, check_data, data_arguments
 from export.predict import answer, load_engine
 from export.reference import MAX_ROWS, choose_rows, fair_shares
 from service.contract.bundle import TOKENIZER, Bundle, Challenge, Champion, VariantName, open_bundle
@@ -233,14 +233,15 @@ def _order(
     variants = set(champion.manifest.variants)
     target: Target = "both" if len(variants) == 2 else "cuda" if "cuda" in variants else "cpu"
     judged = Dataset([*evaluation.texts, *rows.held_out.texts], [*evaluation.targets, *rows.held_out.targets])
+    wish = Wish.recorded(champion.manifest.source.arguments)  # a pruned champion gets a pruned challenger
     arguments: dict[str, JsonValue] = {
         **data_arguments(train, evaluation), **rows.counts, "target": target, "max_drop": max_drop,
-        "allow_inconclusive": allow_inconclusive, "retrained_from": champion.digest,
+        "allow_inconclusive": allow_inconclusive, "retrained_from": champion.digest, **asdict(wish),
         **{key: value for key, value in asdict(recipe).items() if key not in ("seed", "max_length")},
     }  # fmt: skip
     return Order(
         read_checkpoint(path), checkpoint_digest(path), judged, reference_rows(evaluation, rows, recipe.seed),
-        target, max_drop, allow_inconclusive or len(variants) == 1, recipe.seed, arguments,
+        target, max_drop, allow_inconclusive or len(variants) == 1, recipe.seed, arguments, wish.pruning(rows.train),
     )  # fmt: skip
 
 

@@ -1,0 +1,146 @@
+"""Cutting heads and neurons out of a model, so that its matrices are smaller; masking them gives the same answers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from export.prune.architecture import Layer, layers_of
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The heads and the feed-forward neurons of one layer that stay, ascending."""
+
+    heads: tuple[int, ...]
+    neurons: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Factors on one layer's heads and neurons, each (1 or rows, units)."""
+
+    heads: torch.Tensor
+    neurons: torch.Tensor
+
+
+class Bias(nn.Module):
+    """What a matrix without inputs gives: its bias (hidden,), the same for every token."""
+
+    def __init__(self, matrix: nn.Linear) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(matrix.bias.detach().clone())
+
+    def forward(self, *_args: object, **_options: object) -> torch.Tensor:
+        return self.bias
+
+
+class BiasAttention(Bias):
+    """A whole attention block, output matrix included, of which only the bias stays."""
+
+    def forward(self, *_args: object, **_options: object) -> tuple[torch.Tensor]:  # type: ignore[override]
+        return (self.bias,)
+
+
+class NoContext(nn.Module):
+    """Attention whose result nothing reads: the hidden states as they are, and no weights."""
+
+    def forward(self, hidden: torch.Tensor, *_args: object, **_options: object) -> tuple[torch.Tensor, None]:
+        return hidden, None
+
+
+def cut(model: PreTrainedModel, kept: Sequence[Kept]) -> PreTrainedModel:
+    """A copy of an unpruned model with only the units that ``kept`` names, one entry per layer.
+
+    A layer without heads, or without neurons, keeps the bias of that block's last matrix.
+    """
+    pruned = copy.deepcopy(model)
+    for layer, stays in zip(layers_of(pruned), kept, strict=True):
+        cut_layer(layer, stays)
+    return pruned
+
+
+def cut_layer(layer: Layer, stays: Kept) -> None:
+    """Cut one layer in place."""
+    if len(stays.heads) < layer.heads:
+        _cut_heads(layer, stays.heads)
+    if len(stays.neurons) < layer.neurons:
+        _cut_neurons(layer, stays.neurons)
+
+
+@contextmanager
+def masked(model: PreTrainedModel, masks: Sequence[Mask]) -> Iterator[None]:
+    """While open, each head's context and each neuron's activation is multiplied by its factor."""
+    with ExitStack() as hooks:
+        for layer, mask in zip(layers_of(model), masks, strict=True):
+            factors = mask.heads.repeat_interleave(layer.head_size, dim=1)
+            hooks.callback(layer.output.register_forward_pre_hook(_Multiply(factors)).remove)
+            hooks.callback(layer.down.register_forward_pre_hook(_Multiply(mask.neurons)).remove)
+        yield
+
+
+@dataclass(frozen=True)
+class _Multiply:
+    """A hook on a matrix: its input (rows, tokens, units) times ``factors`` (1 or rows, units)."""
+
+    factors: torch.Tensor
+
+    def __call__(self, _module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (args[0] * self.factors.unsqueeze(1), *args[1:])
+
+
+def _cut_heads(layer: Layer, heads: Sequence[int]) -> None:
+    known, module, size = layer.known, layer.module, layer.head_size
+    if not heads:
+        last = layer.output
+        if known.output_in_context:
+            module.set_submodule(known.context, BiasAttention(last))
+        else:
+            module.set_submodule(known.context, NoContext())
+            module.set_submodule(known.output, Bias(last))
+        return
+    columns = torch.tensor([head * size + place for head in heads for place in range(size)])
+    for name in (known.query, known.key, known.value):
+        path = f"{known.context}.{name}"
+        module.set_submodule(path, _rows(layer.matrix(path), columns))
+    module.set_submodule(known.output, _columns(layer.output, columns))
+    context = module.get_submodule(known.context)
+    setattr(context, known.heads, len(heads))
+    setattr(context, known.width, len(columns))
+
+
+def _cut_neurons(layer: Layer, neurons: Sequence[int]) -> None:
+    known, module = layer.known, layer.module
+    down = layer.down
+    if not neurons:
+        if known.down.startswith(known.feed_forward + "."):
+            module.set_submodule(known.feed_forward, Bias(down))
+        else:
+            module.set_submodule(known.feed_forward, nn.Identity())
+            module.set_submodule(known.down, Bias(down))
+        return
+    index = torch.tensor(neurons)
+    module.set_submodule(known.up, _rows(layer.matrix(known.up), index))
+    module.set_submodule(known.down, _columns(down, index))
+
+
+def _rows(matrix: nn.Linear, index: torch.Tensor) -> nn.Linear:
+    """The matrix with only these of its outputs."""
+    cut = nn.Linear(matrix.in_features, len(index), device="meta")
+    cut.weight = nn.Parameter(matrix.weight.detach()[index].clone())
+    cut.bias = nn.Parameter(matrix.bias.detach()[index].clone())
+    return cut
+
+
+def _columns(matrix: nn.Linear, index: torch.Tensor) -> nn.Linear:
+    """The matrix with only these of its inputs."""
+    cut = nn.Linear(len(index), matrix.out_features, device="meta")
+    cut.weight = nn.Parameter(matrix.weight.detach()[:, index].clone())
+    cut.bias = nn.Parameter(matrix.bias.detach().clone())
+    return cut

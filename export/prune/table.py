@@ -1,0 +1,166 @@
+"""How long a layer takes on this machine, by the heads and the neurons that it keeps.
+
+One layer is cut to each of a few counts, exported, quantized as the served model is, and timed by ONNX Runtime on one
+thread, all in turns and in turn with the whole model. Counts between are interpolated.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from export.hardware import instruction_set
+from export.onnx import OPSET
+from export.prune.architecture import Layer, layers_of
+from export.prune.surgery import Kept, cut_layer
+from export.quantize import quantize_int8
+from service.engine import Engine
+from service.tokenizer import Tokens
+
+_ROUNDS = 60
+_SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Milliseconds beyond those of a layer that has neither heads nor neurons, by count; means over ``lengths``.
+
+    ``model_ms`` is what the whole unpruned model takes.
+    """
+
+    model_ms: float
+    heads: int
+    neurons: int
+    head_ms: dict[int, float]
+    neuron_ms: dict[int, float]
+    lengths: tuple[int, ...]
+
+    @property
+    def neuron_counts(self) -> npt.NDArray[np.int64]:
+        """The counts to choose from: multiples of 16, which the int8 kernels take at once, in at most 49 steps."""
+        step = max(16, self.neurons // 48 // 16 * 16)
+        return np.unique(np.append(np.arange(0, self.neurons + 1, step), self.neurons))
+
+    def attention_ms(self, heads: npt.NDArray[np.int64]) -> Array:
+        return _interpolated(self.head_ms, heads)
+
+    def feed_forward_ms(self, neurons: npt.NDArray[np.int64]) -> Array:
+        return _interpolated(self.neuron_ms, neurons)
+
+    def beside_layers_ms(self, layers: int) -> float:
+        """What a model of so many layers takes beside heads and neurons: embeddings, normalisation, the classifier."""
+        return max(0.0, self.model_ms - layers * (self.head_ms[self.heads] + self.neuron_ms[self.neurons]))
+
+
+def measure_layer(
+    model: PreTrainedModel,
+    engine: Engine,
+    lengths: Sequence[int],
+    folder: Path,
+    clock: Callable[[], float] = time.perf_counter,
+) -> LatencyTable:
+    """Time the first layer of ``model`` cut to a few counts, on texts of ``lengths`` tokens; ``folder`` is scratch.
+
+    ``engine`` runs the whole model on one thread.
+    """
+    layer = layers_of(model)[0]
+    heads = _points(layer.heads)
+    neurons = _points(layer.neurons)
+    cuts = [(0, 0), *((count, 0) for count in heads[1:]), *((0, count) for count in neurons[1:])]
+    hidden, sessions = model.config.hidden_size, []
+    for number, (head_count, neuron_count) in enumerate(cuts):
+        place = folder / f"layer{number}"
+        place.mkdir()
+        kept = Kept(tuple(range(head_count)), tuple(range(neuron_count)))
+        sessions.append(_session(layer, kept, hidden, place))
+    rng = np.random.default_rng(0)
+    taken = []
+    for length in lengths:
+        text = Tokens([1] * length, [0] * length, truncated=False, unk_share=0.0)
+        states = rng.standard_normal((1, length, hidden)).astype(np.float32)
+        runs: list[Callable[[], object]] = [
+            partial(engine.run, [text]),
+            *(_layer_run(session, states) for session in sessions),
+        ]
+        taken.append(_time(runs, clock))
+    whole, empty, *others = np.mean(taken, axis=0)
+    beyond = [0.0, *(max(0.0, float(one - empty)) for one in others)]
+    return LatencyTable(
+        float(whole), layer.heads, layer.neurons,
+        dict(zip(heads, beyond, strict=False)),
+        dict(zip(neurons, [0.0, *beyond[len(heads) :]], strict=True)),
+        tuple(lengths),
+    )  # fmt: skip
+
+
+def _points(units: int) -> list[int]:
+    return sorted({0, *(max(1, round(units * share)) for share in _SHARES), units})
+
+
+def _interpolated(points: dict[int, float], counts: npt.NDArray[np.int64]) -> Array:
+    """Linear between the points; never falling, because a measured fall is noise."""
+    return np.interp(counts, list(points), np.maximum.accumulate(list(points.values())))
+
+
+class _FirstOutput(nn.Module):
+    """A layer as a function of the hidden states and the attention mask alone."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        output = self.layer(hidden, mask)
+        first: torch.Tensor = output[0] if isinstance(output, tuple) else output
+        return first
+
+
+def _session(layer: Layer, kept: Kept, hidden: int, folder: Path) -> ort.InferenceSession:
+    small = Layer(copy.deepcopy(layer.module), layer.known)
+    cut_layer(small, kept)
+    raw = folder / "layer.onnx"
+    axes = {"hidden": {1: "length"}, "mask": {2: "length", 3: "length"}, "out": {1: "length"}}
+    torch.onnx.export(
+        _FirstOutput(small.module).eval(), (torch.zeros(1, 8, hidden), torch.zeros(1, 1, 8, 8)), str(raw),
+        input_names=["hidden", "mask"], output_names=["out"], dynamic_axes=axes, opset_version=OPSET, dynamo=False,
+    )  # fmt: skip
+    if kept.heads or kept.neurons:
+        raw = quantize_int8(raw, folder, target=instruction_set()).file
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+
+
+def _layer_run(session: ort.InferenceSession, states: npt.NDArray[np.float32]) -> Callable[[], object]:
+    length = states.shape[1]
+    feeds = {"hidden": states, "mask": np.zeros((1, 1, length, length), dtype=np.float32)}
+    declared = {node.name: feeds[node.name] for node in session.get_inputs()}
+    return partial(session.run, None, declared)
+
+
+def _time(runs: Sequence[Callable[[], object]], clock: Callable[[], float]) -> Array:
+    """(runs,) median milliseconds of many turns."""
+    for run in runs:
+        for _ in range(5):
+            run()
+    taken = np.empty((len(runs), _ROUNDS))
+    for turn in range(_ROUNDS):
+        for row, run in enumerate(runs):
+            started = clock()
+            run()
+            taken[row, turn] = 1000 * (clock() - started)
+    return np.asarray(np.median(taken, axis=1), dtype=np.float64)

@@ -1,0 +1,206 @@
+"""Pruning: surgery equals masking, the search keeps to its budget, and what cannot be pruned is told so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    ElectraConfig,
+    ElectraForSequenceClassification,
+    MPNetConfig,
+    MPNetForSequenceClassification,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
+)
+
+from export.onnx import export_onnx
+from export.parity import check_parity
+from export.prune.architecture import KNOWN, layers_of
+from export.prune.importance import Removal, mask_gradients, removal
+from export.prune.search import Ranking, choose, search
+from export.prune.stage import LEAST_ROWS, Pruning, check_pruning
+from export.prune.surgery import Kept, Mask, cut, masked
+from export.prune.table import LatencyTable
+from service.contract.dataset import Dataset
+from service.contract.errors import InvalidInput
+from service.tokenizer import Tokens
+from tests.export.conftest import sentences
+
+HEADS, NEURONS, LAYERS = 4, 32, 3
+SHAPE = {
+    "vocab_size": 40, "hidden_size": 32, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
+    "intermediate_size": NEURONS, "max_position_embeddings": 40, "num_labels": 3,
+}  # fmt: skip
+SMALL = {
+    "vocab_size": 40, "dim": 32, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": NEURONS,
+    "max_position_embeddings": 40, "num_labels": 3,
+}  # fmt: skip
+MODELS = {
+    "bert": lambda: BertForSequenceClassification(BertConfig(**SHAPE)),
+    "roberta": lambda: RobertaForSequenceClassification(RobertaConfig(**SHAPE)),
+    "xlm-roberta": lambda: XLMRobertaForSequenceClassification(XLMRobertaConfig(**SHAPE)),
+    "electra": lambda: ElectraForSequenceClassification(ElectraConfig(**SHAPE, embedding_size=16)),
+    "distilbert": lambda: DistilBertForSequenceClassification(DistilBertConfig(**SMALL)),
+}
+# One ordinary layer, one without heads, one without neurons.
+MIXED = [Kept((0, 2), (1, 5, 30)), Kept((), (0, 7)), Kept((3,), ())]
+
+
+def random_model(kind: str) -> PreTrainedModel:
+    torch.manual_seed(3)
+    model = MODELS[kind]()
+    for parameter in model.parameters():  # zero biases would hide a lost one
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+def batch() -> dict[str, torch.Tensor]:
+    ids = torch.randint(5, 40, (3, 9), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    mask[1, 6:], mask[2, 3:] = 0, 0
+    return {"input_ids": torch.where(mask == 1, ids, torch.tensor(1)), "attention_mask": mask}
+
+
+def as_masks(kept: Sequence[Kept]) -> list[Mask]:
+    def ones(units: int, stays: Sequence[int]) -> torch.Tensor:
+        factors = torch.zeros(1, units)
+        factors[0, list(stays)] = 1.0
+        return factors
+
+    return [Mask(ones(HEADS, one.heads), ones(NEURONS, one.neurons)) for one in kept]
+
+
+def logits(model: PreTrainedModel) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**batch()).logits
+
+
+def test_every_known_architecture_is_tested() -> None:
+    assert MODELS.keys() == KNOWN.keys()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_cut_model_equals_the_masked_one_and_is_smaller(kind: str) -> None:
+    model = random_model(kind)
+    whole = logits(model)
+    with masked(model, as_masks(MIXED)):
+        expected = logits(model)
+    pruned = cut(model, MIXED)
+    torch.testing.assert_close(logits(pruned), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits(model), whole)  # the original is left alone
+    assert not torch.allclose(expected, whole, atol=1e-3)
+    size = [sum(tensor.numel() for tensor in one.parameters()) for one in (model, pruned)]
+    gone = 2 * (32 * 32 + 32 * 24 + 32 * 8)  # at least this many weights of queries and outputs
+    assert size[1] < size[0] - gone
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_cut_model_is_exported_as_it_is(kind: str, tmp_path: Path) -> None:
+    pruned = cut(random_model(kind), MIXED)
+    graph = export_onnx(pruned, tmp_path)
+    assert check_parity(pruned, graph, 24, seed=0).largest_difference < 1e-4
+    widths = {tuple(one.dims) for one in onnx.load(graph).graph.initializer if len(one.dims) == 2}
+    assert {(32, 16), (16, 32), (32, 3), (3, 32)} <= widths
+
+
+def test_a_layer_whose_heads_all_go_keeps_its_bias() -> None:
+    model = random_model("bert")
+    pruned = cut(model, [Kept((), tuple(range(NEURONS)))] * LAYERS)
+    before, after = layers_of(model)[0].output, pruned.base_model.encoder.layer[0].attention.output.dense
+    torch.testing.assert_close(after.bias, before.bias)
+    assert [name for name, _ in after.named_parameters()] == ["bias"]
+
+
+def test_nothing_is_cut_when_all_is_kept() -> None:
+    model = random_model("distilbert")
+    everything = [Kept(tuple(range(HEADS)), tuple(range(NEURONS)))] * LAYERS
+    torch.testing.assert_close(logits(cut(model, everything)), logits(model))
+
+
+@pytest.mark.parametrize(("task", "targets"), [("single-label", [0, 2, 1]), ("multi-label", [[1, 0, 1]] * 3)])
+def test_mask_gradients_are_those_of_each_example_alone(task: str, targets: list[object]) -> None:
+    model = random_model("bert")
+    texts = [Tokens([2, *range(5, 5 + count), 3], [0] * (count + 2), False, 0.0) for count in (3, 6, 2)]
+    wanted = np.array(targets, dtype=np.int64 if task == "single-label" else np.float32)
+    together = mask_gradients(model, texts, wanted, task)  # type: ignore[arg-type]
+    alone = [mask_gradients(model, [texts[row]], wanted[[row]], task) for row in (2, 0, 1)]  # type: ignore[arg-type]
+    for layer in range(LAYERS):
+        for part in ("heads", "neurons"):
+            one_by_one = np.concatenate([getattr(one[layer], part) for one in alone])
+            np.testing.assert_allclose(getattr(together[layer], part), one_by_one, atol=1e-4, rtol=1e-3)
+
+
+def test_units_go_in_the_order_of_their_importance() -> None:
+    gradients = np.array([[3.0, 0.1, 1.0], [-3.0, 0.1, 1.0]], dtype=np.float32)
+    found = removal(gradients, correlated=0.0)
+    assert found.order == (1, 2, 0)
+    assert found.kept(1) == (0,)
+    np.testing.assert_allclose(found.loss, [0, 0.005, 0.505, 5.005], rtol=1e-5)
+
+
+def test_the_last_of_two_that_stand_in_for_each_other_is_dear() -> None:
+    twins = np.array([[1.0, 1.0, 1.2], [1.0, 1.0, -1.2]], dtype=np.float32)
+    assert removal(twins, correlated=0.0).order == (0, 1, 2)
+    assert removal(twins, correlated=1.0).order == (0, 2, 1)
+
+
+def test_the_search_finds_the_best_within_the_budget() -> None:
+    rng = np.random.default_rng(5)
+    costs = [np.sort(rng.uniform(0, 1, 4)) for _ in range(4)]
+    losses = [np.sort(rng.uniform(0, 1, 4))[::-1] for _ in range(4)]
+    budget = 2.0
+    grid = np.indices((4, 4, 4, 4)).reshape(4, -1).T
+    spent = sum(cost[grid[:, place]] for place, cost in enumerate(costs))
+    lost = sum(loss[grid[:, place]] for place, loss in enumerate(losses))
+    chosen = choose(losses, costs, budget)
+    assert chosen is not None
+    assert sum(cost[one] for cost, one in zip(costs, chosen, strict=True)) <= budget
+    reached = sum(loss[one] for loss, one in zip(losses, chosen, strict=True))
+    assert reached == pytest.approx(lost[spent <= budget * 0.998].min(), abs=0.01)
+    assert choose(losses, costs, 0.001) is None
+
+
+def test_the_search_keeps_what_matters_and_says_when_nothing_fits() -> None:
+    table = LatencyTable(1.0, 4, 64, {0: 0.0, 4: 0.4}, {0: 0.0, 64: 0.4}, (16,))
+    much, little = (Removal(tuple(range(4)), scale * np.arange(5.0)) for scale in (10.0, 0.1))
+    neurons = Removal(tuple(range(64)), np.linspace(0, 1, 65))
+    kept = search([Ranking(much, neurons), Ranking(little, neurons)], table, 0.8)
+    assert kept is not None
+    assert kept[0].heads == (0, 1, 2, 3)
+    assert len(kept[1].heads) < 4
+    assert all(len(one.neurons) % 16 == 0 for one in kept)
+    assert search([Ranking(much, neurons)], table, -0.1) is None
+
+
+def test_an_unknown_architecture_is_named_with_the_way_out() -> None:
+    config = MPNetConfig(
+        vocab_size=40, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )  # fmt: skip
+    with pytest.raises(InvalidInput, match=r"'mpnet' cannot be pruned.*--no-prune"):
+        check_pruning(MPNetForSequenceClassification(config), Pruning(sentences(200, 1), 1.5))
+
+
+@pytest.mark.parametrize(
+    ("rows", "speedup", "told"),
+    [
+        (sentences(LEAST_ROWS - 1, 1), 1.5, f"at least {LEAST_ROWS} labelled training rows.*{LEAST_ROWS - 1}"),
+        (Dataset(["fine"] * 150, ["positive"] * 120 + [""] * 30), 1.5, "row 121 .*no label"),
+        (sentences(200, 1), 1.0, "no speed-up"),
+        (sentences(200, 1), float("nan"), "no speed-up"),
+    ],
+)
+def test_pruning_needs_labelled_rows_and_a_speed_up(rows: Dataset, speedup: float, told: str) -> None:
+    with pytest.raises(InvalidInput, match=told):
+        check_pruning(random_model("bert"), Pruning(rows, speedup))
