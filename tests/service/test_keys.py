@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from service import cli
 from service.contract.errors import SettingsError
 from service.contract.settings import load_settings
-from service.keys import digest_of_key, new_key
+from service.keys import digest_of_key
 from service.settings import ServiceSettings
 
-USER, SECOND, ADMIN = new_key(), new_key(), new_key()
+USER, SECOND, ADMIN = "plb_user-key", "plb_second-key", "plb_admin-key"
 PREDICT = {"inputs": "good"}
 
 
