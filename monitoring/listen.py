@@ -52,8 +52,11 @@ def webhook_server(
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name in the base class
             pass
 
+    class Server(ThreadingHTTPServer):
+        daemon_threads = False  # closing waits for the answers that are under way
+
     try:
-        return ThreadingHTTPServer((host, port), Receiver)
+        return Server((host, port), Receiver)
     except OSError as error:
         raise StateError(
             f"{host}:{port} cannot be listened on: {error.strerror or error}. Give another --port."
