@@ -7,14 +7,16 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from service import __version__
-from service.contract.errors import PlumblineError
+from service.contract.errors import InvalidInput, PlumblineError
 from service.contract.redact import BUILT_IN, Redactor, read_rules
 from service.errors import Overloaded, RequestError, Unauthorized
 from service.keys import Keys, for_administration, for_predictions
@@ -30,6 +32,18 @@ from service.settings import ServiceSettings, digests
 logger = logging.getLogger(__name__)
 
 
+class Error(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: str
+    code: str
+
+
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": Error} for status in (400, 401, 403, 404, 413, 422, 429, 500, 503, 504)
+}
+
+
 def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError], None] | None = None) -> FastAPI:
     """The service over one model repository.
 
@@ -40,7 +54,9 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
     """
     metrics = Metrics()
     # Triton's client sends JSON without saying so.
-    app = FastAPI(title="Plumbline", version=__version__, lifespan=_lifespan, strict_content_type=False)
+    app = FastAPI(
+        title="Plumbline", version=__version__, lifespan=_lifespan, strict_content_type=False, responses=_RESPONSES
+    )
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.on_failure = on_failure
@@ -51,7 +67,7 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
         RequestMiddleware,
         metrics=metrics,
         max_body_bytes=settings.max_body_bytes,
-        default_model=lambda: _default_model(app),
+        model_of=lambda named: _model_of(app, named),
         stopping=lambda: bool(app.state.stopping),
     )
     app.state.keys = keys = Keys(digests(settings.api_keys), digests(settings.admin_keys))
@@ -66,7 +82,6 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
     app.add_exception_handler(PlumblineError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(Exception, _on_bug)
     return app
 
 
@@ -103,19 +118,23 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _follow(app: FastAPI, watcher: RepositoryWatcher) -> None:
     try:
         await watcher.start()
-    except PlumblineError as error:
-        logger.error("nothing can be served: %s", error)
+        wanted: ServiceSettings = app.state.settings
+        if wanted.model is not None and wanted.model not in app.state.predictor.models:
+            raise InvalidInput(f"--model {wanted.model!r} is not live in {wanted.repo}.")
+    except Exception as error:
+        expected = isinstance(error, PlumblineError)
+        logger.error("nothing can be served: %s", error, exc_info=None if expected else error)
         if app.state.on_failure is not None:
-            app.state.on_failure(error)
+            app.state.on_failure(error if isinstance(error, PlumblineError) else PlumblineError(str(error)))
         return
     await watcher.follow()
 
 
-def _default_model(app: FastAPI) -> str:
-    """The model that /predict answers with; empty if it is not known."""
-    settings: ServiceSettings = app.state.settings
+def _model_of(app: FastAPI, named: str | None) -> str:
+    """The model that a request is for, by the name in its path or else the default; empty if it is not served."""
     models = app.state.predictor.models
-    return settings.model or (next(iter(models)) if len(models) == 1 else "")
+    wanted = named or app.state.settings.model or (next(iter(models)) if len(models) == 1 else "")
+    return wanted if wanted in models else ""
 
 
 def _recorder(settings: ServiceSettings, metrics: Metrics, redact: Redactor) -> Recorder:
@@ -134,7 +153,8 @@ def _recorder(settings: ServiceSettings, metrics: Metrics, redact: Redactor) -> 
 
 
 def _respond(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": message, "code": code}, status, headers)
+    printable = message.encode("utf-8", "backslashreplace").decode()
+    return JSONResponse({"error": printable, "code": code}, status, headers)
 
 
 def _on_error(request: Request, error: Exception) -> JSONResponse:
@@ -165,7 +185,3 @@ def _on_http(request: Request, error: Exception) -> JSONResponse:
     return _respond(
         error.status_code, codes.get(error.status_code, "http"), f"{error.detail}.", dict(error.headers or {})
     )
-
-
-def _on_bug(request: Request, error: Exception) -> JSONResponse:
-    return _respond(500, "internal", "the server failed on this request; its log says why.")

@@ -41,7 +41,6 @@ class _Waiting(Generic[Item, Answer]):
     tokens: int
     number: int
     arrived: float
-    deadline: float
     future: asyncio.Future[Batched[Answer]] = field(repr=False)
 
     @property
@@ -98,20 +97,27 @@ class Batcher(Generic[Item, Answer]):
         loop = asyncio.get_running_loop()
         now = time.monotonic()
         group = [
-            _Waiting(item, tokens, next(self._numbers), now, deadline, loop.create_future())
+            _Waiting(item, tokens, next(self._numbers), now, loop.create_future())
             for item, tokens in zip(items, lengths, strict=True)
         ]
         for waiting in group:
             self._add(waiting)
         if self._worker is None:
             self._worker = loop.create_task(self._work())
+        timer = None
+        if deadline < math.inf:
+            timer = loop.call_later(max(0.0, deadline - now), self._expire, group)
         try:
             answers: list[Batched[Answer]] = await asyncio.gather(*(waiting.future for waiting in group))
             return answers
         except BaseException:
             for waiting in group:
                 waiting.future.cancel()
+                self._discard(waiting)
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     async def close(self) -> None:
         """Refuse new items, run what is waiting, free the thread."""
@@ -129,6 +135,18 @@ class Batcher(Generic[Item, Answer]):
         index = bisect.bisect_left(self._by_length, waiting.key, key=lambda one: one.key)
         del self._by_length[index]
         del self._by_age[waiting.number]
+
+    def _discard(self, waiting: _Waiting[Item, Answer]) -> None:
+        """Forget an item that is still waiting and not wanted any more."""
+        if waiting.number in self._by_age:
+            self._remove(waiting)
+            self.tokens -= waiting.tokens
+
+    def _expire(self, group: Sequence[_Waiting[Item, Answer]]) -> None:
+        for waiting in group:
+            if waiting.number in self._by_age and not waiting.future.done():
+                self._discard(waiting)
+                waiting.future.set_exception(DeadlinePassed("the deadline passed while the request was waiting."))
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -155,27 +173,13 @@ class Batcher(Generic[Item, Answer]):
         self._on_batch(len(batch), sum(len(waiting.item) for waiting in batch), padded)
 
     def _next_batch(self) -> list[_Waiting[Item, Answer]]:
-        """Take the oldest item that is still wanted, and its neighbours in length, out of the waiting set."""
-        while self._by_age:
-            oldest = next(iter(self._by_age.values()))
-            if self._drop_unwanted(oldest):
-                continue
-            batch = self._around(oldest)
-            for waiting in batch:
-                self._remove(waiting)
-            return batch
-        return []
-
-    def _drop_unwanted(self, waiting: _Waiting[Item, Answer]) -> bool:
-        """Drop an item whose client has gone or whose deadline has passed."""
-        late = waiting.deadline < time.monotonic()
-        if not late and not waiting.future.done():
-            return False
-        self._remove(waiting)
-        self.tokens -= waiting.tokens
-        if not waiting.future.done():
-            waiting.future.set_exception(DeadlinePassed("the deadline passed while the request was waiting."))
-        return True
+        """Take the oldest item and its neighbours in length out of the waiting set."""
+        if not self._by_age:
+            return []
+        batch = self._around(next(iter(self._by_age.values())))
+        for waiting in batch:
+            self._remove(waiting)
+        return batch
 
     def _around(self, oldest: _Waiting[Item, Answer]) -> list[_Waiting[Item, Answer]]:
         """The run of the sorted waiting set around ``oldest`` with the least padding, within the budget."""
@@ -198,8 +202,4 @@ class Batcher(Generic[Item, Answer]):
             else:
                 end += 1
                 longest = longer
-        return [one for one in self._by_length[start:end] if one is oldest or not self._unwanted(one)]
-
-    @staticmethod
-    def _unwanted(waiting: _Waiting[Item, Answer]) -> bool:
-        return waiting.future.done() or waiting.deadline < time.monotonic()
+        return self._by_length[start:end]

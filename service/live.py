@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,8 @@ from service.contract.observation import observe
 from service.engine import Engine, EngineError, usable_cores
 from service.metrics import Metrics
 from service.tokenizer import TextTokenizer, Tokens
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,7 @@ def _engine(bundle: Bundle, device: Literal["auto", "cpu", "cuda"], threads: int
         try:
             return variant, Engine(file, device=variant, threads=threads, max_length=manifest.max_length)
         except EngineError as error:
+            logger.warning("%s", error)
             errors.append(error)
     raise errors[-1]
 
@@ -148,6 +152,8 @@ def _engine(bundle: Bundle, device: Literal["auto", "cpu", "cuda"], threads: int
 def _prove(bundle: Bundle, variant: VariantName, tokenizer: TextTokenizer, engine: Engine) -> None:
     atol = bundle.manifest.variants[variant].golden_atol
     for case in bundle.golden():
+        if variant not in case.logits:
+            raise BundleError(f"bundle {bundle.path} has no golden logits for {variant}. Export again.")
         expected = np.array(case.logits[variant], dtype=np.float32)
         logits = engine.run(tokenizer([case.text])).logits[0]
         difference = float(np.abs(logits - expected).max()) if logits.shape == expected.shape else np.inf

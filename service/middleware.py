@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,14 +16,20 @@ from service.contract.record import new_id
 from service.errors import BodyTooLarge, DeadlinePassed, NotReady, Overloaded
 from service.metrics import Metrics
 
+logger = logging.getLogger(__name__)
+
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_CLOSED = 499  # the client closed the connection before its request was whole; only metrics see it
+_MOST_DIGITS = 18
 _REASONS = {error.status: error.code for error in (BodyTooLarge, Overloaded, NotReady, DeadlinePassed)}
 
 
 class RequestMiddleware:
     """Reads the whole body first, so that a body over the limit is refused before anything parses it.
 
-    :param default_model: the model that a path without a name is for; empty while there is none, or several.
+    An error that nothing expected is answered here, so that it has an id too.
+
+    :param model_of: the served model that a request is for, by the name in its path if there is one; else empty.
     :param stopping: whether the server is about to stop; answers then close their connection.
     """
 
@@ -31,13 +39,13 @@ class RequestMiddleware:
         *,
         metrics: Metrics,
         max_body_bytes: int,
-        default_model: Callable[[], str],
+        model_of: Callable[[str | None], str],
         stopping: Callable[[], bool],
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
-        self._default_model = default_model
+        self._model_of = model_of
         self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,7 +56,7 @@ class RequestMiddleware:
         asked = Headers(scope=scope)
         given = asked.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
-        status = 500
+        status = 0  # until the answer begins
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -62,42 +70,51 @@ class RequestMiddleware:
 
         try:
             body = await self._read(asked, receive)
-            if body is None:
-                error = BodyTooLarge(f"the body is over the limit of {self._max_body_bytes} bytes. Send fewer texts.")
-                response = JSONResponse({"error": str(error), "code": error.code}, error.status)
-                await response(scope, receive, send_with_id)
-            else:
-                await self._app(scope, _replay(body, receive), send_with_id)
+            await self._app(scope, _replay(body, receive), send_with_id)
+        except ClientDisconnect:
+            status = _CLOSED
+        except BodyTooLarge as error:
+            await _answer(error.status, error.code, str(error))(scope, receive, send_with_id)
+        except Exception:
+            logger.exception("request %s failed", request_id)
+            if status:
+                raise
+            message = "the server failed on this request; its log says why."
+            await _answer(500, "internal", message)(scope, receive, send_with_id)
         finally:
             self._observe(scope, status, time.perf_counter() - started)
 
-    async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
-        """The body, or None if it is over the limit."""
+    async def _read(self, headers: Headers, receive: Receive) -> bytes:
+        """The whole body. :raises BodyTooLarge: past the limit. :raises ClientDisconnect: if its end never came."""
+        too_large = BodyTooLarge(f"the body is over the limit of {self._max_body_bytes} bytes. Send fewer texts.")
         length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > self._max_body_bytes:
-            return None
+        if length.isdigit() and (len(length) > _MOST_DIGITS or int(length) > self._max_body_bytes):
+            raise too_large
         chunks: list[bytes] = []
         size = 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return b"".join(chunks)
+                raise ClientDisconnect
             chunk = message.get("body", b"")
             size += len(chunk)
             if size > self._max_body_bytes:
-                return None
+                raise too_large
             chunks.append(chunk)
             if not message.get("more_body", False):
                 return b"".join(chunks)
 
     def _observe(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
-        named = scope.get("path_params", {}).get("name")
-        model = self._default_model() if named is None else named if status != 404 else ""
+        model = self._model_of(scope.get("path_params", {}).get("name"))
         self._metrics.requests.labels(model, route, str(status)).inc()
         self._metrics.request_seconds.labels(model).observe(seconds)
         if reason := _REASONS.get(status):
             self._metrics.rejected.labels(model, reason).inc()
+
+
+def _answer(status: int, code: str, message: str) -> JSONResponse:
+    return JSONResponse({"error": message, "code": code}, status)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

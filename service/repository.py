@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from service.contract.errors import BundleError, PlumblineError
-from service.contract.repository import model_names, read_serving, versions
+from service.contract.repository import SERVING, model_names, read_serving, versions
 from service.errors import UnknownModel
 from service.live import LiveModel
 from service.metrics import Metrics
@@ -39,48 +39,66 @@ class RepositoryWatcher:
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Load every live version once. :raises BundleError: if there is none, or one cannot be loaded."""
+        """Load every live version once.
+
+        :raises PlumblineError: if nothing is live, or something that is cannot be loaded.
+        """
         names = await asyncio.to_thread(model_names, self._root)
         if not names:
             raise BundleError(f"{self._root} holds no model. Export one with `plumbline export`.")
-        for name in names:
+        live = [name for name in names if (self._root / name / SERVING).exists()]
+        if not live:
+            raise BundleError(f"{self._root} holds versions of {', '.join(names)}, and none is live.")
+        for name in live:
             await self._take(name, (await asyncio.to_thread(read_serving, self._root, name)).live)
         self._predictor.started = True
 
     async def follow(self) -> None:
-        """Look at the repository for ever."""
+        """Look at the repository for ever, whatever comes up."""
         while True:
             await asyncio.sleep(self._poll_seconds)
             try:
                 await self.look()
-            except OSError as error:
-                logger.error("the repository cannot be read: %s", error)
+            except Exception:
+                logger.exception("the repository cannot be read")
 
     async def look(self) -> None:
         """Take what became live since the last look."""
         for name in await asyncio.to_thread(model_names, self._root):
+            if name in self._unloaded or not (self._root / name / SERVING).exists():
+                continue
+            version = ""
             try:
                 version = (await asyncio.to_thread(read_serving, self._root, name)).live
-            except BundleError as error:
-                logger.debug("%s", error)  # nothing of this name was made live yet
-                continue
-            live = self._predictor.models.get(name)
-            refused = self._refused.get(name, ("", ""))[0] == version
-            if (live is not None and live.manifest.version == version) or refused or name in self._unloaded:
-                continue
-            try:
-                await self._take(name, version)
-            except PlumblineError as error:
-                self._refused[name] = (version, str(error))
-                self._metrics.load_failures.labels(name).inc()
-                logger.error("version %s of %s cannot be made live: %s", version, name, error)
+                live = self._predictor.models.get(name)
+                if live is not None and live.manifest.version == version:
+                    self._refused.pop(name, None)
+                elif self._refused.get(name, ("", ""))[0] != version:
+                    await self._take(name, version)
+            except Exception as error:
+                self._refuse(name, version, error)
+
+    def _refuse(self, name: str, version: str, error: Exception) -> None:
+        """Say once why a version cannot be made live; it is tried again when serving.json has said something else."""
+        if self._refused.get(name) == (version, str(error)):
+            return
+        self._refused[name] = (version, str(error))
+        self._metrics.load_failures.labels(name).inc()
+        expected = isinstance(error, PlumblineError)
+        what = f"version {version} of {name}" if version else f"what is live of {name}"
+        logger.error("%s cannot be made live: %s", what, error, exc_info=None if expected else error)
 
     async def load(self, name: str) -> None:
         """Load the live version of a model, afresh if it is loaded. :raises UnknownModel: if there is none."""
         if name not in await asyncio.to_thread(model_names, self._root):
             raise UnknownModel(f"no model {name!r} in the repository.")
+        version = (await asyncio.to_thread(read_serving, self._root, name)).live
         self._unloaded.discard(name)
-        await self._take(name, (await asyncio.to_thread(read_serving, self._root, name)).live)
+        try:
+            await self._take(name, version)
+        except PlumblineError as error:
+            self._refuse(name, version, error)
+            raise
 
     async def unload(self, name: str) -> None:
         """Stop answering for a model until it is loaded again. :raises UnknownModel: if it is not loaded."""
@@ -90,6 +108,7 @@ class RepositoryWatcher:
                 raise UnknownModel(f"no model {name!r} is loaded.")
             self._unloaded.add(name)
             self._metrics.model_info.remove(*_info(live))
+            self._metrics.queue_tokens.remove(name)
             self._retire(live)
         logger.info("version %s of %s was unloaded", live.manifest.version, name)
 
@@ -113,6 +132,8 @@ class RepositoryWatcher:
 
     async def _take(self, name: str, version: str) -> None:
         async with self._lock:
+            if name in self._unloaded:  # it was unloaded while this waited for its turn
+                return
             new = await asyncio.to_thread(self._load, self._root / name / version)
             if new.manifest.name != name or new.manifest.version != version:
                 raise BundleError(

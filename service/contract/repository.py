@@ -71,7 +71,7 @@ def read_serving(root: Path, name: str) -> Serving:
     except FileNotFoundError as error:
         raise BundleError(f"no live model {name!r} in {root}: {path} does not exist. Export one first.") from error
     except (OSError, ValidationError) as error:
-        raise BundleError(f"{path} cannot be read: {error}. It should look like {{'live': '1'}}.") from error
+        raise BundleError(f'{path} cannot be read: {error}. It should look like {{"live": "1"}}.') from error
 
 
 def live_bundle(root: Path, name: str) -> Bundle:
