@@ -9,9 +9,10 @@ import typer
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--dir", help="where everything goes; must not exist or be empty")] = Path(
-        "plumbline-demo"
-    ),
+    folder: Annotated[
+        Path,
+        typer.Option("--dir", help="where everything goes: new, empty, or an earlier demonstration, which is replaced"),
+    ] = Path("plumbline-demo"),
     keep: Annotated[bool, typer.Option(help="leave the server and the monitor running for a browser")] = False,
     seed: Annotated[int, typer.Option(min=0, help="of the tickets and the training")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print the figures as one JSON object")] = False,

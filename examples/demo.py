@@ -5,7 +5,6 @@ Every step is the ordinary command line or an HTTP request, so each can be repea
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import shlex
@@ -22,11 +21,12 @@ from pathlib import Path
 
 import httpx
 
-from examples.tickets import tickets
+from examples.tickets import tickets, write_csv
 from examples.traffic import Client, Receiver, Traffic
 from service.contract.errors import InvalidInput, PlumblineError
 
 NAME = "tickets"
+MARKER = ".plumbline-demo"  # in folders that a later demonstration may replace
 TRAIN_ROWS, EVAL_ROWS, HELD_OUT_ROWS = 800, 1500, 500
 WINDOW_ROWS, LABELLED_ROWS = 200, 600
 
@@ -75,11 +75,12 @@ def run(folder: Path, *, keep: bool, seed: int, on_done: Callable[[Figures], Non
     :raises PlumblineError: if a step fails or does not happen in time; the folder stays for a look at its logs.
     """
     if folder.exists() and any(folder.iterdir()):
-        if not (folder / "data" / "new.csv").exists():
+        if not (folder / MARKER).exists():
             raise InvalidInput(f"{folder} is not empty and not an earlier demonstration. Name another with --dir.")
         shutil.rmtree(folder)
     folder = folder.absolute()
     (folder / "data").mkdir(parents=True)
+    (folder / MARKER).touch()
     started = time.monotonic()
     say("1/6  make support tickets: an old product line to learn, a new one to be surprised by")
     judge, new = make_data(folder / "data", seed)
@@ -149,8 +150,7 @@ def make_data(folder: Path, seed: int) -> tuple[Rows, Rows]:
     judge = [row for row in tickets(EVAL_ROWS, seed=3 * seed + 2) if row[0] not in known]
     new = tickets(HELD_OUT_ROWS + LABELLED_ROWS, seed=3 * seed + 3, product_line="new")
     for name, rows in (("train", train), ("eval", judge), ("new", new)):
-        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("text", "label"), *rows])
+        write_csv(folder / f"{name}.csv", rows)
     return judge, new
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from service.contract.errors import PlumblineError
+
 _BATCH = 16
 
 
@@ -127,12 +129,12 @@ class Receiver:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def wait_for(self, kind: str, seconds: float) -> dict[str, Any]:
-        """The first event of this type. :raises TimeoutError: if none comes in time."""
+        """The first event of this type. :raises PlumblineError: if none comes in time."""
         deadline = time.monotonic() + seconds
         with self._new:
             while not (found := self.of(kind)):
                 if not self._new.wait(deadline - time.monotonic()):
-                    raise TimeoutError(f"no {kind} in {seconds} s; received: {[one['type'] for one in self.events]}")
+                    raise PlumblineError(f"no {kind} in {seconds} s; received: {[one['type'] for one in self.events]}")
         return found[0]
 
     def of(self, kind: str) -> list[dict[str, Any]]:

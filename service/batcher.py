@@ -69,7 +69,7 @@ class Batcher(Generic[Item, Answer]):
         self._run = run
         self._padded_length = padded_length
         self._batch_tokens = batch_tokens
-        self._queue_tokens = queue_tokens
+        self.queue_tokens = queue_tokens
         self._on_batch = on_batch
         self._by_length: list[_Waiting[Item, Answer]] = []
         self._by_age: dict[int, _Waiting[Item, Answer]] = {}
@@ -91,9 +91,9 @@ class Batcher(Generic[Item, Answer]):
         if self._closed:
             raise NotReady("this model version has been replaced; send the request again.")
         lengths = [self._padded_length(len(item)) for item in items]
-        if self.tokens and self.tokens + sum(lengths) > self._queue_tokens:
+        if self.tokens and self.tokens + sum(lengths) > self.queue_tokens:
             wait = math.ceil(self.tokens / self._tokens_per_second)
-            raise Overloaded(f"{self.tokens} tokens are waiting, the limit is {self._queue_tokens}.", max(1, wait))
+            raise Overloaded(f"{self.tokens} tokens are waiting, the limit is {self.queue_tokens}.", max(1, wait))
         loop = asyncio.get_running_loop()
         now = time.monotonic()
         group = [

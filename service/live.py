@@ -19,10 +19,13 @@ from service.contract.bundle import TOKENIZER, Bundle, VariantName, open_bundle
 from service.contract.errors import BundleError
 from service.contract.observation import observe
 from service.engine import Engine, EngineError, usable_cores
+from service.errors import DeadlinePassed, Overloaded
 from service.metrics import Metrics
 from service.tokenizer import TextTokenizer, Tokens
 
 logger = logging.getLogger(__name__)
+
+_CHARACTERS_OF_A_TOKEN = 4  # about, in ordinary text: what the token limit of the queue means before tokenizing
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,9 @@ class LiveModel:
         self.provider = engine.provider
         self.batcher = batcher
         self._tokenizer = tokenizer
+        self.max_characters = tokenizer.max_characters
+        self._most_characters = batcher.queue_tokens * _CHARACTERS_OF_A_TOKEN
+        self._characters = 0  # waiting to be tokenized
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -65,14 +71,31 @@ class LiveModel:
         self._in_flight += 1
         self._idle.clear()
         try:
-            started = time.perf_counter()
-            tokens = await asyncio.get_running_loop().run_in_executor(self._threads, self._tokenizer, texts)
-            tokenized = Tokenized(tokens, time.perf_counter() - started)
-            return tokenized, await self.batcher.submit(tokens, deadline)
+            tokenized = await self._tokenize(texts, deadline)
+            return tokenized, await self.batcher.submit(tokenized.tokens, deadline)
         finally:
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
+
+    async def _tokenize(self, texts: Sequence[str], deadline: float) -> Tokenized:
+        """Tokenize on a thread of its own, if not too much is waiting for it."""
+        characters = sum(min(len(text), self.max_characters) for text in texts)
+        if self._characters and self._characters + characters > self._most_characters:
+            raise Overloaded(f"{self._characters} characters are waiting to be tokenized.", retry_after=1)
+
+        def tokenize() -> Tokenized:
+            if time.monotonic() > deadline:
+                raise DeadlinePassed("the deadline passed while the request was waiting.")
+            started = time.perf_counter()
+            tokens = self._tokenizer(texts)
+            return Tokenized(tokens, time.perf_counter() - started)
+
+        self._characters += characters
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, tokenize)
+        finally:
+            self._characters -= characters
 
     async def retire(self) -> None:
         """Wait until every request that began here is answered, then free the engine."""

@@ -116,7 +116,9 @@ class Predictor:
             self._remember(model, prediction, latency)
             self._count(live.manifest, tokens, item)
             if self._recorder is not None:
-                self._recorder.offer(model, _record(live, text, tokens, seen, prediction, latency))
+                self._recorder.offer(
+                    model, _record(live, text[: live.max_characters], tokens, seen, prediction, latency)
+                )
         self._metrics.tokenization_seconds.labels(model).observe(tokenized.seconds)
         return Answer(
             live.manifest,

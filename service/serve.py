@@ -10,7 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.contract.errors import PlumblineError
+from service.contract.errors import PlumblineError, SettingsError
 from service.settings import ServiceSettings
 
 
@@ -22,6 +22,11 @@ def serve(settings: ServiceSettings) -> None:
 
     :raises PlumblineError: if the repository holds nothing that can be served, or the address is taken.
     """
+    if settings.log is not None:
+        try:
+            settings.log.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"PLUMBLINE_LOG is {settings.log}, which cannot be written: {error}.") from error
     failures: list[PlumblineError] = []
 
     def stop(error: PlumblineError) -> None:

@@ -34,7 +34,7 @@ class ServiceSettings(Settings):
     queue_tokens: int = Field(default=65536, ge=1, description="tokens waiting or running before requests are refused")
     request_timeout_seconds: float = Field(default=30.0, gt=0, description="deadline of a request that names none")
     grace_seconds: float = Field(default=5.0, ge=0, description="work after SIGTERM, while readiness fails already")
-    drain_seconds: int = Field(default=30, ge=0, description="how long answers may take after a signal to stop")
+    drain_seconds: int = Field(default=20, ge=0, description="how long answers may take after a signal to stop")
     log_text: Literal["redacted", "raw", "off"] = Field(
         default="redacted",
         description="how texts are logged: without emails, numbers and keys; as they are; not at all",
@@ -53,6 +53,8 @@ class ServiceSettings(Settings):
     @field_validator("api_keys", "admin_keys")
     @classmethod
     def _digests(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not digests(value):
+            raise ValueError("it is empty, which would open the server; give digests or leave it unset")
         if not all(re.fullmatch("[0-9a-f]{64}", one) for one in digests(value)):
             raise ValueError("give SHA-256 digests of keys, 64 hex digits each, not the keys themselves")
         return value

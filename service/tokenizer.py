@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 
 from service.contract.errors import BundleError
 
+CHARACTERS_PER_TOKEN = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -35,6 +37,8 @@ class TextTokenizer:
             self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises plain Exception
             raise BundleError(f"{path} is not a tokenizer: {error}. Export again.") from error
+        # What lies beyond matters only in texts of very long words, and a megabyte must not hold up its neighbours.
+        self.max_characters = max_length * CHARACTERS_PER_TOKEN
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)
         model = self._tokenizer.model
@@ -44,10 +48,11 @@ class TextTokenizer:
     def __call__(self, texts: Sequence[str]) -> list[Tokens]:
         """Tokenize a batch of valid Unicode texts; releases the GIL."""
         found = []
-        for encoding in self._tokenizer.encode_batch(texts):
+        cut = [text[: self.max_characters] for text in texts]
+        for text, encoding in zip(texts, self._tokenizer.encode_batch(cut), strict=True):
             ids = encoding.ids
             ordinary = len(ids) - sum(encoding.special_tokens_mask)
             unknown = ids.count(self._unknown_id) if self._unknown_id is not None else 0
-            truncated = bool(encoding.overflowing)
+            truncated = bool(encoding.overflowing) or len(text) > self.max_characters
             found.append(Tokens(ids, encoding.type_ids, truncated, unknown / ordinary if ordinary else 0.0))
         return found

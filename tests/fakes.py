@@ -28,6 +28,7 @@ from service.contract.bundle import (
     Task,
     Tensor,
     Variant,
+    VariantName,
     file_entries,
 )
 from service.contract.features import FEATURE_VERSION
@@ -96,6 +97,7 @@ def make_bundle(
     seed: int = 0,
     live: bool = True,
     golden_shift: float = 0.0,
+    golden_variant: VariantName = "cpu",
     challenge: Challenge | None = None,
 ) -> Bundle:
     """Publish a working bundle; ``golden_shift`` falsifies the golden logits."""
@@ -109,7 +111,7 @@ def make_bundle(
         logits = np.concatenate([one.logits for one in outputs])
         seen = observe(logits, np.concatenate([one.embedding for one in outputs]), labels, task)
         golden = [
-            Golden(text=text, logits={"cpu": tuple(row + golden_shift)})
+            Golden(text=text, logits={golden_variant: tuple(row + golden_shift)})
             for text, row in zip(texts, logits.tolist(), strict=True)
             for row in [np.array(row)]
         ]

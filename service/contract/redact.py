@@ -51,8 +51,8 @@ def is_address(found: str) -> bool:
 _KEY_PREFIX = r"(?:sk|pk|rk|ghp|gho|ghs|github_pat|glpat|xox[abprs]|hf|plb|whsec)[_-]"
 BUILT_IN = (
     Rule("EMAIL", re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")),
-    Rule("KEY", re.compile(rf"(?<!\w)(?:{_KEY_PREFIX}[A-Za-z0-9_-]{{16,255}}|AKIA[0-9A-Z]{{16}})(?!\w)")),
-    Rule("KEY", re.compile(r"(?<!\w)eyJ[\w-]{8,2000}\.[\w-]{8,4000}\.[\w-]{8,1000}")),
+    Rule("KEY", re.compile(rf"(?<![\w-])(?:{_KEY_PREFIX}[A-Za-z0-9_-]{{16,255}}|AKIA[0-9A-Z]{{16}})(?!\w)")),
+    Rule("KEY", re.compile(r"(?<![\w-])eyJ[\w-]{8,2000}+\.[\w-]{8,4000}+\.[\w-]{8,1000}+")),
     Rule("IBAN", re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)"), is_iban),
     Rule("IBAN", re.compile(r"(?<!\w)[a-z]{2}\d{2}[a-z0-9]{11,30}(?!\w)"), is_iban),
     Rule("CARD", re.compile(r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-])"), is_card),

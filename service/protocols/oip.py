@@ -38,6 +38,9 @@ EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "
 _INFER_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": REQUEST_SCHEMA}}}}
 
 
+_LONGEST_TIMEOUT = 86_400_000_000  # microseconds
+
+
 class TensorMetadata(BaseModel):
     name: str
     datatype: str
@@ -72,6 +75,12 @@ async def ready(request: Request) -> dict[str, bool]:
     return {"ready": True}
 
 
+@router.get("/models/stats")
+async def all_statistics(request: Request, predictor: Models) -> dict[str, Any]:
+    """Of every model; stands before the route that would take `stats` for a name."""
+    return {"model_stats": [_statistics(request, live.manifest) for live in predictor.models.values()]}
+
+
 @router.get("/models/{name}")
 @router.get("/models/{name}/versions/{version}")
 async def model_metadata(name: str, predictor: Models, version: str | None = None) -> ModelMetadata:
@@ -104,11 +113,6 @@ async def model_config(name: str, predictor: Models, version: str | None = None)
             for one in _described_outputs(manifest)
         ],
     }
-
-
-@router.get("/models/stats")
-async def all_statistics(request: Request, predictor: Models) -> dict[str, Any]:
-    return {"model_stats": [_statistics(request, live.manifest) for live in predictor.models.values()]}
 
 
 @router.get("/models/{name}/stats")
@@ -164,6 +168,8 @@ def _wanted(body: InferRequest) -> list[str]:
     """The names of the outputs to give: the requested ones, or all."""
     offered = ["label", "score", "probabilities", "id"]
     wanted = [one.name for one in body.outputs] or offered
+    if len(set(wanted)) < len(wanted):
+        raise InvalidRequest("an output is requested twice.")
     for name in wanted:
         if name not in offered:
             raise InvalidRequest(f"there is no output {name!r}; there are {', '.join(offered)}.")
@@ -190,8 +196,8 @@ def _timeout(body: InferRequest, timeout_ms: int | None) -> float | None:
     given = body.parameters.get("timeout")
     if given is None:
         return seconds(timeout_ms)
-    if isinstance(given, bool) or not isinstance(given, int) or given <= 0:
-        raise InvalidRequest(f"parameter 'timeout' is {given!r}; it must be a whole number of microseconds above 0.")
+    if isinstance(given, bool) or not isinstance(given, int) or not 0 < given <= _LONGEST_TIMEOUT:
+        raise InvalidRequest("parameter 'timeout' must be a whole number of microseconds above 0, at most a day.")
     return given / 1_000_000
 
 
@@ -204,15 +210,19 @@ def _statistics(request: Request, manifest: Manifest) -> dict[str, Any]:
             "ns": int(1e9 * metrics.value(f"{histogram}_sum", manifest.name)),
         }
 
+    parts = {
+        "queue": took("plumbline_queue_duration_seconds"),
+        "compute_input": took("plumbline_tokenization_duration_seconds"),
+        "compute_infer": took("plumbline_inference_duration_seconds"),
+    }
+    answered = int(metrics.value("plumbline_input_tokens_count", manifest.name))
     return {
         "name": manifest.name,
         "version": manifest.version,
-        "inference_count": int(metrics.value("plumbline_input_tokens_count", manifest.name)),
+        "inference_count": answered,
         "execution_count": int(metrics.value("plumbline_batch_size_count", manifest.name)),
         "inference_stats": {
-            "success": took("plumbline_tokenization_duration_seconds"),
-            "queue": took("plumbline_queue_duration_seconds"),
-            "compute_input": took("plumbline_tokenization_duration_seconds"),
-            "compute_infer": took("plumbline_inference_duration_seconds"),
+            "success": {"count": answered, "ns": sum(part["ns"] for part in parts.values())},
+            **parts,
         },
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from service.predictor import Answer, Prediction, Predictor
 from service.protocols import TimeoutHeader, describe, predictor, seconds, settings
@@ -25,6 +25,16 @@ class PredictRequest(BaseModel):
 
     inputs: str | list[str] = Field(description="a text, or a list of texts; a list is a batch, never a pair")
     parameters: Parameters = Parameters()
+
+    @field_validator("inputs", mode="before")
+    @classmethod
+    def _strings(cls, value: object) -> object:
+        """Stop at the first element that is no string: half a million errors would take minutes to list."""
+        if isinstance(value, list):
+            for place, element in enumerate(value):
+                if not isinstance(element, str):
+                    raise ValueError(f"element {place} is not a string")
+        return value
 
 
 class Scored(BaseModel):

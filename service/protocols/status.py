@@ -48,16 +48,16 @@ async def status(request: Request, predictor: Annotated[Predictor, Depends(predi
         state = "<span class='bad'>loading models</span>"
     else:
         state = "ready" if predictor.models else "<span class='bad'>every model was unloaded</span>"
-    models = "\n".join(_model(live, predictor) for live in predictor.models.values())
+    models = "\n".join(_model(live, predictor, request.app.state.settings.device) for live in predictor.models.values())
     page = _PAGE.substitute(version=html.escape(__version__), state=state, models=models)
     return Response(page, media_type="text/html; charset=utf-8")
 
 
-def _model(live: LiveModel, predictor: Predictor) -> str:
+def _model(live: LiveModel, predictor: Predictor, device: str) -> str:
     manifest = live.manifest
     recent = list(predictor.recent(manifest.name))
     precision = manifest.variants[live.variant].precision
-    fallback = "cuda" in manifest.variants and live.variant == "cpu"
+    fallback = device == "auto" and "cuda" in manifest.variants and live.variant == "cpu"
     provider = f"{live.provider}, {precision}"
     rows = {
         "version": manifest.version,

@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, FailFast, Field, ValidationError
 
 from service.errors import InvalidRequest, Malformed
 
 HEADER_LENGTH = "inference-header-content-length"
+_MOST_DIGITS = 18
 
 Parameters = dict[str, Any]
 
 
 class InputTensor(BaseModel):
     name: str
-    shape: list[Annotated[int, Field(ge=0)]]
+    shape: Annotated[list[Annotated[int, Field(ge=0)]], FailFast(), Field(max_length=8)]
     datatype: str
     parameters: Parameters = {}
     data: list[Any] | None = None
@@ -36,8 +37,8 @@ class RequestedOutput(BaseModel):
 class InferRequest(BaseModel):
     id: str | None = None
     parameters: Parameters = {}
-    inputs: list[InputTensor] = Field(min_length=1)
-    outputs: list[RequestedOutput] = []
+    inputs: Annotated[list[InputTensor], FailFast()] = Field(min_length=1, max_length=8)
+    outputs: Annotated[list[RequestedOutput], FailFast()] = Field(default=[], max_length=8)
 
     def wants_binary(self, output: str) -> bool:
         """Whether an output is to come as binary data: by its own parameter, else by the request's."""
@@ -83,8 +84,9 @@ def parse_request(body: bytes, header_length: str | None) -> tuple[InferRequest,
     """
     length = len(body)
     if header_length is not None:
-        if not header_length.isascii() or not header_length.isdigit() or int(header_length) > len(body):
-            raise Malformed(f"{HEADER_LENGTH} is {header_length!r}; the body has {len(body)} bytes.")
+        digits = header_length.isascii() and header_length.isdigit() and len(header_length) <= _MOST_DIGITS
+        if not digits or int(header_length) > len(body):
+            raise Malformed(f"{HEADER_LENGTH} is {header_length[:20]!r}; the body has {len(body)} bytes.")
         length = int(header_length)
     try:
         return InferRequest.model_validate_json(body[:length]), body[length:]

@@ -34,6 +34,8 @@ def test_the_whole_loop_ends_with_a_better_model_and_no_failed_request(tmp_path:
 
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "new.csv").write_text("text,label\n")
     with pytest.raises(InvalidInput, match="not an earlier demonstration"):
         run(tmp_path, keep=False, seed=0, on_done=lambda figures: None)
     assert (tmp_path / "thesis.txt").read_text() == "mine"

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.fakes import make_bundle
+from tests.processes import until
 
 
 @pytest.fixture
@@ -30,8 +31,8 @@ def start(repo: Path, tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
                 repo=repo, log=tmp_path / "log", threads=1, poll_seconds=0.02, log_fsync_seconds=0.01, **options
             )
             client = stack.enter_context(TestClient(create_app(settings), raise_server_exceptions=False))
-            while ready and client.get("/readyz").status_code != 200:
-                pass
+            if ready:
+                until(lambda: client.get("/readyz").status_code == 200)
             return client
 
         yield run

@@ -12,13 +12,13 @@ from service.app import create_app
 from service.contract.record import new_id
 from service.contract.segments import read_segment, seal_orphans, sealed_segments
 from service.settings import ServiceSettings
+from tests.processes import until
 
 
 def test_answers_and_labels_are_logged_and_join_by_id(repo: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with TestClient(create_app(ServiceSettings(repo=repo, log=log, threads=1))) as client:
-        while client.get("/readyz").status_code != 200:
-            pass
+        until(lambda: client.get("/readyz").status_code == 200)
         (answer,) = client.post("/predict", json={"inputs": "a good film"}).json()
         response = client.post("/feedback", json={"id": answer["id"], "label": "negative", "source": "review"})
         assert response.status_code == 202
@@ -64,8 +64,7 @@ def test_a_label_that_the_model_does_not_know_is_welcome(client: TestClient) -> 
 
 def test_without_a_log_feedback_is_refused_rather_than_lost(start: Callable[..., TestClient], repo: Path) -> None:
     with TestClient(create_app(ServiceSettings(repo=repo, threads=1))) as client:
-        while client.get("/readyz").status_code != 200:
-            pass
+        until(lambda: client.get("/readyz").status_code == 200)
         response = client.post("/feedback", json={"id": new_id(), "label": "a"})
     assert response.status_code == 422
     assert "--log" in response.json()["error"]
@@ -76,8 +75,7 @@ def test_texts_are_redacted_unless_told_otherwise(repo: Path, tmp_path: Path) ->
     (tmp_path / "rules").write_text("ORDER ORD-[0-9]+")
     settings = ServiceSettings(repo=repo, log=log, threads=1, redact_rules=tmp_path / "rules")
     with TestClient(create_app(settings)) as client:
-        while client.get("/readyz").status_code != 200:
-            pass
+        until(lambda: client.get("/readyz").status_code == 200)
         client.post("/predict", json={"inputs": "good film, ORD-77, jo@example.org"})
     (row,) = [
         row

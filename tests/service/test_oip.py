@@ -87,8 +87,7 @@ def test_health_and_readiness(client: TestClient) -> None:
 def test_several_models_are_told_apart_by_name(start: Callable[..., TestClient], repo: Any) -> None:
     make_bundle(repo, "other", labels=("neutral", "positive"))
     client = start()
-    while client.get("/v2/models/other/ready").status_code != 200:
-        pass
+    until(lambda: client.get("/v2/models/other/ready").status_code == 200)
     assert client.post("/predict", json={"inputs": "okay"}).status_code == 422
     answer = client.post("/v2/models/other/infer", json={"inputs": [_text("okay")]}).json()
     assert answer["outputs"][0]["data"] == ["neutral"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.contract.repository import set_live
+from service.live import LiveModel
 from tests.fakes import make_bundle
 from tests.processes import until
 
@@ -86,15 +88,59 @@ def test_a_version_that_fails_its_golden_cases_never_becomes_live(client: TestCl
     until(lambda: version(client) == "3")
 
 
-def test_a_copied_folder_is_refused(client: TestClient, repo: Path) -> None:
-    import shutil
+FAILED_ONCE = 'plumbline_model_load_failures_total{model="reviews"} 1.0'
 
+
+def test_a_copied_folder_is_refused(client: TestClient, repo: Path) -> None:
     shutil.copytree(repo / "reviews" / "1", repo / "reviews" / "2")
     set_live(repo, "reviews", "2")
-    until(
-        lambda: "load_failures" in client.get("/metrics").text and 'model="reviews"} 1.0' in client.get("/metrics").text
-    )
+    until(lambda: FAILED_ONCE in client.get("/metrics").text)
     assert version(client) == "1"
+
+
+def test_nothing_ends_the_watch_of_the_repository(
+    client: TestClient, repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(LiveModel, "__init__", None)  # a fault that nobody expects
+        make_bundle(repo, seed=2)
+        until(lambda: FAILED_ONCE in client.get("/metrics").text)
+    make_bundle(repo, seed=3)
+    until(lambda: version(client) == "3")
+
+
+def test_a_bundle_without_golden_logits_for_its_variant_is_refused(client: TestClient, repo: Path) -> None:
+    make_bundle(repo, golden_variant="cuda")
+    until(lambda: "no golden logits for cpu" in client.post("/v2/repository/index").text)
+    assert version(client) == "1"
+
+
+def test_a_damaged_serving_json_is_counted_and_mended_without_a_restart(client: TestClient, repo: Path) -> None:
+    make_bundle(repo, live=False)
+    serving = repo / "reviews" / "serving.json"
+    serving.write_text('{"live": 2}')
+    until(lambda: FAILED_ONCE in client.get("/metrics").text)
+    assert version(client) == "1"
+    serving.write_text('{"live": "2"}')
+    until(lambda: version(client) == "2")
+
+
+def test_a_refused_version_is_tried_again_when_it_is_made_live_again(client: TestClient, repo: Path) -> None:
+    bundle = make_bundle(repo, live=False)
+    whole = (bundle.path / "golden.jsonl").read_bytes()
+    (bundle.path / "golden.jsonl").write_bytes(b"")
+    set_live(repo, "reviews", "2")
+    until(lambda: FAILED_ONCE in client.get("/metrics").text)
+    (bundle.path / "golden.jsonl").write_bytes(whole)
+    set_live(repo, "reviews", "1")
+    until(lambda: client.post("/v2/repository/index").json()[1]["reason"] == "not live")
+    set_live(repo, "reviews", "2")
+    until(lambda: version(client) == "2")
+
+
+def test_a_model_that_was_never_made_live_does_not_stop_the_start(start: Start, repo: Path) -> None:
+    make_bundle(repo, "other", live=False)
+    assert version(start()) == "1"
 
 
 def test_model_info_names_the_live_version_only(client: TestClient, repo: Path) -> None:
