@@ -63,7 +63,7 @@ class Predictor:
         self._recorder = recorder
         self._max_items = max_items
         self._timeout = timeout
-        self._labels: OrderedDict[str, str] = OrderedDict()
+        self._labels: OrderedDict[str, tuple[str, str]] = OrderedDict()  # id: model and label
         self._recent: dict[str, deque[Recent]] = {}
 
     def model(self, name: str | None, version: str | None = None) -> LiveModel:
@@ -129,19 +129,20 @@ class Predictor:
             max(item.ran for item in batched),
         )
 
-    def feedback(self, live: LiveModel, prediction_id: str, label: str, source: str) -> None:
-        """Keep the true label of an earlier prediction.
+    def feedback(self, default: str | None, prediction_id: str, label: str, source: str) -> None:
+        """Keep the true label of an earlier prediction, for the model that made it.
 
+        :param default: the model to keep it for when the prediction is no longer remembered.
         :raises InvalidRequest: if this server keeps no log. :raises Overloaded: if the log's queue is full.
         """
-        model = live.manifest.name
         if self._recorder is None:
             raise InvalidRequest("this server keeps no log, so feedback would be lost: start it with --log DIR.")
         _check_unicode(label + source)
+        known = self._labels.get(prediction_id)
+        model = known[0] if known is not None else self.model(default).manifest.name
         if not self._recorder.offer(model, Feedback(prediction_id, label, now_rfc3339(), source)):
             raise Overloaded("the log is behind and cannot take the label now.", retry_after=1)
-        predicted = self._labels.get(prediction_id)
-        right = "unknown" if predicted is None else str(bool(correct([predicted], [label])[0])).lower()
+        right = "unknown" if known is None else str(bool(correct([known[1]], [label])[0])).lower()
         self._metrics.feedback.labels(model, right).inc()
 
     def _count(self, manifest: Manifest, tokens: Tokens, item: Batched[Observation]) -> None:
@@ -157,7 +158,7 @@ class Predictor:
             metrics.truncated.labels(model).inc()
 
     def _remember(self, model: str, prediction: Prediction, latency_ms: float) -> None:
-        self._labels[prediction.id] = prediction.label
+        self._labels[prediction.id] = (model, prediction.label)
         if len(self._labels) > _REMEMBERED:
             self._labels.popitem(last=False)
         self._recent.setdefault(model, deque(maxlen=_SHOWN)).append(Recent(prediction.label, latency_ms))

@@ -72,7 +72,7 @@ class Recorder:
     :param quota_bytes: what sealed files may take; beyond it the oldest are deleted.
     :param prepare: what to do to a record before its first write, on the recorder's thread: redaction.
     :param on_written: called with (model, records) after they are on the disk.
-    :param on_dropped: called with (model, reason, records); reasons are ``queue``, ``disk`` and ``invalid``.
+    :param on_dropped: called with (model, reason, records); reasons are ``queue``, ``disk``, ``invalid`` and ``quota``.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Recorder:
         seal_seconds: float,
         seal_bytes: int,
         quota_bytes: int,
-        prepare: Callable[[Record], Record] = lambda record: record,
+        prepare: Callable[[Record | Feedback], Record | Feedback] = lambda record: record,
         on_written: Callable[[str, int], None] = lambda model, count: None,
         on_dropped: Callable[[str, str, int], None] = lambda model, reason, count: None,
     ) -> None:
@@ -124,11 +124,17 @@ class Recorder:
 
     def _work(self) -> None:
         while not self._stopping.wait(self._fsync_seconds):
-            self._drain()
-            self._seal_full()
-        self._drain()
+            self._step()
+        self._step()
         for key in list(self._open):
             self._seal(key)
+
+    def _step(self) -> None:
+        try:
+            self._drain()
+            self._seal_full()
+        except Exception:  # this thread must outlive whatever one step met
+            logger.exception("the recorder failed in a step and goes on")
 
     def _drain(self) -> None:
         lines: dict[tuple[str, Kind], list[bytes]] = {}
@@ -136,7 +142,7 @@ class Recorder:
             model, record = self._queue.popleft()
             kind: Kind = "predictions" if isinstance(record, Record) else "feedback"
             try:
-                line = (self._prepare(record) if isinstance(record, Record) else record).to_json() + b"\n"
+                line = self._prepare(record).to_json() + b"\n"
             except (TypeError, ValueError) as error:
                 logger.error("a record of %s cannot be written as JSON: %s", model, error)
                 self._on_dropped(model, "invalid", 1)
@@ -174,12 +180,14 @@ class Recorder:
         self._sealer.submit(self._seal_now, segment, key[1])
 
     def _seal_now(self, segment: _Segment, kind: Kind) -> None:
+        """Make room, then seal; on failure the lines stay in the segment, for the monitor or the next start to seal."""
         try:
+            for model, count in drop_oldest(self._root, self._quota_bytes).items():
+                logger.warning("the log is over its quota: the %d oldest records of %s were deleted", count, model)
+                self._on_dropped(model, "quota", count)
             seal(segment.path, kind)
-            if dropped := drop_oldest(self._root, self._quota_bytes):
-                logger.warning("the log is over its quota: %d oldest files were deleted", len(dropped))
-        except OSError as error:  # the lines stay in the open segment; the next start seals them
-            logger.error("%s could not be sealed: %s", segment.path, error)
+        except Exception as error:
+            logger.exception("%s could not be sealed: %s", segment.path, error)
         finally:
             segment.close()
 
@@ -191,9 +199,15 @@ class Recorder:
             logger.error("segments of an earlier server could not be sealed: %s", error)
 
 
-def as_logged(record: Record, mode: Literal["redacted", "raw", "off"], redact: Callable[[str], str]) -> Record:
+def as_logged(
+    record: Record | Feedback, mode: Literal["redacted", "raw", "off"], redact: Callable[[str], str]
+) -> Record | Feedback:
     """A record as the log keeps it: with its text redacted, as it is, or as hashed words only."""
-    if mode == "raw" or record.text is None:
+    if mode == "raw":
+        return record
+    if isinstance(record, Feedback):
+        return replace(record, source=redact(record.source))
+    if record.text is None:
         return record
     text = redact(record.text)
     return replace(record, text=text) if mode == "redacted" else replace(record, text=None, tokens=hash_tokens(text))

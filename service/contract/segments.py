@@ -62,9 +62,13 @@ def seal(segment: Path, kind: Kind) -> Path | None:
             segment.unlink()
             return None
         temporary = segment.with_suffix(".parquet.tmp")
-        pq.write_table(table, temporary, compression="zstd")
-        fsync_path(temporary)
-        temporary.replace(sealed)
+        try:
+            pq.write_table(table, temporary, compression="zstd")
+            fsync_path(temporary)
+            temporary.replace(sealed)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         fsync_path(sealed.parent)
     segment.unlink()
     return sealed
@@ -106,16 +110,18 @@ def seal_orphans(root: Path) -> int:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 count += seal(segment, kind) is not None
             except (BlockingIOError, FileNotFoundError):
-                continue
+                continue  # its writer lives, or someone else was quicker
+            except (OSError, pa.ArrowException) as error:
+                logger.error("%s cannot be sealed: %s", segment, error)
             finally:
                 os.close(descriptor)
     return count
 
 
-def drop_oldest(root: Path, quota: int) -> list[Path]:
+def drop_oldest(root: Path, quota: int) -> dict[str, int]:
     """Delete the oldest sealed predictions of all models until sealed files take at most ``quota`` bytes.
 
-    Feedback is small and dear, and stays. Returns what was deleted.
+    The newest file always stays, and so does feedback, which is small and dear. Returns the rows deleted, by model.
     """
     found = []
     for path in root.glob(str(Path("*", _HOURS, "*.parquet"))):
@@ -124,11 +130,19 @@ def drop_oldest(root: Path, quota: int) -> list[Path]:
         except FileNotFoundError:
             continue
     excess = sum(size for _, size, _ in found) - quota
-    dropped = []
-    for _, size, path in sorted(found):
+    dropped: dict[str, int] = {}
+    for _, size, path in sorted(found)[:-1]:
         if excess <= 0:
             break
+        model = path.relative_to(root).parts[0]
+        dropped[model] = dropped.get(model, 0) + _rows(path)
         path.unlink(missing_ok=True)
         excess -= size
-        dropped.append(path)
     return dropped
+
+
+def _rows(path: Path) -> int:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowException):
+        return 0

@@ -34,5 +34,5 @@ async def feedback(
     settings: Annotated[ServiceSettings, Depends(settings)],
 ) -> Accepted:
     """Keep a true label for ``plumbline retrain``. A label that the model does not know yet is welcome."""
-    predictor.feedback(predictor.model(settings.model), str(body.id), body.label, body.source)
+    predictor.feedback(settings.model, str(body.id), body.label, body.source)
     return Accepted(id=str(body.id))

@@ -207,3 +207,11 @@ class TestOrphans:
 
     def test_no_log_yet(self, tmp_path: Path) -> None:
         assert seal_orphans(tmp_path / "none") == 0
+
+
+def test_one_orphan_that_cannot_be_sealed_does_not_stop_the_others(tmp_path: Path) -> None:
+    hour = tmp_path / "reviews" / "date=2026-01-31" / "hour=07"
+    (hour / "a-000001.jsonl").mkdir(parents=True)
+    (hour / "b-000001.jsonl").write_bytes(b"".join(line + b"\n" for line in records(2)))
+    assert seal_orphans(tmp_path) == 1
+    assert len(sealed_segments(tmp_path, "reviews", "predictions")) == 1

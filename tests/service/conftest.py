@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.fakes import make_bundle
-from tests.processes import until
+from tests.processes import free_port, plumbline, running, until
 
 
 @pytest.fixture
@@ -41,3 +41,11 @@ def start(repo: Path, tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
 @pytest.fixture
 def client(start: Callable[..., TestClient]) -> TestClient:
     return start()
+
+
+@pytest.fixture
+def url(repo: Path) -> Iterator[str]:
+    """A server in a process of its own, as clients meet it."""
+    address = f"127.0.0.1:{(port := free_port())}"
+    with running(plumbline("serve", "--repo", repo, "--port", str(port)), ready=f"http://{address}/readyz"):
+        yield address

@@ -176,3 +176,22 @@ async def test_closing_runs_what_is_waiting_and_refuses_what_comes_later() -> No
     await closing
     assert (await waiting)[0].answer == "WAIT"
     await first
+
+
+async def test_late_and_cancelled_items_leave_the_queue_at_once() -> None:
+    engine = FakeEngine(held=True)
+    batcher = make(engine, queue_tokens=40)
+    first = await held(batcher, engine)
+    late = asyncio.create_task(batcher.submit(["x" * 15], time.monotonic() + 0.02))
+    gone = asyncio.create_task(batcher.submit(["y" * 15]))
+    await asyncio.sleep(0)
+    gone.cancel()
+    with pytest.raises(DeadlinePassed):
+        await late
+    assert batcher.tokens == len("first")
+    fits = asyncio.create_task(batcher.submit(["z" * 30]))
+    await asyncio.sleep(0)
+    engine.gate.set()
+    assert (await fits)[0].answer == "Z" * 30
+    await first
+    await batcher.close()

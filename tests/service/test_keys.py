@@ -100,3 +100,9 @@ def test_the_command_makes_a_key_and_its_digest() -> None:
     shown = CliRunner().invoke(cli._build(), ["key"]).stdout.split()
     assert shown[0::2] == ["key", "digest"]
     assert digest_of_key(shown[1]) == shown[3]
+
+
+def test_an_empty_setting_does_not_open_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLUMBLINE_API_KEYS", " ")
+    with pytest.raises(SettingsError, match="would open the server"):
+        load_settings(ServiceSettings)

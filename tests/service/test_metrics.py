@@ -40,3 +40,11 @@ def test_truncated_inputs_and_refused_requests_are_counted(start: Callable[..., 
     client.post("/predict", json={"inputs": "good " * 1000})
     assert value(client, 'plumbline_truncated_total{model="reviews"}') == 1
     assert value(client, 'plumbline_rejected_total{model="reviews",reason="body_too_large"}') == 1
+
+
+def test_names_that_are_not_served_make_no_series_whatever_the_answer(client: TestClient) -> None:
+    for number in range(3):
+        client.get(f"/v2/models/unknown-{number}/infer")
+        client.post(f"/v2/models/unknown-{number}/infer", content=b"{")
+        client.post(f"/v2/repository/models/unknown-{number}/load", json=[])
+    assert "unknown-" not in client.get("/metrics").text

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import struct
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.fakes import make_bundle
-from tests.processes import free_port, plumbline, running, until
+from tests.processes import until
 
 INFER = "/v2/models/reviews/infer"
 
@@ -91,14 +93,6 @@ def test_several_models_are_told_apart_by_name(start: Callable[..., TestClient],
     assert client.post("/predict", json={"inputs": "okay"}).status_code == 422
     answer = client.post("/v2/models/other/infer", json={"inputs": [_text("okay")]}).json()
     assert answer["outputs"][0]["data"] == ["neutral"]
-
-
-@pytest.fixture
-def url(repo: Path) -> Iterator[str]:
-    """A server in a process of its own, as clients meet it."""
-    address = f"127.0.0.1:{(port := free_port())}"
-    with running(plumbline("serve", "--repo", repo, "--port", str(port)), ready=f"http://{address}/readyz"):
-        yield address
 
 
 def test_tritons_client_runs_unchanged(url: str) -> None:
@@ -208,3 +202,34 @@ def test_an_unloaded_model_stays_so_until_it_is_loaded(client: TestClient) -> No
 def test_load_with_parameters_is_refused_rather_than_ignored(client: TestClient) -> None:
     response = client.post("/v2/repository/models/reviews/load", json={"parameters": {"config": "{}"}})
     assert response.status_code == 422
+
+
+def test_statistics_of_all_models_have_a_route_of_their_own(client: TestClient) -> None:
+    client.post(INFER, json={"inputs": [_text("good", "bad")]})
+    (stats,) = client.get("/v2/models/stats").json()["model_stats"]
+    assert (stats["name"], stats["inference_count"]) == ("reviews", 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"outputs": [{"name": "score"}] * 2}, 422),
+        ({"parameters": {"timeout": 10**400}}, 422),
+        ({"inputs": [_text("a")] * 2000}, 422),
+    ],
+)
+def test_what_would_multiply_the_work_is_refused(client: TestClient, change: dict[str, Any], status: int) -> None:
+    body = json.dumps({"inputs": [_text("a")]} | change)
+    assert client.post(INFER, content=body).status_code == status
+
+
+def test_a_header_length_of_thousands_of_digits_is_a_400(client: TestClient) -> None:
+    headers = {"inference-header-content-length": "9" * 5000}
+    assert client.post(INFER, json={"inputs": [_text("a")]}, headers=headers).status_code == 400
+
+
+def test_an_unloaded_model_is_freed(client: TestClient) -> None:
+    app: Any = client.app
+    gone = weakref.ref(app.state.predictor.models["reviews"])
+    client.post("/v2/repository/models/reviews/unload")
+    until(lambda: gc.collect() and gone() is None)

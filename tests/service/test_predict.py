@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 
 from service.engine import Engine, Outputs
-from service.tokenizer import Tokens
+from service.predictor import Predictor
+from service.tokenizer import CHARACTERS_PER_TOKEN, Tokens
 from tests.fakes import make_bundle
 from tests.processes import until
 
@@ -168,3 +171,35 @@ def test_a_deadline_that_is_no_time_is_a_422(client: TestClient, given: str) -> 
     response = client.post("/predict", json={"inputs": "good"}, headers={"x-request-timeout-ms": given})
     assert response.status_code == 422
     assert "x-request-timeout-ms" in response.json()["error"]
+
+
+def test_many_wrong_elements_cost_one_error(client: TestClient) -> None:
+    response = client.post("/predict", json={"inputs": [1] * 100_000})
+    assert response.status_code == 422
+    assert response.json()["error"] == "inputs: Value error, element 0 is not a string."
+
+
+def test_a_text_far_beyond_the_model_is_cut_before_it_is_tokenized(client: TestClient) -> None:
+    length = len("good ") * 16 * CHARACTERS_PER_TOKEN
+    short, long = (
+        client.post("/predict", json={"inputs": "good " * count}).json()[0] for count in (length // 5, 400_000)
+    )
+    assert short["score"] == long["score"]
+
+
+def test_a_client_that_closes_before_its_body_is_whole_is_not_answered(url: str) -> None:
+    host, _, port = url.partition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(
+            b"POST /v2/repository/models/reviews/unload HTTP/1.1\r\nhost: x\r\ncontent-length: 500\r\n\r\n"
+        )
+    time.sleep(0.3)
+    assert httpx.get(f"http://{url}/readyz").status_code == 200
+    assert httpx.get(f"http://{url}/v2/models/reviews/ready").status_code == 200
+
+
+def test_a_fault_nobody_expects_is_a_500_with_an_id(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Predictor, "predict", lambda *_: 1 / 0)
+    response = client.post("/predict", json={"inputs": "good"}, headers={"x-request-id": "r1"})
+    assert (response.status_code, response.json()["code"]) == (500, "internal")
+    assert response.headers["x-request-id"] == "r1"

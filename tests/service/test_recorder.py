@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -175,3 +176,25 @@ def test_over_its_quota_the_log_loses_its_oldest_sealed_files_and_no_feedback(tm
     assert 1 < len(kept) < 10
     assert sorted(kept) == list(range(10 - len(kept), 10))
     assert len(rows(tmp_path, "feedback")) == 1
+
+
+def test_the_recorder_outlives_a_step_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with recorder(tmp_path) as (log, counts):
+        with monkeypatch.context() as patch:
+            failed = threading.Event()
+
+            def fail(self: Recorder) -> None:
+                failed.set()
+                raise RuntimeError("can't start new thread")
+
+            patch.setattr(Recorder, "_seal_full", fail)
+            assert failed.wait(10)
+        log.offer("reviews", record("after"))
+        until(lambda: counts["written"] == 1)
+    assert [row["text"] for row in rows(tmp_path)] == ["after"]
+
+
+def test_feedback_names_no_person_either(tmp_path: Path) -> None:
+    with recorder(tmp_path, prepare=lambda one: as_logged(one, "redacted", Redactor())) as (log, _):
+        log.offer("reviews", Feedback(new_id(), "negative", now_rfc3339(), "jo@example.org"))
+    assert rows(tmp_path, "feedback")[0]["source"] == "[EMAIL]"
