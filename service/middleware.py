@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -27,6 +28,7 @@ _REASONS = {error.status: error.code for error in (BodyTooLarge, Overloaded, Not
 class RequestMiddleware:
     """Reads the whole body first, so that a body over the limit is refused before anything parses it.
 
+    A request whose client hangs up is cancelled, so that work still waiting is never run.
     An error that nothing expected is answered here, so that it has an id too.
 
     :param model_of: the served model that a request is for, by the name in its path if there is one; else empty.
@@ -70,7 +72,7 @@ class RequestMiddleware:
 
         try:
             body = await self._read(asked, receive)
-            await self._app(scope, _replay(body, receive), send_with_id)
+            await _unless_gone(self._app(scope, _replay(body), send_with_id), receive, lambda: status > 0)
         except ClientDisconnect:
             status = _CLOSED
         except BodyTooLarge as error:
@@ -117,15 +119,41 @@ def _answer(status: int, code: str, message: str) -> JSONResponse:
     return JSONResponse({"error": message, "code": code}, status)
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A receive that gives the body at once, then whatever the connection says next."""
+def _replay(body: bytes) -> Receive:
+    """A receive that gives the body at once, then nothing: the middleware itself listens for the end."""
     sent = False
 
     async def replay() -> Message:
         nonlocal sent
         if sent:
-            return await receive()
+            await asyncio.get_running_loop().create_future()
         sent = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
+
+
+async def _unless_gone(answer: Awaitable[None], receive: Receive, begun: Callable[[], bool]) -> None:
+    """Await the answer; cancel it if the client hangs up before it has begun. :raises ClientDisconnect: then."""
+    task = asyncio.current_task()
+    assert task is not None
+    gone = False
+
+    async def listen() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if not begun():  # the server also says disconnect when the answer is complete
+            gone = True
+            task.cancel()
+
+    listening = asyncio.create_task(listen())
+    try:
+        await answer
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        task.uncancel()
+        raise ClientDisconnect from None
+    finally:
+        listening.cancel()

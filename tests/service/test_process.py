@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import httpx
+import pytest
 
 from service.contract.segments import read_segment, seal_orphans, sealed_segments
 from tests.processes import free_port, plumbline, running, until
@@ -118,9 +119,12 @@ def test_a_port_in_use_ends_the_server_with_a_reason(repo: Path, tmp_path: Path)
     assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
 
 
-def test_the_hugging_face_client_runs_unchanged(repo: Path) -> None:
-    from huggingface_hub import InferenceClient
+def test_the_hugging_face_client_runs_unchanged(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import InferenceClient, constants
+    from huggingface_hub.utils import reset_sessions
 
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # the hub stays out of reach, this machine does not
+    reset_sessions()
     url = f"http://127.0.0.1:{(port := free_port())}"
     with running(plumbline("serve", "--repo", repo, "--port", str(port)), ready=f"{url}/readyz"):
         client = InferenceClient(model=url)
