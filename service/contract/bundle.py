@@ -75,6 +75,22 @@ class Stage(_Model):
     details: dict[str, JsonValue] = {}
 
 
+class Calibration(_Model):
+    """Expected calibration error before and after: mean gap of confidence and accuracy over equal-width bins."""
+
+    baseline: Share
+    exported: Share
+    bins: Count
+
+
+class ClassChange(_Model):
+    """The recall of one label before and after, on the ``rows`` that carry it."""
+
+    rows: Count
+    baseline: Share
+    exported: Share
+
+
 class Quality(_Model):
     """The gate's answer for one variant: is it non-inferior to the checkpoint on the evaluation rows?
 
@@ -94,19 +110,63 @@ class Quality(_Model):
     batch_flip_rate: Share = Field(description="share of rows whose label changes when batched with others and padded")
     rows_needed: Count | None = Field(default=None, description="rows that would settle an inconclusive verdict")
     allowed_inconclusive: bool = False
+    calibration: Calibration | None = None
+    classes: dict[str, ClassChange] = Field(default={}, description="by label, at most the 50 that changed most")
 
 
 class Latency(_Model):
-    """One measured model: medians over interleaved runs."""
+    """One measured model over interleaved runs; ``p50_range_ms`` is the median's 95 % confidence interval."""
 
     name: str
     p50_ms: float = Field(ge=0)
     p95_ms: float = Field(ge=0)
+    p50_range_ms: tuple[float, float] | None = None
     hardware: str
     threads: Count
     batch: Count
     tokens: Count
     bytes: Count
+
+
+class Candidate(_Model):
+    """One model that the search tried: a degree of pruning and a way to quantize, judged on the search rows.
+
+    ``speedup`` is what the pruning aimed at, against the unpruned int8 model (1: not pruned); ``difference`` is in
+    points against the checkpoint; ``divergence`` is the mean Kullback-Leibler divergence of the answers from the
+    checkpoint's, in nats. ``front`` says that no other candidate is both faster and more accurate.
+    """
+
+    name: str
+    speedup: float = Field(ge=1)
+    scheme: str
+    accuracy: Share
+    difference: float
+    lower_bound: float
+    divergence: float = Field(ge=0)
+    p50_ms: float = Field(ge=0)
+    p50_range_ms: tuple[float, float]
+    p95_ms: float = Field(ge=0)
+    bytes: Count
+    quantized: Count = Field(description="multiplications in int8 after ONNX Runtime's own optimisation")
+    front: bool = False
+    chosen: bool = False
+
+
+class Search(_Model):
+    """What was tried for the CPU before one candidate was chosen, and why the search ended.
+
+    ``rows`` are search rows: neither trained on nor among those that the gate judges.
+    """
+
+    rows: Count
+    metric: str
+    baseline: Share
+    max_drop: float = Field(ge=0)
+    target_speedup: float | None
+    budget_seconds: float = Field(ge=0)
+    seconds: float = Field(ge=0)
+    candidates: tuple[Candidate, ...]
+    ended: str
 
 
 class Reference(_Model):
@@ -148,6 +208,7 @@ class Manifest(_Model):
     pipeline: tuple[Stage, ...]
     quality: dict[VariantName, Quality]
     latency: tuple[Latency, ...]
+    search: Search | None = None
     reference: Reference
     challenge: Challenge | None = None
 
