@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
-from typing import Literal
 
+import onnxruntime
 from pydantic import JsonValue
-from transformers import PreTrainedModel
 
 from export.card import as_html, as_markdown, make_card
 from export.checkpoint import Checkpoint
 from export.gate import explain, judge
 from export.golden import golden_atol, golden_cases, golden_texts, write_golden
 from export.hardware import instruction_set, processor
-from export.latency import Run, engine_run, measure, torch_run
-from export.onnx import declared, export_onnx, load_model
-from export.parity import check_parity
-from export.predict import Answers, answer, batched_logits, checkpoint_logits, joined, load_engine
-from export.prune.stage import Pruning, check_pruning, prune
-from export.quantize import check_padding, fuse_fp16, quantize_int8
+from export.latency import engine_run, spread_out, time_in_turns
+from export.onnx import declared
+from export.predict import Answers, answer, batched_logits, checkpoint_logits, joined
 from export.reference import reference_table, write_reference
+from export.search.store import Store
+from export.search.variant import Wish
 from export.stages import Stages
+from export.variants import CUDA, Parts, Target, make_variants
 from service.contract.bundle import (
     GOLDEN,
     REFERENCE,
@@ -35,8 +34,10 @@ from service.contract.bundle import (
     Golden,
     Latency,
     Manifest,
+    Plan,
     Quality,
     Reference,
+    Search,
     Source,
     Stage,
     Tensor,
@@ -47,16 +48,9 @@ from service.contract.bundle import (
 from service.contract.classify import predicted_labels, probabilities
 from service.contract.dataset import Dataset
 from service.contract.features import FEATURE_VERSION
-from service.engine import Engine, usable_cores
-from service.tokenizer import TextTokenizer
-
-Target = Literal["cpu", "cuda", "both"]
-PRECISION: dict[VariantName, Literal["int8", "fp16"]] = {"cpu": "int8", "cuda": "fp16"}
-VARIANTS: dict[Target, tuple[VariantName, ...]] = {"cpu": ("cpu",), "cuda": ("cuda",), "both": ("cpu", "cuda")}
 
 # Batch flips are a rate: beyond this many rows it hardly gets more exact.
 _BATCH_FLIP_ROWS = 2_000
-UNPRUNED = "no --target-speedup was given"
 _LIBRARIES = ("torch", "transformers", "tokenizers", "optimum", "optimum-onnx", "onnx", "numpy")
 
 
@@ -64,19 +58,20 @@ _LIBRARIES = ("torch", "transformers", "tokenizers", "optimum", "optimum-onnx", 
 class Order:
     """What to build. ``gate_rows`` decide the verdict; ``reference_rows`` are (text, true label or None).
 
-    ``pruning`` is what to prune to, or the reason why not to.
+    ``cpu`` says what the CPU variant is to be: searched for, or made as another bundle's plan says.
     """
 
     checkpoint: Checkpoint
     digest: str
+    train: Dataset
     gate_rows: Dataset
     reference_rows: Sequence[tuple[str, str | None]]
+    cpu: Wish | Plan
     target: Target = "cpu"
     max_drop: float = 0.5
     allow_inconclusive: bool = False
     seed: int = 0
     arguments: dict[str, JsonValue] = field(default_factory=dict)
-    pruning: Pruning | str = UNPRUNED
 
 
 @dataclass(frozen=True)
@@ -94,52 +89,34 @@ class Draft:
     stages: tuple[Stage, ...]
     reference_rows: int
     created: datetime
+    search: Search | None
+    plan: Plan | None
 
 
-@dataclass(frozen=True)
-class _Unpruned:
-    """The graphs of the checkpoint as it is, to compare a pruned model with."""
-
-    raw: Path
-    int8: Path
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """What the stages hand on: engines by variant, and how each graph was made.
-
-    ``model`` is the checkpoint's, the one to be measured against. ``unpruned`` is None where nothing was pruned.
-    """
-
-    model: PreTrainedModel
-    unpruned: _Unpruned | None
-    tokenizer: TextTokenizer
-    raw: Path
-    graphs: dict[VariantName, Path]
-    engines: dict[VariantName, Engine]
-
-
-def build(stage: Path, order: Order, *, gate: Callable[[dict[VariantName, Quality]], None]) -> Draft:
+def build(stage: Path, store: Store, order: Order, *, gate: Callable[[dict[VariantName, Quality]], None]) -> Draft:
     """Run every stage; all but ``manifest.json`` and the card is then in ``stage``.
 
-    ``gate`` sees the qualities as soon as they are known and may raise, so that a refusal costs no further work.
+    ``store`` is where the search for the CPU variant keeps what it finds. ``gate`` sees the qualities as soon as they
+    are known and may raise, so that a refusal costs no further work.
 
     :raises ParityError: if a graph does not compute what the model that it was made from computes.
     :raises EngineError: if a variant cannot run on its device here: nothing is published that was not measured.
     """
-    stages, checkpoint = Stages(), order.checkpoint
-    shutil.copyfile(checkpoint.path / TOKENIZER, stage / TOKENIZER)
-    work = stage / ".work"
-    work.mkdir()
-    parts = _graphs(stage, work, order, stages)
-    inputs, outputs = declared(parts.raw)
+    stages = Stages()
+    shutil.copyfile(order.checkpoint.path / TOKENIZER, stage / TOKENIZER)
+    parts = make_variants(
+        stage, store, order.checkpoint, order.train, order.cpu, stages, target=order.target, max_drop=order.max_drop,
+        seed=order.seed, texts=order.gate_rows.texts,
+    )  # fmt: skip
     with stages.run("gate") as details:
         quality, answers = _judge(parts, order)
         details.update({name: explain(one) for name, one in quality.items()})
     gate(quality)
-    with stages.run("latency") as details:
-        latency = _latency(parts, answers)
-        details.update({one.name: f"p50 {one.p50_ms:.2f} ms" for one in latency})
+    latency = parts.latency
+    if "cuda" in parts.engines:
+        with stages.run("latency") as details:
+            latency = (*latency, _cuda_latency(parts, answers["cuda"]))
+            details[CUDA] = f"p50 {latency[-1].p50_ms:.2f} ms"
     with stages.run("reference") as details:
         rows = _reference(stage, parts, order, next(iter(answers.values())))
         details["rows"] = rows
@@ -147,11 +124,11 @@ def build(stage: Path, order: Order, *, gate: Callable[[dict[VariantName, Qualit
         cases = golden_cases(parts.engines, parts.tokenizer, golden_texts(order.gate_rows.texts))
         write_golden(stage / GOLDEN, cases)
         details["cases"] = len(cases)
-    variants = {name: _variant(name, graph, cases) for name, graph in parts.graphs.items()}
-    shutil.rmtree(work)
+    variants = {name: _variant(name, parts, cases) for name in parts.graphs}
+    inputs, outputs = declared(next(iter(parts.graphs.values())))
     return Draft(
         order, _source(order), variants, inputs, outputs, quality, latency, answers, tuple(stages.done), rows,
-        datetime.now(UTC),
+        datetime.now(UTC), parts.search, parts.plan,
     )  # fmt: skip
 
 
@@ -186,61 +163,14 @@ def manifest(
         pipeline=draft.stages,
         quality=draft.quality,
         latency=draft.latency,
+        search=draft.search,
+        plan=draft.plan,
         reference=Reference(rows=draft.reference_rows, feature_version=FEATURE_VERSION),
         challenge=challenge,
     )
 
 
-def _graphs(stage: Path, work: Path, order: Order, stages: Stages) -> _Parts:
-    checkpoint = order.checkpoint
-    graphs: dict[VariantName, Path] = {}
-    original = load_model(checkpoint)
-    tokenizer = TextTokenizer(stage / TOKENIZER, checkpoint.max_length)
-    model, unpruned = _pruned(original, tokenizer, work, order, stages)
-    with stages.run("onnx") as details:
-        raw = export_onnx(model, work)
-        details["bytes"] = raw.stat().st_size
-    with stages.run("quantize") as details:
-        for name in VARIANTS[order.target]:
-            made = quantize_int8(raw, stage, target=instruction_set()) if name == "cpu" else fuse_fp16(raw, stage)
-            graphs[name] = made.file
-            details[name] = {key: value for key, value in asdict(made).items() if key != "file"}
-    threads = max(1, usable_cores() // 2)  # ONNX Runtime's threads spin: with all cores a busy machine crawls
-    engines = {
-        name: load_engine(graph, device=name, threads=threads, max_length=checkpoint.max_length)
-        for name, graph in graphs.items()
-    }
-    with stages.run("parity") as details:
-        details.update(asdict(check_parity(model, raw, checkpoint.max_length, seed=order.seed)))
-        for name, engine in engines.items():
-            check_padding(engine, what=graphs[name].name)
-    return _Parts(original, unpruned, tokenizer, raw, graphs, engines)
-
-
-def _pruned(
-    model: PreTrainedModel, tokenizer: TextTokenizer, work: Path, order: Order, stages: Stages
-) -> tuple[PreTrainedModel, _Unpruned | None]:
-    """The model to export, in memory: the checkpoint's, or a smaller one made from it."""
-    wanted = order.pruning
-    if isinstance(wanted, str):
-        stages.skip("prune", wanted)
-        return model, None
-    check_pruning(model, wanted)
-    kept, scratch = work / "unpruned", work / "prune"
-    kept.mkdir()
-    scratch.mkdir()
-    with stages.run("prune") as details:
-        raw = export_onnx(model, kept)
-        unpruned = _Unpruned(raw, quantize_int8(raw, kept, target=instruction_set()).file)
-        smaller, did = prune(
-            model, tokenizer, order.checkpoint.labels, order.checkpoint.task, wanted, unpruned.int8, scratch,
-            seed=order.seed,
-        )  # fmt: skip
-        details.update(did)
-    return smaller, unpruned
-
-
-def _judge(parts: _Parts, order: Order) -> tuple[dict[VariantName, Quality], dict[VariantName, Answers]]:
+def _judge(parts: Parts, order: Order) -> tuple[dict[VariantName, Quality], dict[VariantName, Answers]]:
     labels, task, rows = order.checkpoint.labels, order.checkpoint.task, order.gate_rows
     logits = checkpoint_logits(parts.model, parts.tokenizer(rows.texts))
     baseline = predicted_labels(probabilities(logits, task), labels, task)
@@ -261,30 +191,14 @@ def _judge(parts: _Parts, order: Order) -> tuple[dict[VariantName, Quality], dic
     return quality, answers
 
 
-def _latency(parts: _Parts, answers: dict[VariantName, Answers]) -> tuple[Latency, ...]:
-    tokens = next(iter(answers.values())).tokens
-    longest = max(map(len, tokens))
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in parts.model.parameters())
-    runs: dict[str, tuple[Run, int]] = {"torch fp32": (torch_run(parts.model), weights)}
-    for name, graph in _cpu_graphs(parts):
-        engine = load_engine(graph, device="cpu", threads=1, max_length=longest)
-        runs[name] = (engine_run(engine), graph.stat().st_size)
-    if "cuda" in parts.engines:
-        runs["onnxruntime fp16 on cuda"] = (engine_run(parts.engines["cuda"]), parts.graphs["cuda"].stat().st_size)
-    return measure(runs, tokens, hardware=processor())
+def _cuda_latency(parts: Parts, judged: Answers) -> Latency:
+    tokens = spread_out(judged.tokens)
+    timed = time_in_turns({CUDA: engine_run(parts.engines["cuda"])}, tokens)[CUDA]
+    middle = sorted(map(len, tokens))[len(tokens) // 2]
+    return timed.latency(CUDA, parts.graphs["cuda"].stat().st_size, f"{processor()} and CUDA", middle)
 
 
-def _cpu_graphs(parts: _Parts) -> list[tuple[str, Path]]:
-    """The graphs to time on the CPU: the checkpoint's baselines, then what is served there."""
-    found = [("onnxruntime fp32", parts.unpruned.raw if parts.unpruned else parts.raw)]
-    if parts.unpruned:
-        found += [("onnxruntime int8 unpruned", parts.unpruned.int8), ("onnxruntime fp32 pruned", parts.raw)]
-    if "cpu" in parts.graphs:
-        found.append((f"onnxruntime {PRECISION['cpu']}", parts.graphs["cpu"]))
-    return found
-
-
-def _reference(stage: Path, parts: _Parts, order: Order, judged: Answers) -> int:
+def _reference(stage: Path, parts: Parts, order: Order, judged: Answers) -> int:
     """Write the reference; rows that the gate has run already are not run again."""
     place = {text: row for row, text in enumerate(judged.texts)}
     others = sorted({text for text, _ in order.reference_rows} - place.keys())
@@ -301,11 +215,11 @@ def _reference(stage: Path, parts: _Parts, order: Order, judged: Answers) -> int
     return len(targets)
 
 
-def _variant(name: VariantName, graph: Path, cases: Sequence[Golden]) -> Variant:
-    precision = PRECISION[name]
+def _variant(name: VariantName, parts: Parts, cases: Sequence[Golden]) -> Variant:
+    precision = parts.precision[name]
     measured_on = instruction_set() if name == "cpu" else _compute_capability()
     return Variant(
-        file=graph.name, precision=precision, instruction_set=measured_on,
+        file=parts.graphs[name].name, precision=precision, instruction_set=measured_on,
         golden_atol=golden_atol(cases, name, precision),
     )  # fmt: skip
 
@@ -319,13 +233,15 @@ def _compute_capability() -> str:
 
 
 def _source(order: Order) -> Source:
-    libraries = {name: library_version(name) for name in _LIBRARIES}
-    import onnxruntime
-
     return Source(
         checkpoint_sha256=order.digest,
         base_model=order.checkpoint.base_model,
-        libraries={**libraries, "onnxruntime": onnxruntime.__version__},
+        libraries=libraries(),
         seed=order.seed,
         arguments=order.arguments,
     )
+
+
+def libraries() -> dict[str, str]:
+    """The versions of what a graph's bytes depend on."""
+    return {name: library_version(name) for name in _LIBRARIES} | {"onnxruntime": onnxruntime.__version__}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -70,16 +71,18 @@ def export(
     eval_: Eval,
     repo: Repo,
     name: Name,
+    search: Annotated[
+        Path | None,
+        typer.Option(help="Rows to compare candidates on, not trained on. Without it: a third of the eval rows."),
+    ] = None,
     target: Annotated[str, typer.Option(help="Which variants to make: cpu, cuda or both.")] = "cpu",
     max_drop: Annotated[float, typer.Option(min=0.0, help="Points of accuracy that may be lost.")] = 0.5,
+    time_budget: Annotated[str, typer.Option(help="About how long everything may take, as 90s, 10m or 1h.")] = "10m",
     target_speedup: Annotated[
         float | None,
-        typer.Option(help="Prune until the int8 model is this many times as fast as unpruned. Without it: no pruning."),
+        typer.Option(help="Prune to so many times the unpruned int8's speed. Without it: as fast as --max-drop lets."),
     ] = None,
-    recovery_minutes: Annotated[
-        float, typer.Option(min=0.0, help="Most minutes in which the pruned model learns from the unpruned one.")
-    ] = 3.0,
-    no_prune: Annotated[bool, typer.Option("--no-prune", help="Do not prune, whatever --target-speedup says.")] = False,
+    no_prune: Annotated[bool, typer.Option("--no-prune", help="Only quantize.")] = False,
     allow_inconclusive: AllowInconclusive = False,
     live: Annotated[
         bool, typer.Option("--live/--not-live", help="Make the new version the one that is served.")
@@ -89,7 +92,7 @@ def export(
     label_column: LabelColumn = "label",
     as_json: Json = False,
 ) -> None:
-    """Export a checkpoint to a bundle, judge it, and publish it in the model repository."""
+    """Prune, quantize and export a checkpoint to a bundle, judge it, and publish it in the model repository."""
     _share_the_processor()
     from export import pipeline
     from service.contract.dataset import read_dataset
@@ -97,16 +100,45 @@ def export(
 
     if target not in ("cpu", "cuda", "both"):
         raise InvalidInput(f"--target {target!r} is not known; choose cpu, cuda or both.")
-    files = [read_dataset(path, text_column=text_column, label_column=label_column) for path in (train, eval_)]
+    options = pipeline.Options(
+        target=target, max_drop=max_drop, time_budget=_seconds(time_budget), target_speedup=target_speedup,  # type: ignore[arg-type]
+        prune=not no_prune, allow_inconclusive=allow_inconclusive, seed=seed,
+    )  # fmt: skip
+    given = [
+        read_dataset(path, text_column=text_column, label_column=label_column) if path else None
+        for path in (train, eval_, search)
+    ]
     done = pipeline.export_checkpoint(
-        checkpoint, files[0], files[1], repo, name, target=target,  # type: ignore[arg-type]
-        max_drop=max_drop, allow_inconclusive=allow_inconclusive, seed=seed, live=live,
-        wish=pipeline.Wish(target_speedup, recovery_minutes, no_prune),
+        checkpoint, given[0], given[1], repo, name, options, search_rows=given[2], live=live,  # type: ignore[arg-type]
     )  # fmt: skip
     if as_json:
         _print_json(_summary(done.bundle, live=done.live))
     else:
         _print_bundle(done.bundle, live=done.live)
+
+
+def reproduce(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, as models/sst2/1.")],
+    train: Train,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="What it was made from. Without it: the one that the repository keeps.")
+    ] = None,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    as_json: Json = False,
+) -> None:
+    """Make a bundle's CPU file once more, as its manifest says, and compare every byte."""
+    _share_the_processor()
+    from export import reproduce as module
+    from service.contract.bundle import open_bundle
+    from service.contract.dataset import read_dataset
+
+    rows = read_dataset(train, text_column=text_column, label_column=label_column)
+    done = module.reproduce(open_bundle(bundle), rows, checkpoint)
+    if as_json:
+        _print_json({"file": done.file, "sha256": done.sha256, "seconds": done.seconds})
+    else:
+        print(f"{done.file}: the same {done.sha256}, made again in {done.seconds:.0f} s")
 
 
 def retrain(
@@ -176,6 +208,16 @@ def _print_bundle(bundle: Bundle, *, live: bool) -> None:
     for one in manifest.latency:
         print(f"{one.name:<28} p50 {one.p50_ms:7.2f} ms   p95 {one.p95_ms:7.2f} ms   {one.bytes / 1e6:7.1f} MB")
     print(f"report: {bundle.path / 'report.html'}")
+
+
+def _seconds(duration: str) -> float:
+    """Seconds of a duration such as ``90s``, ``10m`` or ``1.5h``. :raises InvalidInput: if it is none."""
+    from service.contract.errors import InvalidInput
+
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", duration.strip())
+    if found is None:
+        raise InvalidInput(f"{duration!r} is not a duration; give a number and a unit, as 90s, 10m or 1h.")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def _share_the_processor() -> None:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import orjson
 from pydantic import JsonValue
 
-from export.build import UNPRUNED, Order, Target, build, manifest, write_card
+from export.build import Order, build, libraries, manifest, write_card
 from export.checkpoint import Checkpoint, checkpoint_digest, keep_checkpoint, read_checkpoint
-from export.clean import normalise
+from export.clean import normalise, take
 from export.errors import disk_full_named
 from export.finetune import silence
 from export.gate import refuse_unless_published
+from export.hardware import instruction_set
 from export.labels import check_labels, task_of
-from export.prune.recover import Lesson
-from export.prune.stage import Pruning
 from export.reference import MAX_ROWS, choose_rows
+from export.search.store import Store, search_folder
+from export.search.variant import Wish
+from export.variants import Target
 from service.contract.bundle import Bundle
 from service.contract.dataset import Dataset
 from service.contract.errors import DatasetError
@@ -27,36 +29,8 @@ from service.contract.repository import check_name, publish, set_live, staging
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Wish:
-    """What the caller wants of pruning, as it stands in a manifest's arguments.
-
-    ``target_speedup`` is against the unpruned int8 model; None means that nothing is pruned. ``no_prune`` says so
-    whatever the speed-up, for architectures that cannot be pruned.
-    """
-
-    target_speedup: float | None = None
-    recovery_minutes: float = Lesson.minutes
-    no_prune: bool = False
-
-    @classmethod
-    def recorded(cls, arguments: Mapping[str, JsonValue]) -> Wish:
-        """The wish that a bundle was made with; bundles older than pruning have none."""
-        speedup, minutes = arguments.get("target_speedup"), arguments.get("recovery_minutes")
-        return cls(
-            float(speedup) if isinstance(speedup, int | float) else None,
-            float(minutes) if isinstance(minutes, int | float) else Lesson.minutes,
-            arguments.get("no_prune") is True,
-        )
-
-    def pruning(self, train: Dataset) -> Pruning | str:
-        """What to do with these training rows, or why nothing."""
-        if self.no_prune:
-            return "--no-prune was given"
-        if self.target_speedup is None:
-            return UNPRUNED
-        return Pruning(train, self.target_speedup, Lesson(minutes=self.recovery_minutes))
+_SEARCH_SHARE = 0.9  # of the time budget; the gate and the last measurements need the rest
+_SEARCH_ROWS = 1_000
 
 
 @dataclass(frozen=True)
@@ -67,24 +41,39 @@ class Exported:
     live: bool
 
 
+@dataclass(frozen=True)
+class Options:
+    """How to export. ``time_budget`` is for everything, in seconds; ``max_drop`` in points of accuracy.
+
+    ``target_speedup`` is against the unpruned int8 model: without it the fastest within ``max_drop`` is taken.
+    """
+
+    target: Target = "cpu"
+    max_drop: float = 0.5
+    time_budget: float = 600.0
+    target_speedup: float | None = None
+    prune: bool = True
+    allow_inconclusive: bool = False
+    seed: int = 0
+
+
 def export_checkpoint(
     path: Path,
     train: Dataset,
     evaluation: Dataset,
     repo: Path,
     name: str,
+    options: Options = Options(),
     *,
-    target: Target = "cpu",
-    max_drop: float = 0.5,
-    allow_inconclusive: bool = False,
-    seed: int = 0,
+    search_rows: Dataset | None = None,
     live: bool = True,
-    wish: Wish = Wish(),
 ) -> Exported:
-    """Export the checkpoint in ``path``, gate it on ``evaluation``, publish it and make it live.
+    """Search for the best form of the checkpoint in ``path``, gate it, publish it and make it live.
 
-    ``train`` is what the checkpoint was trained on: eval rows that occur in it do not enter the reference profile.
-    ``max_drop`` is in points of accuracy. On any failure or interruption the repository is as it was.
+    ``train`` is what the checkpoint was trained on: it ranks what to prune, teaches recovery, and eval rows that occur
+    in it do not enter the reference profile. Candidates are compared on ``search_rows``; without them on a third of
+    ``evaluation``, which the gate then does not judge by. On any failure the repository is as it was; an interrupted
+    or refused search is kept in a hidden folder, and the same call goes on from there.
 
     :raises Refused: if a variant is not shown to be non-inferior, or pruning cannot give the speed-up; nothing is
         published.
@@ -94,31 +83,32 @@ def export_checkpoint(
     checkpoint = read_checkpoint(path)
     check_data(checkpoint, train, "training")
     check_data(checkpoint, evaluation, "eval")
+    if search_rows is not None:
+        check_data(checkpoint, search_rows, "search")
     silence()
-    with disk_full_named(repo):
-        order = Order(
-            checkpoint,
-            checkpoint_digest(path),
-            evaluation,
-            untrained_rows(train, evaluation, seed),
-            target,
-            max_drop,
-            allow_inconclusive,
-            seed,
-            data_arguments(train, evaluation)
-            | {"target": target, "max_drop": max_drop, "allow_inconclusive": allow_inconclusive}
-            | asdict(wish),
-            wish.pruning(train),
-        )
-        with staging(repo, name) as stage:
-            draft = build(stage, order, gate=refuse_unless_published)
-            files = write_card(stage, draft, name)
-            keep_checkpoint(repo, name, path, order.digest)
-            bundle = publish(repo, name, stage, lambda version: manifest(draft, files, name, version))
-        if live:
-            set_live(repo, name, bundle.manifest.version)
+    gate_rows = evaluation
+    if options.target != "cuda" and search_rows is None:
+        search_rows, gate_rows = split_rows(evaluation)
+    seconds = _SEARCH_SHARE * options.time_budget
+    wish = Wish(search_rows or evaluation, seconds, options.target_speedup, options.prune)
+    order = Order(
+        checkpoint, checkpoint_digest(path), train, gate_rows, untrained_rows(train, evaluation, options.seed), wish,
+        options.target, options.max_drop, options.allow_inconclusive, options.seed,
+        data_arguments(train=train, eval=evaluation, search=search_rows) | asdict(options),
+    )  # fmt: skip
+    bundle = _publish(repo, name, path, order)
+    if live:
+        set_live(repo, name, bundle.manifest.version)
     logger.info("published %s version %s%s", name, bundle.manifest.version, ", live" if live else ", not live")
     return Exported(bundle, live)
+
+
+def _publish(repo: Path, name: str, path: Path, order: Order) -> Bundle:
+    with disk_full_named(repo), search_folder(repo, name, _search_key(order)) as folder, staging(repo, name) as stage:
+        draft = build(stage, Store(folder), order, gate=refuse_unless_published)
+        files = write_card(stage, draft, name)
+        keep_checkpoint(repo, name, path, order.digest)
+        return publish(repo, name, stage, lambda version: manifest(draft, files, name, version))
 
 
 def check_data(checkpoint: Checkpoint, data: Dataset, what: str) -> None:
@@ -146,12 +136,34 @@ def untrained_rows(train: Dataset, evaluation: Dataset, seed: int) -> list[tuple
     return [rows[row] for row in choose_rows(len(rows), MAX_ROWS, seed)]
 
 
-def data_arguments(train: Dataset, evaluation: Dataset) -> dict[str, JsonValue]:
+def split_rows(evaluation: Dataset) -> tuple[Dataset, Dataset]:
+    """(search rows, gate rows): a third, at most 1,000, by the hash of the text, and the others.
+
+    :raises DatasetError: if there are fewer than three rows.
+    """
+    if len(evaluation) < 3:
+        raise DatasetError(f"the eval data has {len(evaluation)} rows; at least 3 are needed, and hundreds prove more.")
+    hashes = [hashlib.sha256(normalise(text).encode()).digest() for text in evaluation.texts]
+    order = sorted(range(len(hashes)), key=lambda row: hashes[row])
+    searched = set(order[: min(_SEARCH_ROWS, len(order) // 3)])
+    both = [[row for row in range(len(order)) if (row in searched) is wanted] for wanted in (True, False)]
+    return take(evaluation, both[0]), take(evaluation, both[1])
+
+
+def data_arguments(**data: Dataset | None) -> dict[str, JsonValue]:
     """What identifies the data in a manifest: rows and a digest of their content."""
     found: dict[str, JsonValue] = {}
-    for what, data in (("train", train), ("eval", evaluation)):
-        digest = hashlib.sha256()
-        for text, label in zip(data.texts, data.targets, strict=True):
-            digest.update(f"{text}\0{label}\n".encode())
-        found |= {f"{what}_rows": len(data), f"{what}_sha256": digest.hexdigest()}
+    for what, rows in data.items():
+        if rows is not None:
+            digest = hashlib.sha256()
+            for text, label in zip(rows.texts, rows.targets, strict=True):
+                digest.update(f"{text}\0{label}\n".encode())
+            found |= {f"{what}_rows": len(rows), f"{what}_sha256": digest.hexdigest()}
     return found
+
+
+def _search_key(order: Order) -> str:
+    """The same for calls that search the same: how long it may take and what is accepted later do not matter."""
+    kept = {key: value for key, value in order.arguments.items() if key not in ("time_budget", "allow_inconclusive")}
+    parts = {"checkpoint": order.digest, "on": instruction_set(), "libraries": libraries(), **kept}
+    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()

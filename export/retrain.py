@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
 from pydantic import JsonValue
 
-from export.build import Draft, Order, Target, build, manifest, write_card
+from export.build import Draft, Order, build, manifest, write_card
 from export.challenge import contest, decide
 from export.checkpoint import (
     Checkpoint,
@@ -27,10 +28,13 @@ from export.clean import clean, normalise, take
 from export.errors import Busy, CheckpointError, disk_full_named
 from export.finetune import Recipe, finetune
 from export.harvest import Harvest, harvest
-from export.pipeline import Wish, check_data, data_arguments
+from export.pipeline import check_data, data_arguments
 from export.predict import answer, load_engine
+from export.quantize import DYNAMIC
 from export.reference import MAX_ROWS, choose_rows, fair_shares
-from service.contract.bundle import TOKENIZER, Bundle, Challenge, Champion, VariantName, open_bundle
+from export.search.store import Store
+from export.variants import Target
+from service.contract.bundle import TOKENIZER, Bundle, Challenge, Champion, Plan, VariantName, open_bundle
 from service.contract.dataset import SEPARATOR, Dataset
 from service.contract.errors import DatasetError, Refused
 from service.contract.repository import check_name, publish, read_serving, set_live, staging
@@ -119,7 +123,7 @@ def retrain(
                 replace(recipe, max_length=base.max_length), labels=rows.labels, task=base.task,
             )  # fmt: skip
             order = _order(tuned.checkpoint, champion, rows, evaluation, train, max_drop, allow_inconclusive, recipe)
-            draft = build(stage, order, gate=lambda _: None)
+            draft = build(stage, Store(work), order, gate=lambda _: None)
             challenge = judge(champion, draft, rows.held_out, evaluation, max_drop=max_drop)
             challenge = _still_champion(repo, name, challenge)
             files = write_card(stage, draft, name, challenge)
@@ -233,16 +237,25 @@ def _order(
     variants = set(champion.manifest.variants)
     target: Target = "both" if len(variants) == 2 else "cuda" if "cuda" in variants else "cpu"
     judged = Dataset([*evaluation.texts, *rows.held_out.texts], [*evaluation.targets, *rows.held_out.targets])
-    wish = Wish.recorded(champion.manifest.source.arguments)  # a pruned champion gets a pruned challenger
     arguments: dict[str, JsonValue] = {
-        **data_arguments(train, evaluation), **rows.counts, "target": target, "max_drop": max_drop,
-        "allow_inconclusive": allow_inconclusive, "retrained_from": champion.digest, **asdict(wish),
+        **data_arguments(train=rows.train, base_train=train, eval=evaluation), **rows.counts, "target": target,
+        "max_drop": max_drop, "allow_inconclusive": allow_inconclusive, "retrained_from": champion.digest,
         **{key: value for key, value in asdict(recipe).items() if key not in ("seed", "max_length")},
     }  # fmt: skip
     return Order(
-        read_checkpoint(path), checkpoint_digest(path), judged, reference_rows(evaluation, rows, recipe.seed),
-        target, max_drop, allow_inconclusive or len(variants) == 1, recipe.seed, arguments, wish.pruning(rows.train),
+        read_checkpoint(path), checkpoint_digest(path), rows.train, judged,
+        reference_rows(evaluation, rows, recipe.seed), plan_like(champion), target, max_drop,
+        allow_inconclusive or len(variants) == 1, recipe.seed, arguments,
     )  # fmt: skip
+
+
+def plan_like(champion: Bundle) -> Plan:
+    """The challenger gets the champion's form: the same units, as much recovery, the same quantization.
+
+    It was trained on from the same checkpoint, so that the same units matter, and it is judged in that form anyway.
+    """
+    plan = champion.manifest.plan or Plan(scheme=DYNAMIC, torch_threads=0)
+    return plan.model_copy(update={"torch_threads": torch.get_num_threads()})
 
 
 def reference_rows(evaluation: Dataset, rows: Rows, seed: int) -> list[tuple[str, str | None]]:

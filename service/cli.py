@@ -17,6 +17,7 @@ from service.contract.errors import PlumblineError
 _COMMANDS = {
     "finetune": ("export.cli", "export"),
     "export": ("export.cli", "export"),
+    "reproduce": ("export.cli", "export"),
     "inspect": ("service.cli", "serve"),
     "serve": ("service.cli", "serve"),
     "monitor": ("monitoring.cli", "monitor"),

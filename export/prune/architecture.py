@@ -68,14 +68,14 @@ KNOWN = {"bert": _BERT, "roberta": _BERT, "xlm-roberta": _BERT, "electra": _BERT
 
 @dataclass(frozen=True)
 class Layer:
-    """One encoder layer, seen through its architecture."""
+    """One encoder layer, seen through its architecture. A block that was cut away has no units and no matrices."""
 
     module: nn.Module
     known: Architecture
 
     @property
     def heads(self) -> int:
-        return int(getattr(self.module.get_submodule(self.known.context), self.known.heads))
+        return int(getattr(self.module.get_submodule(self.known.context), self.known.heads, 0))
 
     @property
     def head_size(self) -> int:
@@ -83,7 +83,10 @@ class Layer:
 
     @property
     def neurons(self) -> int:
-        return self.matrix(self.known.up).out_features
+        try:
+            return self.matrix(self.known.up).out_features
+        except (AttributeError, TypeError):  # it was cut away
+            return 0
 
     @property
     def output(self) -> nn.Linear:
@@ -108,13 +111,13 @@ def architecture(model: PreTrainedModel) -> Architecture:
     if kind not in KNOWN:
         raise InvalidInput(
             f"models of type {kind!r} cannot be pruned; known are {', '.join(sorted(KNOWN))}. "
-            "Leave --target-speedup out, or add --no-prune to export it as it is."
+            "Add --no-prune to export it as it is."
         )
     return KNOWN[kind]
 
 
 def layers_of(model: PreTrainedModel) -> list[Layer]:
-    """The encoder layers of an unpruned model, first to last. :raises InvalidInput: see :func:`architecture`."""
+    """The encoder layers of a model, pruned or not, first to last. :raises InvalidInput: see :func:`architecture`."""
     return list(_layers(model, architecture(model)))
 
 

@@ -53,8 +53,9 @@ def mask_gradients(
             logits = model(**torch_inputs(model, [tokens[row] for row in rows])).logits
         loss = _loss(logits, torch.from_numpy(targets[rows]), task)
         flat = [tensor for mask in masks for tensor in (mask.heads, mask.neurons)]
-        for place, gradient in enumerate(torch.autograd.grad(loss, flat)):
-            found[place // 2][place % 2].append(gradient.numpy())
+        for place, gradient in enumerate(torch.autograd.grad(loss, flat, allow_unused=True)):
+            given = np.zeros((len(rows), 0), dtype=np.float32) if gradient is None else gradient.numpy()
+            found[place // 2][place % 2].append(given)
     return [Gradients(np.concatenate(heads), np.concatenate(neurons)) for heads, neurons in found]
 
 

@@ -31,20 +31,19 @@ class Ranking:
 
 def search(rankings: Sequence[Ranking], table: LatencyTable, budget_ms: float) -> list[Kept] | None:
     """The units to keep in each layer so that all layers together take at most ``budget_ms``; None if none can."""
-    head_counts = np.arange(table.heads + 1)
-    neuron_counts = table.neuron_counts
-    losses, costs = [], []
+    counts, losses, costs = [], [], []
     for ranking in rankings:
-        losses += [_kept_loss(ranking.heads, head_counts), _kept_loss(ranking.neurons, neuron_counts)]
-        costs += [table.attention_ms(head_counts), table.feed_forward_ms(neuron_counts)]
+        heads = np.arange(len(ranking.heads.order) + 1)
+        neurons = table.neuron_counts(len(ranking.neurons.order))
+        counts += [heads, neurons]
+        losses += [_kept_loss(ranking.heads, heads), _kept_loss(ranking.neurons, neurons)]
+        costs += [table.attention_ms(heads), table.feed_forward_ms(neurons)]
     chosen = choose(losses, costs, budget_ms)
     if chosen is None:
         return None
+    kept = [int(options[option]) for options, option in zip(counts, chosen, strict=True)]
     return [
-        Kept(
-            ranking.heads.kept(int(head_counts[chosen[2 * place]])),
-            ranking.neurons.kept(int(neuron_counts[chosen[2 * place + 1]])),
-        )
+        Kept(ranking.heads.kept(kept[2 * place]), ranking.neurons.kept(kept[2 * place + 1]))
         for place, ranking in enumerate(rankings)
     ]
 

@@ -55,8 +55,18 @@ class NoContext(nn.Module):
         return hidden, None
 
 
+def as_mask(units: Sequence[int]) -> str:
+    """Units as a hexadecimal number whose bit i says that unit i stays."""
+    return f"{sum(1 << unit for unit in units):x}"
+
+
+def from_mask(mask: str) -> tuple[int, ...]:
+    number = int(mask, 16)
+    return tuple(unit for unit in range(number.bit_length()) if number >> unit & 1)
+
+
 def cut(model: PreTrainedModel, kept: Sequence[Kept]) -> PreTrainedModel:
-    """A copy of an unpruned model with only the units that ``kept`` names, one entry per layer.
+    """A copy of a model, pruned or not, with only the units that ``kept`` names, one entry per layer.
 
     A layer without heads, or without neurons, keeps the bias of that block's last matrix.
     """
@@ -79,9 +89,11 @@ def masked(model: PreTrainedModel, masks: Sequence[Mask]) -> Iterator[None]:
     """While open, each head's context and each neuron's activation is multiplied by its factor."""
     with ExitStack() as hooks:
         for layer, mask in zip(layers_of(model), masks, strict=True):
-            factors = mask.heads.repeat_interleave(layer.head_size, dim=1)
-            hooks.callback(layer.output.register_forward_pre_hook(_Multiply(factors)).remove)
-            hooks.callback(layer.down.register_forward_pre_hook(_Multiply(mask.neurons)).remove)
+            if layer.heads:
+                factors = mask.heads.repeat_interleave(layer.head_size, dim=1)
+                hooks.callback(layer.output.register_forward_pre_hook(_Multiply(factors)).remove)
+            if layer.neurons:
+                hooks.callback(layer.down.register_forward_pre_hook(_Multiply(mask.neurons)).remove)
         yield
 
 

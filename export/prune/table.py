@@ -22,10 +22,11 @@ from transformers import PreTrainedModel
 
 from export.hardware import instruction_set
 from export.onnx import OPSET
+from export.projections import join_projections
 from export.prune.architecture import Layer, layers_of
 from export.prune.surgery import Kept, cut_layer
-from export.quantize import quantize_int8
-from service.engine import Engine
+from export.quantize import DYNAMIC, quantize
+from service.engine import SLOWER_FUSED, Engine
 from service.tokenizer import Tokens
 
 _ROUNDS = 60
@@ -48,11 +49,10 @@ class LatencyTable:
     neuron_ms: dict[int, float]
     lengths: tuple[int, ...]
 
-    @property
-    def neuron_counts(self) -> npt.NDArray[np.int64]:
-        """The counts to choose from: multiples of 16, which the int8 kernels take at once, in at most 49 steps."""
+    def neuron_counts(self, most: int) -> npt.NDArray[np.int64]:
+        """The counts to choose from: multiples of 16, which the int8 kernels take at once, in at most 50 steps."""
         step = max(16, self.neurons // 48 // 16 * 16)
-        return np.unique(np.append(np.arange(0, self.neurons + 1, step), self.neurons))
+        return np.unique(np.append(np.arange(0, most + 1, step), most))
 
     def attention_ms(self, heads: npt.NDArray[np.int64]) -> Array:
         return _interpolated(self.head_ms, heads)
@@ -138,11 +138,15 @@ def _session(layer: Layer, kept: Kept, hidden: int, folder: Path) -> ort.Inferen
         input_names=["hidden", "mask"], output_names=["out"], dynamic_axes=axes, opset_version=OPSET, dynamo=False,
     )  # fmt: skip
     if kept.heads or kept.neurons:
-        raw = quantize_int8(raw, folder, target=instruction_set()).file
+        joined = folder / "joined.onnx"
+        join_projections(raw, joined)
+        raw = quantize(joined, folder, DYNAMIC, target=instruction_set()).file
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return ort.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(
+        raw, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER_FUSED["cpu"]
+    )
 
 
 def _layer_run(session: ort.InferenceSession, states: npt.NDArray[np.float32]) -> Callable[[], object]:

@@ -128,6 +128,46 @@ class Latency(_Model):
     bytes: Count
 
 
+class Scheme(_Model):
+    """How a float32 graph is quantized for the CPU; ``float_nodes`` are multiplications left as they are."""
+
+    method: Literal["dynamic", "static", "none"]
+    per_channel: bool = True
+    float_nodes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        if self.method == "none":
+            return "float32"
+        if self.method == "static":
+            return "static int8"
+        if self.float_nodes:
+            return f"dynamic int8, {len(self.float_nodes)} in float"
+        return f"dynamic int8 per {'channel' if self.per_channel else 'tensor'}"
+
+
+class PruneStep(_Model):
+    """One step of gradual pruning, exact enough to be done again.
+
+    ``heads`` and ``neurons`` have one hexadecimal bit mask a layer (bit i: unit i stays) over the units that the step
+    before left. ``train_steps`` optimizer steps of recovery followed, on a schedule for ``planned_steps``.
+    """
+
+    speedup: float = Field(gt=0, description="measured against the unpruned int8 model, before recovery")
+    heads: tuple[str, ...]
+    neurons: tuple[str, ...]
+    planned_steps: Count
+    train_steps: Count
+
+
+class Plan(_Model):
+    """What was decided for the CPU variant: with the checkpoint, the data and the seed it gives the same file again."""
+
+    steps: tuple[PruneStep, ...] = ()
+    scheme: Scheme
+    torch_threads: Count = Field(description="sums are split by them, so other numbers give other roundings")
+
+
 class Candidate(_Model):
     """One model that the search tried: a degree of pruning and a way to quantize, judged on the search rows.
 
@@ -209,6 +249,7 @@ class Manifest(_Model):
     quality: dict[VariantName, Quality]
     latency: tuple[Latency, ...]
     search: Search | None = None
+    plan: Plan | None = None
     reference: Reference
     challenge: Challenge | None = None
 

@@ -19,6 +19,10 @@ Device = Literal["cpu", "cuda"]
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
+# On CPUs the fused operator is slower than the addition and the normalisation that it replaces: leaving it out made
+# int8 MiniLM 9 to 14 % faster at 16 to 64 tokens.
+SLOWER_FUSED: dict[Device, list[str]] = {"cpu": ["SkipLayerNormFusion"], "cuda": []}
+
 
 class EngineError(PlumblineError):
     """The model cannot be loaded or run on the device that was asked for."""
@@ -60,7 +64,9 @@ class Engine:
         try:
             if device == "cuda" and hasattr(ort, "preload_dlls"):
                 ort.preload_dlls()
-            self._session = ort.InferenceSession(model, options, providers=[_PROVIDERS[device]])
+            self._session = ort.InferenceSession(
+                model, options, providers=[_PROVIDERS[device]], disabled_optimizers=SLOWER_FUSED[device]
+            )
         except Exception as error:  # ONNX Runtime raises many types without a common base
             raise EngineError(f"{model} cannot be loaded on {device}: {error}") from error
         self.provider: str = self._session.get_providers()[0]

@@ -12,7 +12,7 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from export.finetune import Recipe, finetune
-from export.pipeline import Exported, export_checkpoint
+from export.pipeline import Exported, Options, export_checkpoint
 from service.contract.dataset import Dataset
 
 GOOD = ("fine", "great", "lovely", "superb", "warm", "bright")
@@ -94,6 +94,11 @@ def repo(published: Exported, tmp_path: Path) -> Path:
     return shutil.copytree(published.bundle.path.parent.parent, tmp_path / "models")
 
 
-def exported(trained: Trained, repo: Path, **options: object) -> Exported:
-    given = {"max_drop": 2.0, "allow_inconclusive": True} | options
-    return export_checkpoint(trained.checkpoint, trained.train, trained.evaluation, repo, "tiny", **given)  # type: ignore[arg-type]
+def exported(
+    trained: Trained, repo: Path, *, live: bool = True, search_rows: Dataset | None = None, **options: object
+) -> Exported:
+    """Export without pruning, unless told otherwise."""
+    given = Options(**({"max_drop": 2.0, "allow_inconclusive": True, "prune": False} | options))  # type: ignore[arg-type]
+    return export_checkpoint(
+        trained.checkpoint, trained.train, trained.evaluation, repo, "tiny", given, search_rows=search_rows, live=live
+    )

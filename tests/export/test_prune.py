@@ -30,8 +30,8 @@ from export.parity import check_parity
 from export.prune.architecture import KNOWN, layers_of
 from export.prune.importance import Removal, mask_gradients, removal
 from export.prune.search import Ranking, choose, search
-from export.prune.stage import LEAST_ROWS, Pruning, check_pruning
-from export.prune.surgery import Kept, Mask, cut, masked
+from export.prune.step import LEAST_ROWS, check_pruning
+from export.prune.surgery import Kept, Mask, as_mask, cut, from_mask, masked
 from export.prune.table import LatencyTable
 from service.contract.dataset import Dataset
 from service.contract.errors import InvalidInput
@@ -115,6 +115,24 @@ def test_a_cut_model_is_exported_as_it_is(kind: str, tmp_path: Path) -> None:
     assert {(32, 16), (16, 32), (32, 3), (3, 32)} <= widths
 
 
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_cut_model_can_be_ranked_and_cut_again(kind: str) -> None:
+    once = cut(random_model(kind), MIXED)
+    texts = [Tokens([2, *range(5, 5 + count), 3], [0] * (count + 2), False, 0.0) for count in (3, 6, 2)]
+    gradients = mask_gradients(once, texts, np.array([0, 2, 1]), "single-label")
+    assert [(one.heads.shape, one.neurons.shape) for one in gradients] == [
+        ((3, 2), (3, 3)), ((3, 0), (3, 2)), ((3, 1), (3, 0)),
+    ]  # fmt: skip
+    twice = cut(once, [Kept((1,), (0, 2)), Kept((), (1,)), Kept((), ())])
+    at_once = cut(random_model(kind), [Kept((2,), (1, 30)), Kept((), (7,)), Kept((), ())])
+    torch.testing.assert_close(logits(twice), logits(at_once))
+
+
+def test_kept_units_are_written_as_a_bit_mask() -> None:
+    assert [as_mask(units) for units in ((), (0,), (0, 2, 5))] == ["0", "1", "25"]
+    assert from_mask(as_mask((0, 7, 1535))) == (0, 7, 1535)
+
+
 def test_a_layer_whose_heads_all_go_keeps_its_bias() -> None:
     model = random_model("bert")
     pruned = cut(model, [Kept((), tuple(range(NEURONS)))] * LAYERS)
@@ -189,7 +207,7 @@ def test_an_unknown_architecture_is_named_with_the_way_out() -> None:
         vocab_size=40, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
     )  # fmt: skip
     with pytest.raises(InvalidInput, match=r"'mpnet' cannot be pruned.*--no-prune"):
-        check_pruning(MPNetForSequenceClassification(config), Pruning(sentences(200, 1), 1.5))
+        check_pruning(MPNetForSequenceClassification(config), sentences(200, 1), None)
 
 
 @pytest.mark.parametrize(
@@ -203,4 +221,4 @@ def test_an_unknown_architecture_is_named_with_the_way_out() -> None:
 )
 def test_pruning_needs_labelled_rows_and_a_speed_up(rows: Dataset, speedup: float, told: str) -> None:
     with pytest.raises(InvalidInput, match=told):
-        check_pruning(random_model("bert"), Pruning(rows, speedup))
+        check_pruning(random_model("bert"), rows, speedup)

@@ -1,0 +1,53 @@
+"""Which candidates are worth having, and which one is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from export.latency import Timed
+from export.search.trial import Trial
+from service.contract.errors import Refused
+
+_REACHED = 0.97  # a speed-up is measured to a few percent
+_NORMAL_95, _NORMAL_ODDS = 1.645, 0.431  # quantiles of the normal distribution for 95 % and for two to one
+
+
+def front(costs: Sequence[tuple[float, float]]) -> list[bool]:
+    """Which of (cost, other cost) no other one beats in one and equals or beats in the other: the Pareto front."""
+    return [
+        not any(a <= x and b <= y and (a, b) != (x, y) for a, b in costs) and costs.index((x, y)) == place
+        for place, (x, y) in enumerate(costs)
+    ]
+
+
+def choose(
+    trials: Sequence[Trial], timed: Mapping[str, Timed], *, max_drop: float, target_speedup: float | None, unpruned: str
+) -> Trial:
+    """The fastest trial that is inside the tolerance: see :func:`is_inside`.
+
+    With ``target_speedup``, of those that are so many times as fast as ``unpruned`` the one that lost least instead.
+    ``timed`` is by the trials' files.
+
+    :raises Refused: if none is as fast as that.
+    """
+    if target_speedup is None:
+        inside = [one for one in trials if is_inside(one, max_drop)]
+        candidates = inside or [max(trials, key=lambda one: (one.difference, -one.divergence))]
+        return min(candidates, key=lambda one: timed[one.file].p50)
+    speedups = {one.file: timed[unpruned].p50 / timed[one.file].p50 for one in trials}
+    fast = [one for one in trials if speedups[one.file] >= _REACHED * target_speedup]
+    if not fast:
+        raise Refused(
+            f"no candidate is {target_speedup:g} times as fast as the unpruned int8 model on this machine; the fastest "
+            f"is {max(speedups.values()):.2f} times. Give a lower --target-speedup or a longer --time-budget."
+        )
+    return max(fast, key=lambda one: (one.difference, -one.divergence))
+
+
+def is_inside(trial: Trial, max_drop: float) -> bool:
+    """Whether the odds are at least two to one that it loses no more than ``max_drop`` points on new rows.
+
+    The estimate alone would be inside: but the fastest of many estimates is among the luckiest, too.
+    """
+    error = (trial.difference - trial.lower_bound) / _NORMAL_95
+    return trial.difference - _NORMAL_ODDS * error >= -max_drop

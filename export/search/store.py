@@ -1,0 +1,124 @@
+"""What a search has found so far, on disk, so that an interrupted one goes on where it was."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from export.prune.surgery import Kept, cut, from_mask
+from export.search.trial import Trial
+from service.contract.bundle import PruneStep, Scheme
+from service.contract.errors import Refused
+from service.contract.files import write_atomic
+from service.contract.repository import check_name, staging
+
+logger = logging.getLogger(__name__)
+
+_STATE = "search.json"
+_PREFIX = ".search-"
+_STALE_SECONDS = 7 * 86_400
+
+
+class Progress(BaseModel):
+    """Everything found so far. ``schemes`` are those that pruned models are tried with; ``seconds`` were spent."""
+
+    model_config = ConfigDict(frozen=True)
+
+    trials: tuple[Trial, ...] = ()
+    schemes: tuple[Scheme, ...] = ()
+    steps: tuple[PruneStep, ...] = ()
+    overhead: float = 25.0
+    seconds: float = 0.0
+    ended: str | None = None
+
+
+class Store:
+    """A folder with the graphs tried, the weights after each pruning step, and :class:`Progress`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def load(self) -> Progress:
+        """What was saved last, or nothing; what cannot be read is begun anew."""
+        try:
+            progress = Progress.model_validate_json((self.folder / _STATE).read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return Progress()
+        if not all((self.folder / trial.file).is_file() for trial in progress.trials):
+            return Progress()
+        whole = tuple(trial for trial in progress.trials if trial.step <= len(progress.steps))
+        progress = progress.model_copy(update={"trials": whole})
+        logger.info("search: going on after %d candidates, %.0f s", len(progress.trials), progress.seconds)
+        return progress
+
+    def save(self, progress: Progress) -> None:
+        write_atomic(self.folder / _STATE, progress.model_dump_json().encode())
+
+    def place(self, step: int, what: str) -> Path:
+        """A folder for a graph of the model after so many pruning steps."""
+        folder = self.folder / str(step) / what.replace(" ", "-").replace(",", "")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def keep_weights(self, model: PreTrainedModel, step: int) -> None:
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, self._weights(step))
+
+    def model_after(self, original: PreTrainedModel, steps: Sequence[PruneStep]) -> PreTrainedModel:
+        """The pruned model as it was after the last of ``steps``; the original if there is none."""
+        model = original
+        for step in steps:
+            model = cut(model, kept_units(step))
+        if steps:
+            weights: dict[str, torch.Tensor] = load_file(self._weights(len(steps)))
+            model.load_state_dict(weights)
+        return model
+
+    def _weights(self, step: int) -> Path:
+        return self.place(step, "weights") / "model.safetensors"
+
+
+def kept_units(step: PruneStep) -> list[Kept]:
+    return [Kept(from_mask(heads), from_mask(neurons)) for heads, neurons in zip(step.heads, step.neurons, strict=True)]
+
+
+@contextmanager
+def search_folder(root: Path, name: str, key: str) -> Iterator[Path]:
+    """The folder of the search with this key, beside the model's versions.
+
+    It stays after an interruption or a refusal, so that the same command goes on from there, and is removed otherwise;
+    after a week it is removed by the next export. If another process is at the same search, this one gets a folder of
+    its own.
+    """
+    model = root / check_name(name)
+    model.mkdir(parents=True, exist_ok=True)
+    for old in model.glob(f"{_PREFIX}*"):
+        if time.time() - old.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
+    folder = model / f"{_PREFIX}{key[:16]}"
+    folder.mkdir(exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("search: another export is at the same search; this one starts its own")
+            with staging(root, name) as own:
+                yield own
+            return
+        try:
+            yield folder
+        except (KeyboardInterrupt, Refused):
+            raise
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,81 @@
+"""Trying one graph on the search rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from transformers import PreTrainedModel
+
+from export.divergence import Logits, divergence
+from export.paired import paired_difference
+from export.predict import checkpoint_logits, load_engine
+from export.quantize import Quantized
+from service.contract.bundle import Scheme, Task
+from service.contract.classify import correct, predicted_labels, probabilities
+from service.contract.dataset import Dataset
+from service.tokenizer import TextTokenizer, Tokens
+
+
+class Trial(BaseModel):
+    """A graph in ``file`` (relative to the search's folder) and how it answered the search rows; see ``Candidate``.
+
+    ``step`` is how many pruning steps its model went through.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    file: str
+    step: int
+    speedup: float
+    scheme: Scheme
+    accuracy: float
+    difference: float
+    lower_bound: float
+    divergence: float
+    quantized: int
+    bytes: int
+
+    @property
+    def name(self) -> str:
+        return f"{'unpruned' if self.step == 0 else f'pruned {self.speedup:.2f}x'}, {self.scheme.name}"
+
+
+@dataclass(frozen=True)
+class SearchRows:
+    """Rows that candidates are compared on, and the checkpoint's answers to them."""
+
+    tokens: Sequence[Tokens]
+    targets: Sequence[str]
+    wanted: Logits
+    labels: Sequence[str]
+    task: Task
+
+    @classmethod
+    def of(
+        cls, model: PreTrainedModel, tokenizer: TextTokenizer, rows: Dataset, labels: Sequence[str], task: Task
+    ) -> SearchRows:
+        tokens = tokenizer(rows.texts)
+        return cls(tokens, rows.targets, checkpoint_logits(model, tokens), labels, task)
+
+    @property
+    def baseline(self) -> float:
+        return float(self._correct(self.wanted).mean())
+
+    def trial(self, made: Quantized, folder: Path, *, step: int, speedup: float) -> Trial:
+        """Answer every row by itself, as the gate will."""
+        engine = load_engine(made.file, device="cpu", threads=1, max_length=max(map(len, self.tokens)))
+        logits = np.concatenate([engine.run([one]).logits for one in self.tokens])
+        right = self._correct(logits)
+        paired = paired_difference(self._correct(self.wanted), right)
+        return Trial(
+            file=made.file.relative_to(folder).as_posix(), step=step, speedup=speedup, scheme=made.scheme,
+            accuracy=float(right.mean()), difference=100 * paired.difference, lower_bound=100 * paired.lower,
+            divergence=divergence(logits, self.wanted, self.task), quantized=made.matmuls, bytes=made.bytes,
+        )  # fmt: skip
+
+    def _correct(self, logits: Logits) -> np.ndarray:
+        return correct(predicted_labels(probabilities(logits, self.task), self.labels, self.task), self.targets)

@@ -1,0 +1,155 @@
+"""The variant for the CPU: searched for, or made as a plan says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import JsonValue
+from transformers import PreTrainedModel
+
+from export.baselines import optimum_baselines
+from export.gate import METRIC
+from export.hardware import processor
+from export.latency import Run, Timed, graph_run, spread_out, time_in_turns, torch_run
+from export.prune.architecture import layers_of
+from export.quantize import DYNAMIC, Quantized
+from export.search.choice import choose, front
+from export.search.progress import Budget
+from export.search.store import Progress, Store
+from export.search.trial import SearchRows, Trial
+from export.search.walk import Subject, Walk, follow
+from service.contract.bundle import Candidate, Latency, Plan, Search
+from service.contract.dataset import Dataset
+from service.tokenizer import Tokens
+
+TORCH, FLOAT32, OPTIMUM, UNPRUNED = "torch fp32", "onnxruntime fp32", "optimum int8", "unpruned int8"
+SERVED = "cpu variant"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the search is to find; ``time_budget`` in seconds.
+
+    ``target_speedup`` is against the unpruned int8 model; None means as fast as the tolerance allows.
+    """
+
+    rows: Dataset
+    time_budget: float
+    target_speedup: float | None = None
+    prune: bool = True
+
+
+@dataclass(frozen=True)
+class CpuVariant:
+    """A graph to serve; ``model`` is what it was made from and ``float32`` its float graph, the checkpoint's or pruned.
+
+    ``latency`` has the baselines and the graph itself, measured in one run.
+    """
+
+    made: Quantized
+    model: PreTrainedModel
+    float32: Path
+    plan: Plan
+    latency: tuple[Latency, ...]
+    search: Search | None = None
+
+    @property
+    def pruned(self) -> dict[str, JsonValue]:
+        """How much of the model was left."""
+        layers = layers_of(self.model) if self.plan.steps else []
+        return {
+            "heads_kept": [layer.heads for layer in layers],
+            "neurons_kept": [layer.neurons for layer in layers],
+            "parameters": sum(tensor.numel() for tensor in self.model.parameters()),
+        }
+
+
+def search_variant(subject: Subject, checkpoint: Path, wish: Wish, store: Store, max_drop: float) -> CpuVariant:
+    """Walk, time everything that was tried in one run, and take one candidate.
+
+    :raises Refused: if the speed-up that was asked for is not reached.
+    """
+    rows = SearchRows.of(subject.model, subject.tokenizer, wish.rows, subject.labels, subject.task)
+    budget = Budget(wish.time_budget, spent=store.load().seconds)
+    walk = Walk(subject, rows, store, budget, max_drop, wish.target_speedup, wish.prune)
+    progress = walk.run()
+    unpruned = next(one for one in progress.trials if one.step == 0 and one.scheme == DYNAMIC)
+    graphs: dict[str, Run] = {one.file: graph_run(store.folder / one.file) for one in progress.trials}
+    baselines = _baselines(subject, checkpoint, store)
+    timed = time_in_turns(graphs | {name: run for name, (run, _) in baselines.items()}, rows.tokens)
+    taken = choose(
+        progress.trials, timed, max_drop=max_drop, target_speedup=wish.target_speedup, unpruned=unpruned.file
+    )  # fmt: skip
+    rest = {UNPRUNED: (unpruned.file, unpruned.bytes), SERVED: (taken.file, taken.bytes)}
+    sizes = {name: (name, size) for name, (_, size) in baselines.items()} | rest
+    return CpuVariant(
+        made=Quantized(store.folder / taken.file, taken.scheme, taken.quantized, taken.bytes),
+        model=store.model_after(subject.model, progress.steps[: taken.step]),
+        float32=store.folder / f"{taken.step}/float/joined.onnx",
+        plan=Plan(steps=progress.steps[: taken.step], scheme=taken.scheme, torch_threads=torch.get_num_threads()),
+        latency=_latency(timed, sizes, rows.tokens),
+        search=_search(progress, rows, taken, timed, wish, max_drop, budget),
+    )
+
+
+def planned_variant(subject: Subject, checkpoint: Path, plan: Plan, store: Store, texts: list[str]) -> CpuVariant:
+    """Make what ``plan`` says; ``texts`` are for its latency."""
+    made = follow(subject, plan, store)
+    baselines = _baselines(subject, checkpoint, store)
+    runs = {name: run for name, (run, _) in baselines.items()} | {SERVED: graph_run(made.file)}
+    sizes = {name: (name, size) for name, (_, size) in baselines.items()} | {SERVED: (SERVED, made.bytes)}
+    tokens = subject.tokenizer(texts)
+    return CpuVariant(
+        made=made,
+        model=store.model_after(subject.model, plan.steps),
+        float32=store.folder / f"{len(plan.steps)}/float/joined.onnx",
+        plan=plan,
+        latency=_latency(time_in_turns(runs, tokens), sizes, tokens),
+    )
+
+
+def _baselines(subject: Subject, checkpoint: Path, store: Store) -> dict[str, tuple[Run, int]]:
+    """What others would run, each with its size in bytes."""
+    optimum = optimum_baselines(checkpoint, store.place(0, "optimum"))
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in subject.model.parameters())
+    return {
+        TORCH: (torch_run(subject.model), weights),
+        FLOAT32: (graph_run(optimum.float32, as_served=False), optimum.float32.stat().st_size),
+        OPTIMUM: (graph_run(optimum.int8, as_served=False), optimum.int8.stat().st_size),
+    }
+
+
+def _latency(
+    timed: Mapping[str, Timed], sizes: Mapping[str, tuple[str, int]], tokens: Sequence[Tokens]
+) -> tuple[Latency, ...]:
+    middle = sorted(len(one) for one in spread_out(tokens))[len(spread_out(tokens)) // 2]
+    return tuple(timed[key].latency(name, size, processor(), middle) for name, (key, size) in sizes.items())
+
+
+def _search(
+    progress: Progress, rows: SearchRows, taken: Trial, timed: Mapping[str, Timed], wish: Wish, max_drop: float,
+    budget: Budget,
+) -> Search:  # fmt: skip
+    on_front = front([(timed[one.file].p50, -one.accuracy) for one in progress.trials])
+    return Search(
+        rows=len(wish.rows),
+        metric=METRIC[rows.task],
+        baseline=rows.baseline,
+        max_drop=max_drop,
+        target_speedup=wish.target_speedup,
+        budget_seconds=wish.time_budget,
+        seconds=round(budget.spent, 1),
+        ended=progress.ended or "",
+        candidates=tuple(
+            Candidate(
+                name=one.name, speedup=one.speedup, scheme=one.scheme.name, accuracy=one.accuracy,
+                difference=one.difference, lower_bound=one.lower_bound, divergence=one.divergence,
+                p50_ms=timed[one.file].p50, p50_range_ms=timed[one.file].p50_range, p95_ms=timed[one.file].p95,
+                bytes=one.bytes, quantized=one.quantized, front=kept, chosen=one is taken,
+            )
+            for one, kept in zip(progress.trials, on_front, strict=True)
+        ),
+    )  # fmt: skip

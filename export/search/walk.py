@@ -1,0 +1,251 @@
+"""The walk over degrees of pruning and ways to quantize, within a time budget.
+
+First the unpruned model is tried with every scheme. Then it is pruned step by step, each step starting from the model
+that the last one left and recovery brought back; each step's model is tried with the schemes that were worth their
+time on the unpruned one. The walk ends at the speed-up asked for, where too much accuracy is lost, or with the budget.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from export.hardware import instruction_set
+from export.latency import graph_run, time_in_turns
+from export.onnx import export_onnx
+from export.predict import torch_inputs
+from export.projections import join_projections
+from export.prune.recover import Lesson, Recovered, recover
+from export.prune.step import Ground, Shrunk, check_pruning, shrink, survey
+from export.prune.surgery import as_mask, cut
+from export.quantize import DYNAMIC, FLOAT, PER_TENSOR, STATIC, Feeds, Quantized, quantize
+from export.reference import choose_rows
+from export.search.choice import front
+from export.search.progress import Budget, Teller
+from export.search.store import Progress, Store, kept_units
+from export.search.trial import SearchRows
+from export.sensitivity import ROWS, mixed_schemes, sensitivity
+from service.contract.bundle import Plan, PruneStep, Scheme, Task
+from service.contract.dataset import Dataset
+from service.contract.errors import Refused
+from service.tokenizer import TextTokenizer, Tokens
+
+_FIRST, _GROWTH, _EXPECTED = 1.35, 1.25, 4  # what the first step aims at, the next ones, and how many are expected
+_LEAST_UPDATES = 300
+_LEAST_SECONDS = 15.0  # less recovery than this is not worth a step
+_HOPELESS = 1.0  # points beyond those allowed after which no deeper cut is tried
+_CALIBRATION_ROWS = 128
+_TRIES = 4
+_SENSITIVITY_SHARE = 0.15
+_OUT_OF_TIME = "the time budget was used up"
+_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model to make smaller, and the data to do it with: ``train`` ranks units and teaches recovery."""
+
+    model: PreTrainedModel
+    tokenizer: TextTokenizer
+    train: Dataset
+    labels: Sequence[str]
+    task: Task
+    seed: int
+
+    def joined(self, model: PreTrainedModel, store: Store, step: int) -> Path:
+        """The float32 graph of ``model``, the subject's own or a pruned one."""
+        folder = store.place(step, "float")
+        raw, joined = export_onnx(model, folder), folder / "joined.onnx"
+        join_projections(raw, joined)
+        raw.unlink()
+        return joined
+
+    def quantized(self, joined: Path, store: Store, step: int, scheme: Scheme) -> Quantized:
+        calibration = self._calibration if scheme.method == "static" else []
+        folder = store.place(step, scheme.name)
+        return quantize(joined, folder, scheme, target=instruction_set(), calibration=calibration)
+
+    def recover(self, student: PreTrainedModel, lesson: Lesson, step: int) -> Recovered:
+        return recover(student, self.model, self._train_tokens, self.task, lesson, seed=self.seed + step)
+
+    @cached_property
+    def _train_tokens(self) -> list[Tokens]:
+        return self.tokenizer(self.train.texts)
+
+    @cached_property
+    def _calibration(self) -> list[Feeds]:
+        rows = choose_rows(len(self.train), _CALIBRATION_ROWS, self.seed)
+        tokens = self.tokenizer([self.train.texts[row] for row in rows])
+        return [{name: one.numpy() for name, one in torch_inputs(self.model, [text]).items()} for text in tokens]
+
+
+def follow(subject: Subject, plan: Plan, store: Store) -> Quantized:
+    """Do what ``plan`` says, without measuring anything: the same subject gives the same file."""
+    model, threads = subject.model, torch.get_num_threads()
+    torch.set_num_threads(plan.torch_threads)
+    try:
+        for place, step in enumerate(plan.steps, 1):
+            model = cut(model, kept_units(step))
+            subject.recover(model, Lesson(again=(step.planned_steps, step.train_steps)), place)
+            store.keep_weights(model, place)
+    finally:
+        torch.set_num_threads(threads)
+    joined = subject.joined(model, store, len(plan.steps))
+    return subject.quantized(joined, store, len(plan.steps), plan.scheme)
+
+
+@dataclass
+class Walk:
+    """One walk; every finding is in ``progress`` and saved in ``store`` at once.
+
+    ``target_speedup`` is against the unpruned int8 model, None for as fast as ``max_drop`` (points) allows.
+    """
+
+    subject: Subject
+    rows: SearchRows
+    store: Store
+    budget: Budget
+    max_drop: float
+    target_speedup: float | None = None
+    prune: bool = True
+
+    def __post_init__(self) -> None:
+        self.progress = self.store.load()
+        if self.progress.ended == _OUT_OF_TIME:  # there may be more time now
+            self._save(ended=None)
+        self._teller = Teller(self.budget)
+        if self.target_speedup is None:
+            self._aims = [_FIRST * _GROWTH**step for step in range(_EXPECTED)]
+        else:
+            steps = max(1, round(math.log(self.target_speedup) / math.log(_FIRST)))
+            self._aims = [self.target_speedup ** ((step + 1) / steps) for step in range(steps)]
+
+    def run(self) -> Progress:
+        """Try candidates until the walk ends.
+
+        :raises InvalidInput: if pruning is wanted and not possible.
+        :raises Refused: if ``target_speedup`` is beyond what pruning can give on this machine.
+        """
+        if self.prune:
+            check_pruning(self.subject.model, self.subject.train, self.target_speedup)
+        with self._teller.showing():
+            if not self.progress.schemes:
+                self._try_unpruned()
+            if not self.prune:
+                self._save(ended="pruning was not wanted")
+            elif self.progress.ended is None:
+                self._prune_on()
+        return self.progress
+
+    def _try_unpruned(self) -> None:
+        """Every scheme on the unpruned model; those on the front of speed and divergence go on to pruned ones."""
+        subject, store, rows = self.subject, self.store, self.rows
+        joined = subject.joined(subject.model, store, 0)
+        self._teller.trying("each multiplication in int8 alone")
+        scratch = store.place(0, "sensitivity")
+        hurt = sensitivity(
+            joined, rows.tokens[:ROWS], subject.task, scratch, target=instruction_set(),
+            seconds=_SENSITIVITY_SHARE * self.budget.seconds,
+        )  # fmt: skip
+        for scheme in (FLOAT, DYNAMIC, PER_TENSOR, STATIC, *mixed_schemes(hurt)):
+            self._try(joined, scheme, 0, 1.0)
+        int8 = [trial for trial in self.progress.trials if trial.scheme != FLOAT]
+        runs = {trial.file: graph_run(store.folder / trial.file) for trial in int8}
+        timed = time_in_turns(runs, rows.tokens, seconds=_SECONDS)
+        useful = front([(timed[trial.file].p50, trial.divergence) for trial in int8])
+        self._save(schemes=tuple(trial.scheme for trial, kept in zip(int8, useful, strict=True) if kept))
+
+    def _prune_on(self) -> None:
+        """Step by step, until there is a reason to end."""
+        model = self.store.model_after(self.subject.model, self.progress.steps)
+        ground: Ground | None = None
+        while self.progress.ended is None:
+            if self.budget.left < self.progress.overhead + _LEAST_SECONDS:
+                self._save(ended=_OUT_OF_TIME)
+                return
+            begun, place = self.budget.spent, len(self.progress.steps) + 1
+            ground = ground or self._survey()
+            shrunk = self._shrink(ground, model, place)
+            if shrunk is None:
+                return
+            model = shrunk.model
+            left = max(1, len(self._aims) - place + 1)
+            lesson = self._lesson(max(_LEAST_SECONDS, self.budget.left / left - self.progress.overhead))
+            self._teller.trying(f"recovery of the model pruned to {shrunk.speedup:.2f} times the speed")
+            did = self.subject.recover(model, lesson, place)
+            self.store.keep_weights(model, place)
+            joined = self.subject.joined(model, self.store, place)
+            for scheme in self.progress.schemes:
+                self._try(joined, scheme, place, shrunk.speedup)
+            step = _record(shrunk, did)
+            overhead = self.budget.spent - begun - did.seconds
+            self._save(steps=(*self.progress.steps, step), overhead=overhead, ended=self._reason_to_end(place, shrunk))
+
+    def _survey(self) -> Ground:
+        self._teller.trying("how long layers of several widths take")
+        unpruned = next(one for one in self.progress.trials if one.step == 0 and one.scheme == DYNAMIC)
+        subject = self.subject
+        return survey(
+            subject.model, subject.tokenizer, subject.train, subject.labels, subject.task,
+            self.store.folder / unpruned.file, self.store.place(0, "survey"), seed=subject.seed,
+        )  # fmt: skip
+
+    def _shrink(self, ground: Ground, model: PreTrainedModel, place: int) -> Shrunk | None:
+        """The next smaller model; None, with the reason, if there is none that is faster than the last one."""
+        aims = self._aims
+        aim = aims[place - 1] if place <= len(aims) else aims[-1] * _GROWTH ** (place - len(aims))
+        self._teller.trying(f"pruning to {aim:.2f} times the speed")
+        exact = self.target_speedup is not None and place == len(aims)
+        shrunk = shrink(ground, model, aim, tries=_TRIES if exact else 1)
+        reached = max((step.speedup for step in self.progress.steps), default=1.0)
+        if shrunk is not None and shrunk.speedup > reached:
+            return shrunk
+        if self.target_speedup is not None:
+            raise Refused(
+                f"no pruned model is {self.target_speedup:g} times as fast here; {reached:.2f} times was reached, and "
+                f"{ground.limit:.1f} times is the limit, without any heads and neurons. Give a lower --target-speedup."
+            )
+        self._save(ended=f"no model faster than {reached:.2f} times was found")
+        return None
+
+    def _lesson(self, seconds: float) -> Lesson:
+        """Three epochs, or as many as give a few hundred updates, within the seconds."""
+        epoch = max(1, len(self.subject.train) // Lesson.batch_size)
+        return Lesson(minutes=seconds / 60, epochs=max(Lesson.epochs, math.ceil(_LEAST_UPDATES / epoch)))
+
+    def _try(self, joined: Path, scheme: Scheme, step: int, speedup: float) -> None:
+        if any((trial.step, trial.scheme) == (step, scheme) for trial in self.progress.trials):
+            return  # it was tried before an interruption
+        self._teller.trying(f"{'unpruned' if step == 0 else f'pruned {speedup:.2f}x'}, {scheme.name}")
+        made = self.subject.quantized(joined, self.store, step, scheme)
+        trial = self.rows.trial(made, self.store.folder, step=step, speedup=speedup)
+        self._teller.found(trial)
+        self._save(trials=(*self.progress.trials, trial))
+
+    def _reason_to_end(self, step: int, shrunk: Shrunk) -> str | None:
+        if self.target_speedup is not None and step >= len(self._aims):
+            return "the speed-up that was asked for was reached"
+        best = max(trial.difference for trial in self.progress.trials if trial.step == step)
+        if best < -(self.max_drop + _HOPELESS):
+            return f"at {shrunk.speedup:.2f} times the speed too much accuracy was lost ({best:+.2f} points)"
+        return None
+
+    def _save(self, **found: object) -> None:
+        self.progress = self.progress.model_copy(update={**found, "seconds": self.budget.spent})
+        self.store.save(self.progress)
+
+
+def _record(shrunk: Shrunk, did: Recovered) -> PruneStep:
+    return PruneStep(
+        speedup=shrunk.speedup,
+        heads=tuple(as_mask(one.heads) for one in shrunk.kept),
+        neurons=tuple(as_mask(one.neurons) for one in shrunk.kept),
+        planned_steps=did.planned_steps,
+        train_steps=did.steps,
+    )

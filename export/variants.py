@@ -1,0 +1,119 @@
+"""The graphs of a bundle, one per variant, each checked against the model that it was made from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import JsonValue
+from transformers import PreTrainedModel
+
+from export.checkpoint import Checkpoint
+from export.half import fuse_fp16
+from export.onnx import export_onnx, load_model
+from export.parity import Parity, check_parity
+from export.predict import load_engine
+from export.quantize import check_padding
+from export.search.store import Store
+from export.search.variant import CpuVariant, Wish, planned_variant, search_variant
+from export.search.walk import Subject
+from export.stages import Stages
+from service.contract.bundle import TOKENIZER, Latency, Plan, Search, VariantName
+from service.contract.dataset import Dataset
+from service.contract.errors import InvalidInput
+from service.engine import Engine, usable_cores
+from service.tokenizer import TextTokenizer
+
+Target = Literal["cpu", "cuda", "both"]
+Precision = Literal["fp32", "fp16", "int8"]
+VARIANTS: dict[Target, tuple[VariantName, ...]] = {"cpu": ("cpu",), "cuda": ("cuda",), "both": ("cpu", "cuda")}
+CUDA = "cuda variant"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the later stages need; ``model`` is the checkpoint's, the one to be measured against."""
+
+    model: PreTrainedModel
+    tokenizer: TextTokenizer
+    graphs: dict[VariantName, Path]
+    engines: dict[VariantName, Engine]
+    precision: dict[VariantName, Precision]
+    latency: tuple[Latency, ...]
+    search: Search | None
+    plan: Plan | None
+
+
+def make_variants(
+    stage: Path,
+    store: Store,
+    checkpoint: Checkpoint,
+    train: Dataset,
+    wish: Wish | Plan,
+    stages: Stages,
+    *,
+    target: Target,
+    max_drop: float,
+    seed: int,
+    texts: Sequence[str],
+) -> Parts:
+    """Make every variant of ``target`` in ``stage``; ``texts`` are for latencies where nothing is searched."""
+    wanted = VARIANTS[target]
+    # ONNX Runtime's optimizer fuses attention as written out, except DistilBERT's.
+    attention: Literal["eager", "sdpa"] = "sdpa" if target == "cuda" else "eager"
+    model = load_model(checkpoint, attention=attention)
+    tokenizer = TextTokenizer(stage / TOKENIZER, checkpoint.max_length)
+    subject = Subject(model, tokenizer, train, checkpoint.labels, checkpoint.task, seed)
+    made: CpuVariant | None = None
+    graphs: dict[VariantName, Path] = {}
+    precision: dict[VariantName, Precision] = {}
+    served = model
+    if "cpu" in wanted:
+        made = _cpu(subject, checkpoint, wish, store, stages, max_drop, list(texts))
+        graphs["cpu"] = shutil.copyfile(made.made.file, stage / made.made.file.name)
+        precision["cpu"] = "fp32" if made.made.scheme.method == "none" else "int8"
+        served = made.model
+    elif isinstance(wish, Wish) and wish.target_speedup is not None:
+        raise InvalidInput("--target-speedup is searched on the CPU. Give --target both, or leave it out.")
+    if "cuda" in wanted:
+        with stages.run("half") as details:
+            folder = store.place(0, "half")
+            halved = fuse_fp16(export_onnx(served, folder), stage)
+            graphs["cuda"], precision["cuda"] = halved.file, "fp16"
+            details.update({"fused": dict(halved.fused), "bytes": halved.bytes_after})
+    engines = _engines(graphs, checkpoint.max_length)
+    with stages.run("parity") as details:
+        float32 = made.float32 if made else store.place(0, "half") / "model.onnx"
+        parity: Parity = check_parity(served, float32, checkpoint.max_length, seed=seed)
+        details.update({"shapes": parity.shapes, "largest_difference": parity.largest_difference})
+        for name, engine in engines.items():
+            check_padding(engine, what=graphs[name].name)
+    if made is None:
+        return Parts(model, tokenizer, graphs, engines, precision, (), None, None)
+    return Parts(model, tokenizer, graphs, engines, precision, made.latency, made.search, made.plan)
+
+
+def _cpu(
+    subject: Subject, checkpoint: Checkpoint, wish: Wish | Plan, store: Store, stages: Stages, max_drop: float,
+    texts: list[str],
+) -> CpuVariant:  # fmt: skip
+    with stages.run("search" if isinstance(wish, Wish) else "plan") as details:
+        if isinstance(wish, Wish):
+            made = search_variant(subject, checkpoint.path, wish, store, max_drop)
+        else:
+            made = planned_variant(subject, checkpoint.path, wish, store, texts)
+        found: dict[str, JsonValue] = {"scheme": made.plan.scheme.name, "quantized": made.made.matmuls}
+        if made.search is not None:
+            found |= {"candidates": len(made.search.candidates), "ended": made.search.ended}
+        details.update({**found, "bytes": made.made.bytes, **made.pruned})
+    return made
+
+
+def _engines(graphs: dict[VariantName, Path], max_length: int) -> dict[VariantName, Engine]:
+    threads = max(1, usable_cores() // 2)  # ONNX Runtime's threads spin: with all cores a busy machine crawls
+    return {
+        name: load_engine(graph, device=name, threads=threads, max_length=max_length) for name, graph in graphs.items()
+    }

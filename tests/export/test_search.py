@@ -1,0 +1,367 @@
+"""The search: what it tries, what it takes, what it leaves behind, and that it can be repeated."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export.checkpoint import checkpoint_digest, kept_checkpoint, read_checkpoint
+from export.latency import Timed
+from export.onnx import load_model
+from export.pipeline import Exported
+from export.predict import checkpoint_logits
+from export.prune import step as step_module
+from export.prune.recover import Lesson, recover
+from export.prune.search import search
+from export.prune.step import LEAST_ROWS
+from export.prune.surgery import Kept, cut, from_mask
+from export.prune.table import LatencyTable
+from export.quantize import DYNAMIC
+from export.reproduce import reproduce
+from export.retrain import Rejected, retrain
+from export.search import variant as variant_module
+from export.search import walk as walk_module
+from export.search.choice import choose, front, is_inside
+from export.search.trial import Trial
+from service.contract.bundle import open_bundle
+from service.contract.errors import InvalidInput, Refused
+from service.contract.repository import versions
+from service.tokenizer import TextTokenizer, Tokens
+from tests.export.conftest import NEW_BAD, NEW_GOOD, RECIPE, Trained, exported, sentences
+
+PRUNE: dict[str, object] = {"prune": True, "target_speedup": 1.4, "max_drop": 20.0, "time_budget": 120.0}
+
+
+def even_table(*_args: object) -> LatencyTable:
+    """Half of the time is spent in heads and neurons, evenly."""
+    return LatencyTable(1.6, 2, 64, {0: 0.0, 2: 0.2}, {0: 0.0, 64: 0.2}, (8,))
+
+
+def by_size(runs: Mapping[str, object], _tokens: object, **_options: object) -> dict[str, Timed]:
+    """What a model of ordinary size would show: int8 beats float, each step of pruning makes 1.4 times as fast."""
+
+    def p50(name: str) -> float:
+        step = int(name[0]) if name[0].isdigit() else 0
+        return (0.5 if "int8" in name else 1.5) * 1.4**-step
+
+    return {name: Timed(p50(name), (0.9 * p50(name), 1.1 * p50(name)), 2 * p50(name)) for name in runs}
+
+
+@pytest.fixture
+def as_if_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of two tiny layers is told to be faster by its smaller half."""
+    pretend(monkeypatch)
+
+
+def pretend(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(step_module, "measure_layer", even_table)
+    patch.setattr(step_module, "_speedup", lambda _ground, model: 1.4 if size(model) > 8_000 else 2.0)
+    for module in (variant_module, walk_module):
+        patch.setattr(module, "time_in_turns", by_size)
+
+
+def size(model: torch.nn.Module) -> int:
+    return sum(tensor.numel() for tensor in model.parameters())
+
+
+@pytest.fixture(scope="module")
+def pruned(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Pruned in one step; not to be changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        pretend(patch)
+        return exported(trained, tmp_path_factory.mktemp("pruned") / "models", **PRUNE)
+
+
+def test_the_plan_says_what_was_kept(pruned: Exported) -> None:
+    made = pruned.bundle.manifest
+    assert made.plan is not None
+    (step,) = made.plan.steps
+    heads = [len(from_mask(mask)) for mask in step.heads]
+    neurons = [len(from_mask(mask)) for mask in step.neurons]
+    details = made.pipeline[0].details
+    assert (details["heads_kept"], details["neurons_kept"]) == (heads, neurons)
+    assert sum(heads) * 32 + sum(neurons) < 2 * 2 * 32 + 2 * 64
+    assert 0 < step.train_steps <= step.planned_steps
+    assert details["ended"] == "the speed-up that was asked for was reached"
+
+
+def test_a_pruned_bundle_is_judged_against_the_unpruned_checkpoint(pruned: Exported, trained: Trained) -> None:
+    bundle = open_bundle(pruned.bundle.path)
+    made = bundle.manifest
+    assert made.source.checkpoint_sha256 == checkpoint_digest(trained.checkpoint)
+    assert made.quality["cpu"].rows == 200
+    assert made.quality["cpu"].baseline > 0.9
+    sizes = {one.name: one.bytes for one in made.latency}
+    assert sizes["cpu variant"] < sizes["unpruned int8"] < sizes["onnxruntime fp32"]
+    assert sizes["cpu variant"] == made.files[made.variants["cpu"].file].bytes
+
+
+def test_every_scheme_is_tried_unpruned_and_the_useful_ones_pruned(pruned: Exported) -> None:
+    search_ = pruned.bundle.manifest.search
+    assert search_ is not None
+    unpruned = [one.scheme for one in search_.candidates if one.speedup == 1.0]
+    assert unpruned[:4] == ["float32", "dynamic int8 per channel", "dynamic int8 per tensor", "static int8"]
+    assert any("in float" in scheme for scheme in unpruned)
+    later = [one for one in search_.candidates if one.speedup > 1.0]
+    assert later
+    assert {one.scheme for one in later} <= set(unpruned) - {"float32"}
+    assert [one.chosen for one in search_.candidates].count(True) == 1
+    assert all(one.quantized >= 4 for one in search_.candidates if one.scheme != "float32")
+    assert search_.rows == 100
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    assert front([(1.0, 5.0), (2.0, 3.0), (2.0, 4.0), (3.0, 3.0), (4.0, 1.0)]) == [True, True, False, False, True]
+    assert front([(1.0, 1.0), (1.0, 1.0)]) == [True, False]
+    assert front([]) == []
+
+
+def trial(file: str, difference: float, lower: float, divergence: float = 0.1) -> Trial:
+    return Trial(
+        file=file, step=0, speedup=1.0, scheme=DYNAMIC, accuracy=0.9, difference=difference, lower_bound=lower,
+        divergence=divergence, quantized=1, bytes=1,
+    )  # fmt: skip
+
+
+def timed(**p50: float) -> dict[str, Timed]:
+    return {name: Timed(value, (value, value), value) for name, value in p50.items()}
+
+
+def test_the_fastest_inside_the_tolerance_is_taken() -> None:
+    trials = [trial("slow", 0.0, -0.2), trial("fast", -0.3, -0.6), trial("faster", -0.9, -1.2)]
+    times = timed(slow=3.0, fast=2.0, faster=1.0)
+    given = {"target_speedup": None, "unpruned": "slow"}
+    assert choose(trials, times, max_drop=0.5, **given).file == "fast"  # type: ignore[arg-type]
+    assert choose(trials, times, max_drop=2.0, **given).file == "faster"  # type: ignore[arg-type]
+    assert choose(trials[2:], times, max_drop=0.5, **given).file == "faster"  # type: ignore[arg-type]
+
+
+def test_a_lucky_estimate_on_few_rows_is_not_enough() -> None:
+    assert is_inside(trial("sure", -0.4, -0.6), 0.5)
+    assert not is_inside(trial("unsure", -0.4, -3.0), 0.5)
+    assert is_inside(trial("better", 0.4, -3.0), 0.5)
+
+
+def test_with_a_speed_up_the_most_accurate_that_reaches_it_is_taken() -> None:
+    trials = [trial("int8", 0.0, -0.2), trial("a", -0.8, -1.2), trial("b", -0.4, -0.9), trial("c", 0.3, 0.1)]
+    times = timed(int8=3.0, a=1.0, b=1.5, c=2.9)
+    assert choose(trials, times, max_drop=0.5, target_speedup=2.0, unpruned="int8").file == "b"
+    assert choose(trials, times, max_drop=0.5, target_speedup=3.0, unpruned="int8").file == "a"
+    with pytest.raises(Refused, match=r"no candidate is 4 times as fast.*3.00 times"):
+        choose(trials, times, max_drop=0.5, target_speedup=4.0, unpruned="int8")
+
+
+@pytest.mark.usefixtures("as_if_larger")
+def test_without_a_speed_up_the_walk_goes_on_until_nothing_is_faster(trained: Trained, tmp_path: Path) -> None:
+    options = PRUNE | {"target_speedup": None, "max_drop": 60.0}
+    made = exported(trained, tmp_path, **options).bundle.manifest
+    assert made.search is not None
+    assert made.search.ended in {
+        "no model faster than 2.00 times was found",
+        "no model faster than 1.40 times was found",
+    }
+
+
+@pytest.mark.usefixtures("as_if_larger")
+def test_without_time_nothing_is_pruned_and_the_search_says_so(trained: Trained, tmp_path: Path) -> None:
+    made = exported(trained, tmp_path, **(PRUNE | {"target_speedup": None, "time_budget": 1.0})).bundle.manifest
+    assert made.search is not None
+    assert made.search.ended == "the time budget was used up"
+    assert {one.speedup for one in made.search.candidates} == {1.0}
+    assert made.plan is not None
+    assert made.plan.steps == ()
+
+
+@pytest.mark.usefixtures("as_if_larger")
+def test_a_speed_up_out_of_reach_is_refused_with_the_limit(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"2.0 times is the limit"):
+        exported(trained, tmp_path, **(PRUNE | {"target_speedup": 3.0}))
+    assert versions(tmp_path, "tiny") == []
+
+
+def test_a_pruned_model_that_is_no_faster_is_refused(
+    trained: Trained, tmp_path: Path, as_if_larger: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_module, "_speedup", lambda *_: 0.97)
+    with pytest.raises(Refused, match=r"no pruned model is 1.4 times as fast here; 1.00 times was reached"):
+        exported(trained, tmp_path, **PRUNE)
+    assert versions(tmp_path, "tiny") == []
+
+
+def test_the_budget_is_corrected_by_what_the_graph_really_takes(
+    trained: Trained, tmp_path: Path, as_if_larger: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table is made to promise half of what is true: the search has to aim lower."""
+    budgets = []
+
+    def spied(rankings: object, table: LatencyTable, budget: float) -> list[Kept] | None:
+        budgets.append(budget)
+        return search(rankings, table, budget)  # type: ignore[arg-type]
+
+    true = iter([2.0, 1.6, 1.41, 1.41])
+    monkeypatch.setattr(step_module, "search", spied)
+    monkeypatch.setattr(step_module, "_speedup", lambda *_: next(true))
+    made = exported(trained, tmp_path, **(PRUNE | {"max_drop": 60.0})).bundle.manifest
+    assert made.plan is not None
+    assert made.plan.steps[0].speedup in (2.0, 1.6, 1.41)
+    assert budgets == sorted(budgets)
+    assert len(budgets) > 1
+
+
+def interrupting(after: int) -> Callable[..., object]:
+    """What ``quantize`` does until Ctrl-C comes."""
+    calls = itertools.count(1)
+    real = walk_module.quantize
+
+    def quantize(*args: object, **options: object) -> object:
+        if next(calls) > after:
+            raise KeyboardInterrupt
+        return real(*args, **options)  # type: ignore[arg-type]
+
+    return quantize
+
+
+@pytest.mark.usefixtures("as_if_larger")
+@pytest.mark.parametrize("after", [2, 6])
+def test_an_interrupted_search_goes_on_where_it_was(
+    trained: Trained, repo: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """Interrupted among the unpruned candidates, and among the pruned ones."""
+    before = sorted(path.name for path in (repo / "tiny").iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(walk_module, "quantize", interrupting(after))
+        with pytest.raises(KeyboardInterrupt):
+            exported(trained, repo, **PRUNE)
+    kept = [path.name for path in (repo / "tiny").iterdir() if path.name not in before]
+    assert [name[:8] for name in kept if name != ".lock"] == [".search-"]
+    again = []
+    real = walk_module.quantize
+    monkeypatch.setattr(walk_module, "quantize", lambda *args, **options: again.append(args) or real(*args, **options))
+    made = exported(trained, repo, **PRUNE).bundle.manifest
+    assert made.search is not None
+    assert len(again) == len(made.search.candidates) - after
+    assert [path for path in (repo / "tiny").iterdir() if path.name.startswith(".search-")] == []
+    assert made.version == "2"
+
+
+@pytest.mark.usefixtures("as_if_larger")
+def test_a_damaged_search_is_begun_anew(trained: Trained, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(walk_module, "quantize", interrupting(3))
+        with pytest.raises(KeyboardInterrupt):
+            exported(trained, repo, **PRUNE)
+    (state,) = (repo / "tiny").glob(".search-*/search.json")
+    state.write_bytes(state.read_bytes()[:100])
+    assert exported(trained, repo, **PRUNE).bundle.manifest.version == "2"
+
+
+def test_a_bundle_can_be_made_again_to_the_last_byte(pruned: Exported, trained: Trained) -> None:
+    done = reproduce(open_bundle(pruned.bundle.path), trained.train)
+    assert done.sha256 == pruned.bundle.manifest.files[done.file].sha256
+
+
+def test_what_is_not_the_same_is_not_called_reproduced(pruned: Exported, trained: Trained, tmp_path: Path) -> None:
+    bundle = open_bundle(pruned.bundle.path)
+    with pytest.raises(InvalidInput, match="training rows are not those"):
+        reproduce(bundle, sentences(400, 99))
+    with pytest.raises(InvalidInput, match="is not there"):
+        reproduce(bundle, trained.train, tmp_path / "nowhere")
+    made = bundle.manifest
+    assert made.plan is not None
+    (step,) = made.plan.steps
+    other = made.plan.model_copy(update={"steps": (step.model_copy(update={"train_steps": step.train_steps - 1}),)})
+    altered = made.model_copy(update={"plan": other})
+    with pytest.raises(Refused, match="nothing that is recorded"):
+        reproduce(replace(bundle, manifest=altered), trained.train)
+
+
+@pytest.mark.usefixtures("as_if_larger")
+def test_a_pruned_champion_gets_a_challenger_of_the_same_form(
+    pruned: Exported, trained: Trained, tmp_path: Path
+) -> None:
+    repo = shutil.copytree(pruned.bundle.path.parent.parent, tmp_path / "models")
+    recipe = replace(RECIPE, keep="last", epochs=1)
+    new = sentences(300, 7, NEW_GOOD, NEW_BAD)
+    try:
+        done = retrain(
+            repo, "tiny", tmp_path / "log", trained.train, trained.evaluation, labels=new, recipe=recipe, min_labels=20
+        )  # fmt: skip
+    except Rejected as rejected:  # who wins does not matter here
+        done = rejected.outcome
+    made, before = done.bundle.manifest, pruned.bundle.manifest
+    assert (made.version, made.pipeline[0].name) == ("2", "plan")
+    assert made.plan is not None
+    assert before.plan is not None
+    assert (made.plan.steps, made.plan.scheme) == (before.plan.steps, before.plan.scheme)
+    assert made.pipeline[0].details["neurons_kept"] == before.pipeline[0].details["neurons_kept"]
+    assert kept_checkpoint(repo, "tiny", made.source.checkpoint_sha256).is_dir()
+
+
+def test_too_few_training_rows_are_refused_before_any_work(trained: Trained, tmp_path: Path) -> None:
+    few = replace(trained, train=sentences(50, 1))
+    with pytest.raises(InvalidInput, match=f"at least {LEAST_ROWS}"):
+        exported(few, tmp_path, **PRUNE)
+
+
+def lesson_for(trained: Trained, **changes: float) -> tuple[object, ...]:
+    model = load_model(read_checkpoint(trained.checkpoint))
+    student = cut(model, [Kept((0,), tuple(range(16)))] * 2)
+    tokens: Sequence[Tokens] = TextTokenizer(trained.checkpoint / "tokenizer.json", 24)(trained.train.texts)
+    done = recover(student, model, tokens, "single-label", replace(Lesson(minutes=1, epochs=2), **changes), seed=4)
+    return done, student, tokens
+
+
+def test_recovery_comes_closer_to_the_teacher_and_repeats(trained: Trained) -> None:
+    done, student, tokens = lesson_for(trained, learning_rate=2e-3)
+    again, twin, _ = lesson_for(trained, learning_rate=2e-3)
+    assert done.loss_after < 0.5 * done.loss_before
+    assert done.held_out_rows == 40
+    assert replace(done, seconds=0.0) == replace(again, seconds=0.0)
+    np.testing.assert_array_equal(checkpoint_logits(student, tokens[:40]), checkpoint_logits(twin, tokens[:40]))
+
+
+def test_recovery_that_only_harms_is_undone(trained: Trained) -> None:
+    done, student, _ = lesson_for(trained, learning_rate=30.0)
+    assert (done.kept_step, done.loss_after) == (0, done.loss_before)
+    untouched = cut(load_model(read_checkpoint(trained.checkpoint)), [Kept((0,), tuple(range(16)))] * 2)
+    for one, other in zip(student.parameters(), untouched.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_what_is_learnt_until_time_runs_out_is_judged(trained: Trained) -> None:
+    """A clock that a quarter of a second passes on at each look: the limit comes long before all epochs."""
+    model = load_model(read_checkpoint(trained.checkpoint))
+    student = cut(model, [Kept((0,), tuple(range(16)))] * 2)
+    tokens = TextTokenizer(trained.checkpoint / "tokenizer.json", 24)(trained.train.texts)
+    lesson = Lesson(minutes=0.1, epochs=50, learning_rate=1e-3)
+    ticks = itertools.count(0, 0.25)
+    done = recover(student, model, tokens, "single-label", lesson, seed=4, clock=lambda: next(ticks))
+    assert 0 < done.steps == done.planned_steps < 50 * 12
+    assert done.kept_step == done.steps
+
+
+def test_the_same_steps_are_the_same_recovery(trained: Trained) -> None:
+    """What the clock decided once can be done again without a clock, to the last bit."""
+    model = load_model(read_checkpoint(trained.checkpoint))
+    tokens = TextTokenizer(trained.checkpoint / "tokenizer.json", 24)(trained.train.texts)
+    ticks = itertools.count(0, 0.25)
+    students = [cut(model, [Kept((0,), tuple(range(16)))] * 2) for _ in range(2)]
+    lesson = Lesson(minutes=0.1, epochs=50, learning_rate=1e-3)
+    done = recover(students[0], model, tokens, "single-label", lesson, seed=4, clock=lambda: next(ticks))
+    exact = replace(lesson, minutes=0.0, again=(done.planned_steps, done.steps))
+    again = recover(students[1], model, tokens, "single-label", exact, seed=4)
+    assert (again.steps, again.kept_step, again.losses) == (done.steps, done.kept_step, done.losses)
+    for one, other in zip(students[0].parameters(), students[1].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_recovery_keeps_to_its_time(trained: Trained) -> None:
+    done, _, _ = lesson_for(trained, minutes=0.0)
+    assert (done.steps, done.loss_after) == (0, done.loss_before)
