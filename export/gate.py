@@ -12,11 +12,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy.stats import binomtest
 
 from export.paired import paired_difference, rows_needed
 from service.contract.bundle import Quality, Task, VariantName, Verdict
 from service.contract.classify import correct
 from service.contract.errors import Refused
+
+# Share of labels that may change with the rows beside a row: dynamic int8 scales activations by the whole batch.
+MAX_BATCH_FLIPS = 0.02
 
 METRIC: dict[Task, str] = {"single-label": "accuracy", "multi-label": "exact match"}
 
@@ -48,7 +52,6 @@ def judge(
     margin = max_drop / 100
     answer = verdict(paired.lower, paired.upper, margin)
     needed = rows_needed(paired.gained, paired.lost, paired.rows, margin) if answer == "inconclusive" else None
-    changed = [one != other for one, other in zip(exported, batched, strict=False)]
     return Quality(
         metric=METRIC[task],
         baseline=float(before.mean()),
@@ -59,13 +62,30 @@ def judge(
         verdict=answer,
         rows=paired.rows,
         flips=int((~correct(exported, baseline)).sum()),
-        batch_flip_rate=float(np.mean(changed)) if changed else 0.0,
+        batch_flip_rate=flip_rate(exported, batched),
+        batched_rows=min(len(exported), len(batched)),
         rows_needed=needed,
         allowed_inconclusive=allow_inconclusive and answer == "inconclusive",
     )
 
 
+def flip_rate(alone: Sequence[str], batched: Sequence[str]) -> float:
+    """The share of rows whose label changes when they are run beside others; of the first ones, if not all were."""
+    changed = [one != other for one, other in zip(alone, batched, strict=False)]
+    return float(np.mean(changed)) if changed else 0.0
+
+
+def flips_too_often(quality: Quality) -> bool:
+    """Whether more than 2 % of labels flip in batches, with 95 % confidence (Clopper and Pearson's lower bound)."""
+    if not quality.batched_rows:
+        return False
+    flips = round(quality.batch_flip_rate * quality.batched_rows)
+    return float(binomtest(flips, quality.batched_rows, MAX_BATCH_FLIPS, alternative="greater").pvalue) < 0.05
+
+
 def may_publish(quality: Quality) -> bool:
+    if flips_too_often(quality):
+        return False
     return quality.verdict == "pass" or (quality.verdict == "inconclusive" and quality.allowed_inconclusive)
 
 
@@ -76,6 +96,10 @@ def explain(quality: Quality) -> str:
         f"{quality.difference:+.2f} points, 95 % sure of no worse than {quality.lower_bound:+.2f}; "
         f"allowed is -{quality.max_drop:g}: {quality.verdict}"
     )
+    if flips_too_often(quality):
+        figures += (
+            f"; {quality.batch_flip_rate:.1%} of labels change in batches, which is more than {MAX_BATCH_FLIPS:.0%}"
+        )
     if quality.verdict != "inconclusive":
         return figures + "."
     if quality.rows_needed is None:

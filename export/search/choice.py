@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from export.gate import MAX_BATCH_FLIPS
 from export.latency import Timed
 from export.search.trial import Trial
 from service.contract.errors import Refused
@@ -45,9 +46,12 @@ def choose(
 
 
 def is_inside(trial: Trial, max_drop: float) -> bool:
-    """Whether the odds are at least two to one that it loses no more than ``max_drop`` points on new rows.
+    """Whether its labels hardly depend on their neighbours and it probably loses at most ``max_drop`` points.
 
-    The estimate alone would be inside: but the fastest of many estimates is among the luckiest, too.
+    Probably means odds of two to one on new rows. That the estimate is inside would not do: the fastest of many
+    estimates is among the luckiest, too.
     """
+    if trial.batch_flip_rate > MAX_BATCH_FLIPS:
+        return False
     error = (trial.difference - trial.lower_bound) / _NORMAL_95
     return trial.difference - _NORMAL_ODDS * error >= -max_drop

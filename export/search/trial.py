@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel
 
 from export.divergence import Logits, divergence
+from export.gate import flip_rate
 from export.paired import paired_difference
-from export.predict import checkpoint_logits, load_engine
+from export.predict import batched_logits, checkpoint_logits, load_engine
 from export.quantize import Quantized
 from service.contract.bundle import Scheme, Task
 from service.contract.classify import correct, predicted_labels, probabilities
@@ -36,6 +37,7 @@ class Trial(BaseModel):
     difference: float
     lower_bound: float
     divergence: float
+    batch_flip_rate: float
     quantized: int
     bytes: int
 
@@ -66,7 +68,7 @@ class SearchRows:
         return float(self._correct(self.wanted).mean())
 
     def trial(self, made: Quantized, folder: Path, *, step: int, speedup: float) -> Trial:
-        """Answer every row by itself, as the gate will."""
+        """Answer every row by itself, and in batches, as the gate will."""
         engine = load_engine(made.file, device="cpu", threads=1, max_length=max(map(len, self.tokens)))
         logits = np.concatenate([engine.run([one]).logits for one in self.tokens])
         right = self._correct(logits)
@@ -74,8 +76,13 @@ class SearchRows:
         return Trial(
             file=made.file.relative_to(folder).as_posix(), step=step, speedup=speedup, scheme=made.scheme,
             accuracy=float(right.mean()), difference=100 * paired.difference, lower_bound=100 * paired.lower,
-            divergence=divergence(logits, self.wanted, self.task), quantized=made.matmuls, bytes=made.bytes,
+            divergence=divergence(logits, self.wanted, self.task),
+            batch_flip_rate=flip_rate(self._labels(logits), self._labels(batched_logits(engine, self.tokens))),
+            quantized=made.matmuls, bytes=made.bytes,
         )  # fmt: skip
 
+    def _labels(self, logits: Logits) -> list[str]:
+        return predicted_labels(probabilities(logits, self.task), self.labels, self.task)
+
     def _correct(self, logits: Logits) -> np.ndarray:
-        return correct(predicted_labels(probabilities(logits, self.task), self.labels, self.task), self.targets)
+        return correct(self._labels(logits), self.targets)

@@ -108,6 +108,7 @@ class Quality(_Model):
     rows: Count
     flips: Count = Field(description="rows whose predicted label differs from the checkpoint's")
     batch_flip_rate: Share = Field(description="share of rows whose label changes when batched with others and padded")
+    batched_rows: Count = Field(default=0, description="the rows that this share is of")
     rows_needed: Count | None = Field(default=None, description="rows that would settle an inconclusive verdict")
     allowed_inconclusive: bool = False
     calibration: Calibration | None = None
@@ -187,6 +188,7 @@ class Candidate(_Model):
     p50_range_ms: tuple[float, float]
     p95_ms: float = Field(ge=0)
     bytes: Count
+    batch_flip_rate: Share = Field(default=0.0, description="as in ``Quality``")
     quantized: Count = Field(description="multiplications in int8 after ONNX Runtime's own optimisation")
     front: bool = False
     chosen: bool = False

@@ -133,3 +133,14 @@ def test_several_labels_count_as_right_only_together_and_in_any_order() -> None:
     quality = judge(["a|b", "a"], ["b|a", "b"], ["b|a", "a"], ["a|b", "a"], task="multi-label", max_drop=1.0)
     assert (quality.metric, quality.baseline, quality.exported, quality.flips) == ("exact match", 1.0, 0.5, 1)
     assert quality.batch_flip_rate == 0.5
+
+
+@pytest.mark.parametrize(("flips", "published"), [(3, True), (15, False)])
+def test_labels_that_change_in_batches_too_often_are_refused(flips: int, published: bool) -> None:
+    """2 % of 300 rows are 6 flips; 3 prove nothing and 15 prove more."""
+    alone = ["a"] * 300
+    batched = ["b"] * flips + ["a"] * (300 - flips)
+    quality = judge(alone, alone, batched, alone, task="single-label", max_drop=5.0)
+    assert quality.verdict == "pass"
+    assert may_publish(quality) is published
+    assert ("in batches" in explain(quality)) is not published

@@ -123,10 +123,10 @@ def test_the_front_holds_what_nothing_beats() -> None:
     assert front([]) == []
 
 
-def trial(file: str, difference: float, lower: float, divergence: float = 0.1) -> Trial:
+def trial(file: str, difference: float, lower: float, divergence: float = 0.1, flips: float = 0.0) -> Trial:
     return Trial(
         file=file, step=0, speedup=1.0, scheme=DYNAMIC, accuracy=0.9, difference=difference, lower_bound=lower,
-        divergence=divergence, quantized=1, bytes=1,
+        divergence=divergence, batch_flip_rate=flips, quantized=1, bytes=1,
     )  # fmt: skip
 
 
@@ -147,6 +147,11 @@ def test_a_lucky_estimate_on_few_rows_is_not_enough() -> None:
     assert is_inside(trial("sure", -0.4, -0.6), 0.5)
     assert not is_inside(trial("unsure", -0.4, -3.0), 0.5)
     assert is_inside(trial("better", 0.4, -3.0), 0.5)
+
+
+def test_a_candidate_whose_labels_depend_on_their_neighbours_is_not_inside() -> None:
+    assert is_inside(trial("calm", 0.4, 0.0, flips=0.02), 0.5)
+    assert not is_inside(trial("nervous", 0.4, 0.0, flips=0.03), 0.5)
 
 
 def test_with_a_speed_up_the_most_accurate_that_reaches_it_is_taken() -> None:
