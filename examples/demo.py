@@ -89,7 +89,7 @@ def run(folder: Path, *, keep: bool, seed: int, on_done: Callable[[Figures], Non
 
     say("2/6  fine-tune the packaged MiniLM and export it")
     plumbline("finetune", *files, *RECIPE, f"--out={folder / 'checkpoint'}", f"--seed={seed}")
-    options = [f"--repo={models}", f"--name={NAME}", "--max-drop=1", "--time-budget=100s"]
+    options = [f"--repo={models}", f"--name={NAME}", "--max-drop=2", "--time-budget=100s"]
     plumbline("export", str(folder / "checkpoint"), *files, *options)
 
     with ExitStack() as stack:
