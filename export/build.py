@@ -16,6 +16,7 @@ from export.card import as_html, as_markdown, make_card
 from export.checkpoint import Checkpoint
 from export.gate import explain, judge
 from export.golden import golden_atol, golden_cases, golden_texts, write_golden
+from export.graphs import graph_bytes
 from export.hardware import instruction_set, processor
 from export.latency import engine_run, spread_out, time_in_turns
 from export.onnx import declared
@@ -195,7 +196,7 @@ def _cuda_latency(parts: Parts, judged: Answers) -> Latency:
     tokens = spread_out(judged.tokens)
     timed = time_in_turns({CUDA: engine_run(parts.engines["cuda"])}, tokens)[CUDA]
     middle = sorted(map(len, tokens))[len(tokens) // 2]
-    return timed.latency(CUDA, parts.graphs["cuda"].stat().st_size, f"{processor()} and CUDA", middle)
+    return timed.latency(CUDA, graph_bytes(parts.graphs["cuda"]), f"{processor()} and CUDA", middle)
 
 
 def _reference(stage: Path, parts: Parts, order: Order, judged: Answers) -> int:

@@ -26,6 +26,7 @@ def optimised_operators(file: Path) -> Counter[str]:
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
         options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimised.data")
         ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         return operators(Path(options.optimized_model_filepath))
 

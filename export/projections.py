@@ -15,6 +15,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from export.graphs import save_graph
+
 
 @dataclass(frozen=True)
 class _Projection:
@@ -41,7 +43,7 @@ def join_projections(raw: Path, out: Path) -> int:
     made = helper.make_graph(nodes, graph.name, graph.input, graph.output, graph.initializer)
     graph.CopyFrom(made)
     _drop_unused(graph)
-    onnx.save(model, out)
+    save_graph(model, out)
     return sum(len(group) - 1 for group in joined.values())
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
 from export.errors import ParityError
+from export.graphs import graph_bytes, is_large, save_graph
 from export.hardware import saturates
 from export.operators import count_quantized, optimised_operators
 from service.contract.bundle import Scheme
@@ -59,23 +59,25 @@ def quantize(raw: Path, folder: Path, scheme: Scheme, *, target: str, calibratio
     """
     out = folder / file_name(scheme)
     reduce_range = saturates(target)
+    model = onnx.load(raw)
+    large = is_large(model)
     with _quiet():
         if scheme.method == "dynamic":
             quantize_dynamic(
                 raw, out, weight_type=QuantType.QInt8, per_channel=scheme.per_channel, reduce_range=reduce_range,
-                nodes_to_exclude=_named(scheme.float_nodes),
+                nodes_to_exclude=_named(scheme.float_nodes), use_external_data_format=large,
             )  # fmt: skip
         elif scheme.method == "static":
-            _quantize_static(raw, out, scheme, calibration, reduce_range)
+            _quantize_static(model, out, scheme, calibration, reduce_range, large=large)
         else:
-            shutil.copyfile(raw, out)
+            save_graph(model, out)
     matmuls = count_quantized(optimised_operators(out))
     if matmuls == 0 and scheme.method != "none":
         raise ParityError(
             f"quantization ({scheme.name}) changed nothing in {raw.name}: no multiplication runs in int8 once ONNX "
             "Runtime has optimised the graph."
         )
-    return Quantized(out, scheme, matmuls, out.stat().st_size)
+    return Quantized(out, scheme, matmuls, graph_bytes(out))
 
 
 def multiplications(model: onnx.ModelProto) -> list[str]:
@@ -107,10 +109,9 @@ def check_padding(engine: Engine, *, what: str) -> None:
 
 
 def _quantize_static(
-    raw: Path, out: Path, scheme: Scheme, calibration: Sequence[Feeds], reduce_range: bool
-) -> None:  # fmt: skip
+    model: onnx.ModelProto, out: Path, scheme: Scheme, calibration: Sequence[Feeds], reduce_range: bool, *, large: bool
+) -> None:
     """Activations as unsigned bytes: signed ones have no fast kernel (17 against 5 ms)."""
-    model = onnx.load(raw)
     weighted = {*multiplications(model)}
     unweighted = [
         node.name for node in model.graph.node if node.op_type in _MULTIPLICATIONS and node.name not in weighted
@@ -118,7 +119,8 @@ def _quantize_static(
     quantize_static(
         model, out, _Reader(calibration), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8, per_channel=scheme.per_channel, reduce_range=reduce_range,
-        op_types_to_quantize=[*_MULTIPLICATIONS, "Gather"], nodes_to_exclude=_named([*unweighted, *scheme.float_nodes]),
+        op_types_to_quantize=[*_MULTIPLICATIONS, "Gather"], use_external_data_format=large,
+        nodes_to_exclude=_named([*unweighted, *scheme.float_nodes]),
     )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import JsonValue
 from transformers import PreTrainedModel
 
 from export.checkpoint import Checkpoint
+from export.graphs import copy_graph
 from export.half import fuse_fp16
 from export.onnx import export_onnx, load_model
 from export.parity import Parity, check_parity
@@ -62,9 +62,8 @@ def make_variants(
 ) -> Parts:
     """Make every variant of ``target`` in ``stage``; ``texts`` are for latencies where nothing is searched."""
     wanted = VARIANTS[target]
-    # ONNX Runtime's optimizer fuses attention as written out, except DistilBERT's.
-    attention: Literal["eager", "sdpa"] = "sdpa" if target == "cuda" else "eager"
-    model = load_model(checkpoint, attention=attention)
+    # For CUDA alone as transformers prefers it: ONNX Runtime fuses DistilBERT's attention in that form only.
+    model = load_model(checkpoint, attention=None if target == "cuda" else "eager")
     tokenizer = TextTokenizer(stage / TOKENIZER, checkpoint.max_length)
     subject = Subject(model, tokenizer, train, checkpoint.labels, checkpoint.task, seed)
     made: CpuVariant | None = None
@@ -73,7 +72,7 @@ def make_variants(
     served = model
     if "cpu" in wanted:
         made = _cpu(subject, checkpoint, wish, store, stages, max_drop, list(texts))
-        graphs["cpu"] = shutil.copyfile(made.made.file, stage / made.made.file.name)
+        graphs["cpu"] = copy_graph(made.made.file, stage)
         precision["cpu"] = "fp32" if made.made.scheme.method == "none" else "int8"
         served = made.model
     elif isinstance(wish, Wish) and wish.target_speedup is not None:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from export.baselines import optimum_baselines
 from export.gate import METRIC
+from export.graphs import graph_bytes
 from export.hardware import processor
 from export.latency import Run, Timed, graph_run, spread_out, time_in_turns, torch_run
 from export.prune.architecture import layers_of
@@ -117,8 +118,8 @@ def _baselines(subject: Subject, checkpoint: Path, store: Store) -> dict[str, tu
     weights = sum(tensor.numel() * tensor.element_size() for tensor in subject.model.parameters())
     return {
         TORCH: (torch_run(subject.model), weights),
-        FLOAT32: (graph_run(optimum.float32, as_served=False), optimum.float32.stat().st_size),
-        OPTIMUM: (graph_run(optimum.int8, as_served=False), optimum.int8.stat().st_size),
+        FLOAT32: (graph_run(optimum.float32, as_served=False), graph_bytes(optimum.float32)),
+        OPTIMUM: (graph_run(optimum.int8, as_served=False), graph_bytes(optimum.int8)),
     }
 
 

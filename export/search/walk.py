@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from export.graphs import weights_file
 from export.hardware import instruction_set
 from export.latency import graph_run, time_in_turns
 from export.onnx import export_onnx
@@ -64,6 +65,7 @@ class Subject:
         raw, joined = export_onnx(model, folder), folder / "joined.onnx"
         join_projections(raw, joined)
         raw.unlink()
+        weights_file(raw).unlink(missing_ok=True)
         return joined
 
     def quantized(self, joined: Path, store: Store, step: int, scheme: Scheme) -> Quantized:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from export import build as build_module
+from export import graphs as graphs_module
 from export.checkpoint import checkpoint_digest, kept_checkpoint, read_checkpoint
 from export.errors import CheckpointError, DiskFull, ParityError
 from export.half import fuse_fp16
@@ -23,15 +26,16 @@ from export.parity import check_parity
 from export.pipeline import Exported, split_rows
 from export.predict import load_engine
 from export.projections import join_projections
-from export.quantize import DYNAMIC, FLOAT, PER_TENSOR, STATIC, multiplications, quantize
+from export.quantize import DYNAMIC, FLOAT, PER_TENSOR, STATIC, check_padding, multiplications, quantize
 from service.contract.bundle import Scheme, open_bundle
 from service.contract.classify import correct
 from service.contract.dataset import Dataset
-from service.contract.errors import DatasetError, Refused
+from service.contract.errors import BundleError, DatasetError, Refused
 from service.contract.record import REFERENCE_SCHEMA
 from service.contract.repository import read_serving, versions
 from service.tokenizer import TextTokenizer
 from tests.export.conftest import Trained, exported, sentences
+from tests.processes import plumbline
 
 
 @pytest.fixture
@@ -322,3 +326,94 @@ def test_rows_given_for_the_search_leave_all_eval_rows_to_the_gate(trained: Trai
     assert made.quality["cpu"].rows == 300
     assert made.search is not None
     assert made.search.rows == 50
+
+
+def test_the_weights_of_a_large_model_are_a_file_of_their_own_and_verified(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A protobuf file ends at 2 GiB; here at 10 kB."""
+    monkeypatch.setattr(graphs_module, "LARGEST", 10_000)
+    bundle = exported(trained, tmp_path).bundle
+    variant = bundle.manifest.variants["cpu"]
+    weights = bundle.file(f"{variant.file}.data")
+    assert weights.stat().st_size > 10_000 > bundle.file(variant.file).stat().st_size / 10
+    assert weights.name in bundle.manifest.files
+    engine = load_engine(bundle.file(variant.file), device="cpu", threads=1, max_length=24)
+    tokenizer = TextTokenizer(bundle.file("tokenizer.json"), 24)
+    case = bundle.golden()[-1]
+    np.testing.assert_allclose(engine.run(tokenizer([case.text])).logits[0], case.logits["cpu"], atol=1e-5)
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(BundleError, match=weights.name):
+        open_bundle(bundle.path)
+
+
+def test_a_sharded_checkpoint_is_exported_whole(trained: Trained, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained.checkpoint, tmp_path / "sharded")
+    (folder / "model.safetensors").unlink()
+    load_model(read_checkpoint(trained.checkpoint)).save_pretrained(folder, max_shard_size="20KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    made = exported(Trained(folder, trained.train, trained.evaluation), tmp_path / "models").bundle.manifest
+    assert made.quality["cpu"].flips <= 1
+    shard = next(folder.glob("model-*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert checkpoint_digest(folder) != made.source.checkpoint_sha256
+
+
+@pytest.mark.slow
+def test_two_exports_of_one_name_at_once_both_get_their_version(trained: Trained, tmp_path: Path) -> None:
+    """The same search: the second one cannot have the first one's folder and makes do with its own."""
+    for name, rows in (("train", trained.train), ("eval", trained.evaluation)):
+        lines = [
+            json.dumps({"text": text, "label": label}) for text, label in zip(rows.texts, rows.targets, strict=True)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    arguments = [
+        "export", str(trained.checkpoint), "--train", str(tmp_path / "train.jsonl"), "--eval",
+        str(tmp_path / "eval.jsonl"), "--repo", str(tmp_path / "models"), "--name", "tiny", "--no-prune",
+        "--max-drop", "5", "--allow-inconclusive",
+    ]  # fmt: skip
+    command = plumbline(*arguments)
+    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [one.communicate(timeout=300)[1] for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    assert versions(tmp_path / "models", "tiny") == ["1", "2"]
+    assert searches(tmp_path / "models") == []
+    for version in ("1", "2"):
+        open_bundle(tmp_path / "models" / "tiny" / version)
+
+
+def test_parity_notices_axes_that_were_fixed(raw: Path, trained: Trained, tmp_path: Path) -> None:
+    graph = onnx.load(raw)
+    for value in graph.graph.input:
+        value.type.tensor_type.shape.dim[1].dim_value = 8
+    onnx.save(graph, tmp_path / "fixed.onnx")
+    with pytest.raises(ParityError, match="fails on 1 rows of 2 tokens"):
+        check_parity(load_model(read_checkpoint(trained.checkpoint)), tmp_path / "fixed.onnx", 24, seed=0)
+
+
+def test_nan_on_padded_rows_is_noticed(raw: Path, tmp_path: Path) -> None:
+    """What half precision does where a mask constant overflows: here the mask itself is divided by."""
+    graph = onnx.load(raw)
+    names = [node.output[0] for node in graph.graph.node]
+    last = graph.graph.node[names.index("logits")]
+    last.output[0] = "sane"
+    extra = [
+        onnx.helper.make_node("Cast", ["attention_mask"], ["mask"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("ReduceMin", ["mask"], ["least"], keepdims=0),
+        onnx.helper.make_node("Log", ["least"], ["infinite"]),
+        onnx.helper.make_node("Add", ["sane", "infinite"], ["logits"]),
+    ]
+    graph.graph.node.extend(extra)
+    onnx.save(graph, tmp_path / "nan.onnx")
+    engine = load_engine(tmp_path / "nan.onnx", device="cpu", threads=1, max_length=24)
+    with pytest.raises(ParityError, match=r"nan.onnx gives NaN or infinity"):
+        check_padding(engine, what="nan.onnx")
+    check_padding(load_engine(raw, device="cpu", threads=1, max_length=24), what="raw")
+
+
+def test_attention_that_was_not_fused_is_told(raw: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert fuse_fp16(raw, tmp_path).fused["Attention"] == 2
+    assert "no attention was fused" not in caplog.text
+    join_projections(raw, tmp_path / "joined.onnx")  # a form that the optimizer does not know
+    assert "Attention" not in fuse_fp16(tmp_path / "joined.onnx", tmp_path).fused
+    assert "no attention was fused" in caplog.text
