@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from export.card import as_html, as_markdown, make_card
 from export.checkpoint import Checkpoint
-from export.gate import explain, judge
+from export.gate import explain, judge, predicted
 from export.golden import golden_atol, golden_cases, golden_texts, write_golden
 from export.hardware import instruction_set, processor
 from export.latency import Run, engine_run, measure, torch_run
@@ -44,7 +44,6 @@ from service.contract.bundle import (
     VariantName,
     file_entries,
 )
-from service.contract.classify import predicted_labels, probabilities
 from service.contract.dataset import Dataset
 from service.contract.features import FEATURE_VERSION
 from service.engine import Engine, usable_cores
@@ -242,8 +241,7 @@ def _pruned(
 
 def _judge(parts: _Parts, order: Order) -> tuple[dict[VariantName, Quality], dict[VariantName, Answers]]:
     labels, task, rows = order.checkpoint.labels, order.checkpoint.task, order.gate_rows
-    logits = checkpoint_logits(parts.model, parts.tokenizer(rows.texts))
-    baseline = predicted_labels(probabilities(logits, task), labels, task)
+    baseline = predicted(checkpoint_logits(parts.model, parts.tokenizer(rows.texts)), labels, task)
     quality: dict[VariantName, Quality] = {}
     answers: dict[VariantName, Answers] = {}
     for name, engine in parts.engines.items():
@@ -251,8 +249,8 @@ def _judge(parts: _Parts, order: Order) -> tuple[dict[VariantName, Quality], dic
         together = batched_logits(engine, answers[name].tokens[:_BATCH_FLIP_ROWS])
         quality[name] = judge(
             baseline,
-            answers[name].observed.labels,
-            predicted_labels(probabilities(together, task), labels, task),
+            predicted(answers[name].outputs.logits, labels, task),
+            predicted(together, labels, task).labels,
             rows.targets,
             task=task,
             max_drop=order.max_drop,

@@ -10,12 +10,14 @@ The verdict, for a margin of ``max_drop`` points:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from export.calibration import BINS, calibration_error, class_changes
 from export.paired import paired_difference, rows_needed
-from service.contract.bundle import Quality, Task, VariantName, Verdict
-from service.contract.classify import correct
+from service.contract.bundle import Calibration, Quality, Task, VariantName, Verdict
+from service.contract.classify import Floats, confidences, correct, predicted_labels, probabilities
 from service.contract.errors import Refused
 
 METRIC: dict[Task, str] = {"single-label": "accuracy", "multi-label": "exact match"}
@@ -28,9 +30,23 @@ def verdict(lower: float, upper: float, margin: float) -> Verdict:
     return "fail" if upper < -margin else "inconclusive"
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """The labels given to n rows, and the (n,) probabilities that they are right."""
+
+    labels: Sequence[str]
+    confidence: Floats
+
+
+def predicted(logits: Floats, labels: Sequence[str], task: Task) -> Predicted:
+    """What (n, labels) logits answer."""
+    probs = probabilities(logits, task)
+    return Predicted(predicted_labels(probs, labels, task), confidences(probs, task))
+
+
 def judge(
-    baseline: Sequence[str],
-    exported: Sequence[str],
+    baseline: Predicted,
+    exported: Predicted,
     batched: Sequence[str],
     targets: Sequence[str],
     *,
@@ -38,17 +54,17 @@ def judge(
     max_drop: float,
     allow_inconclusive: bool = False,
 ) -> Quality:
-    """Compare predicted labels row by row.
+    """Compare predictions row by row.
 
-    ``baseline`` is the checkpoint's, ``exported`` the variant's run one by one, ``batched`` the variant's run beside
-    others and padded, for the first ``len(batched)`` rows. ``max_drop`` is in points.
+    ``baseline`` is the checkpoint's, ``exported`` the variant's run one by one, ``batched`` the variant's labels run
+    beside others and padded, for the first ``len(batched)`` rows. ``max_drop`` is in points.
     """
-    before, after = correct(baseline, targets), correct(exported, targets)
+    before, after = correct(baseline.labels, targets), correct(exported.labels, targets)
     paired = paired_difference(before, after)
     margin = max_drop / 100
     answer = verdict(paired.lower, paired.upper, margin)
     needed = rows_needed(paired.gained, paired.lost, paired.rows, margin) if answer == "inconclusive" else None
-    changed = [one != other for one, other in zip(exported, batched, strict=False)]
+    changed = [one != other for one, other in zip(exported.labels, batched, strict=False)]
     return Quality(
         metric=METRIC[task],
         baseline=float(before.mean()),
@@ -58,10 +74,16 @@ def judge(
         max_drop=max_drop,
         verdict=answer,
         rows=paired.rows,
-        flips=int((~correct(exported, baseline)).sum()),
+        flips=int((~correct(exported.labels, baseline.labels)).sum()),
         batch_flip_rate=float(np.mean(changed)) if changed else 0.0,
         rows_needed=needed,
         allowed_inconclusive=allow_inconclusive and answer == "inconclusive",
+        calibration=Calibration(
+            baseline=calibration_error(baseline.confidence, before),
+            exported=calibration_error(exported.confidence, after),
+            bins=BINS,
+        ),
+        classes=class_changes(baseline.labels, exported.labels, targets),
     )
 
 
