@@ -13,7 +13,8 @@ from typing import Literal
 from pydantic import JsonValue
 from transformers import PreTrainedModel
 
-from export.card import as_html, as_markdown, make_card
+from export.card.html import as_html
+from export.card.markdown import as_markdown
 from export.checkpoint import Checkpoint
 from export.gate import explain, judge, predicted
 from export.golden import golden_atol, golden_cases, golden_texts, write_golden
@@ -44,6 +45,7 @@ from service.contract.bundle import (
     VariantName,
     file_entries,
 )
+from service.contract.card.content import card_of
 from service.contract.dataset import Dataset
 from service.contract.features import FEATURE_VERSION
 from service.engine import Engine, usable_cores
@@ -156,13 +158,10 @@ def build(stage: Path, order: Order, *, gate: Callable[[dict[VariantName, Qualit
 
 def write_card(stage: Path, draft: Draft, name: str, challenge: Challenge | None = None) -> dict[str, FileEntry]:
     """Write ``card.md`` and ``report.html``; returns the entries of all files, for the manifest."""
-    checkpoint = draft.order.checkpoint
-    card = make_card(
-        name, checkpoint.task, checkpoint.labels, source=draft.source, quality=draft.quality,
-        latency=draft.latency, stages=draft.stages, challenge=challenge,
-    )  # fmt: skip
+    known = manifest(draft, file_entries(stage), name, "1", challenge)  # the card does not name the version
+    card = card_of(known)
     (stage / "card.md").write_text(as_markdown(card), encoding="utf-8")
-    (stage / "report.html").write_text(as_html(card), encoding="utf-8")
+    (stage / "report.html").write_text(as_html(card, known.search), encoding="utf-8")
     return file_entries(stage)
 
 

@@ -19,8 +19,8 @@ def calibration_error(confidence: Floats, right: npt.NDArray[np.bool_], bins: in
     """Expected calibration error over ``bins`` bins of equal width: Guo et al. 2017, "On Calibration of Modern Neural
     Networks", equation 3.
 
-    ``confidence`` (n,) is the probability that the answer is right, ``right`` (n,) whether it is. For several labels per
-    row the answer is the whole predicted set, as in the metric, and its probability that of ``classify.confidences``.
+    ``confidence`` (n,) is the probability that the answer is right, ``right`` (n,) whether it is. For several labels
+    per row the answer is the whole predicted set, as in the metric, and its probability that of ``confidences``.
     """
     place = np.clip(np.ceil(confidence * bins) - 1, 0, bins - 1).astype(int)
     sure = np.bincount(place, weights=confidence, minlength=bins)

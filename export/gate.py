@@ -17,8 +17,11 @@ import numpy as np
 from export.calibration import BINS, calibration_error, class_changes
 from export.paired import paired_difference, rows_needed
 from service.contract.bundle import Calibration, Quality, Task, VariantName, Verdict
+from service.contract.card.sentences import explain
 from service.contract.classify import Floats, confidences, correct, predicted_labels, probabilities
 from service.contract.errors import Refused
+
+__all__ = ["METRIC", "Predicted", "explain", "judge", "may_publish", "predicted", "refuse_unless_published", "verdict"]
 
 METRIC: dict[Task, str] = {"single-label": "accuracy", "multi-label": "exact match"}
 
@@ -89,20 +92,6 @@ def judge(
 
 def may_publish(quality: Quality) -> bool:
     return quality.verdict == "pass" or (quality.verdict == "inconclusive" and quality.allowed_inconclusive)
-
-
-def explain(quality: Quality) -> str:
-    """The verdict with its figures, in one sentence for people."""
-    figures = (
-        f"{quality.metric} {quality.baseline:.4f} -> {quality.exported:.4f} on {quality.rows} rows, "
-        f"{quality.difference:+.2f} points, 95 % sure of no worse than {quality.lower_bound:+.2f}; "
-        f"allowed is -{quality.max_drop:g}: {quality.verdict}"
-    )
-    if quality.verdict != "inconclusive":
-        return figures + "."
-    if quality.rows_needed is None:
-        return figures + ". The estimate lies on the margin itself, so no number of rows would settle it."
-    return figures + f". About {quality.rows_needed:,} eval rows would settle it."
 
 
 def refuse_unless_published(qualities: Mapping[VariantName, Quality]) -> None:
