@@ -37,7 +37,8 @@ p { margin: 0 0 .75rem; max-width: 46rem } .note, figcaption { color: var(--soft
 table { border-collapse: collapse; font-size: .9375rem; font-variant-numeric: tabular-nums }
 th, td { padding: .35rem .55rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
 td.name { min-width: 11rem }
-th { color: var(--soft); font-weight: 600; white-space: nowrap } .r { text-align: right; white-space: nowrap }
+th { color: var(--soft); font-weight: 600; vertical-align: bottom } .r { text-align: right }
+td.r { white-space: nowrap }
 tr.marked td { background: var(--mark); font-weight: 600 }
 figure { margin: 0 0 1rem; max-width: 40rem } svg { display: block; width: 100%; height: auto }
 svg text { font: 13px system-ui, sans-serif; fill: var(--soft) } svg .place { fill: var(--ink) }

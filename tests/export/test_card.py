@@ -17,7 +17,7 @@ from export.card.plot import HEIGHT, WIDTH, Axis, axes, pareto_plot, place_label
 from service.contract.bundle import ClassChange, Manifest
 from service.contract.card.content import card_of
 from service.contract.card.facts import ranked
-from tests.manifests import manifest, quality, search
+from tests.manifests import CHOSEN, manifest, quality, search
 
 HOSTILE = "<b>x</b>|y\n# z"
 
@@ -97,7 +97,7 @@ def test_markdown_says_what_the_page_says() -> None:
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [
         "Be careful", *(table.title for table in card.tables),
     ]  # fmt: skip
-    assert "| **7** | **1.6x, dynamic per channel** | **chosen** |" in text
+    assert f"| **7** | **{CHOSEN}** | **chosen** |" in text
 
 
 def drawn() -> ElementTree.Element:
@@ -121,8 +121,12 @@ def test_the_plot_can_be_read_without_eyes() -> None:
     plot = drawn()
     assert plot.get("role") == "img"
     assert plot.findtext("title") == "Time and accuracy of 14 candidates"
-    assert "Chosen: 1.6x, dynamic per channel, 1.76 milliseconds, -0.25 points" in (plot.findtext("desc") or "")
-    assert (plot.findtext("./g/title") or "").startswith("1. 3x, dynamic per channel: 0.94 ms (0.91 to 0.98), -14.90")
+    assert "Chosen: pruned 1.62x, dynamic int8 per channel, 1.76 milliseconds, -0.25 points" in (
+        plot.findtext("desc") or ""
+    )
+    assert (plot.findtext("./g/title") or "").startswith(
+        "1. pruned 3.02x, dynamic int8 per channel: 0.94 ms (0.91 to 0.98), -14.90"
+    )
 
 
 def test_points_lie_where_the_axes_say() -> None:

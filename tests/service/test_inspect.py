@@ -29,7 +29,7 @@ def test_shows_summary_candidates_latency_and_quality() -> None:
     assert "d" * 64 in text
     assert row(text, "7 ").split()[-6:] == ["chosen", "1.76", "0.9063", "-0.25", "-1.20", "18.3"]
     assert "front" in row(text, "9 ")
-    assert row(text, "onnxruntime int8  ").split()[-1] == "4.31x"
+    assert row(text, "cpu variant").split()[-1] == "4.31x"
     assert row(text, "calibration error, exported").split()[-1] == "0.048"
     assert "careful" not in text
 
@@ -51,7 +51,7 @@ def test_only_the_ten_labels_that_changed_most() -> None:
 def test_a_bundle_without_a_search() -> None:
     text = shown(manifest(search=None))
     assert "Candidates" not in text
-    assert "onnxruntime int8" in text
+    assert "cpu variant" in text
 
 
 def test_words_in_brackets_are_no_markup() -> None:

@@ -8,11 +8,9 @@ FP32 = "onnxruntime fp32"  # the row of the checkpoint's float32 graph, unpruned
 
 
 def served_row(manifest: Manifest, variant: VariantName) -> Latency | None:
-    """The latency of what is served as ``variant``: the row with the size of its file, by its usual name if several."""
-    one = manifest.variants[variant]
-    size = manifest.files[one.file].bytes
-    same = [row for row in manifest.latency if row.bytes == size]
-    return next((row for row in same if row.name == f"onnxruntime {one.precision}"), same[-1] if same else None)
+    """The latency of what is served as ``variant``: the row with the size of its file, the last if several have it."""
+    size = manifest.files[manifest.variants[variant].file].bytes
+    return next((row for row in reversed(manifest.latency) if row.bytes == size), None)
 
 
 def fp32_row(manifest: Manifest) -> Latency | None:
@@ -35,5 +33,6 @@ def chosen(manifest: Manifest) -> Candidate | None:
     return next((one for one in candidates if one.chosen), None)
 
 
-def stage_named(manifest: Manifest, name: str) -> Stage | None:
-    return next((stage for stage in manifest.pipeline if stage.name == name), None)
+def making(manifest: Manifest) -> Stage | None:
+    """The stage that made the CPU variant: a search, or the plan that an earlier one had found."""
+    return next((stage for stage in manifest.pipeline if stage.name in ("search", "plan")), None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pydantic import JsonValue
+
 from service.contract.bundle import Manifest, Quality, VariantName
-from service.contract.card.facts import chosen, fp32_row, served_row, stage_named, times_as_fast
+from service.contract.card.facts import chosen, fp32_row, making, served_row, times_as_fast
 
 _DEVICES: dict[VariantName, str] = {"cpu": "On the CPU", "cuda": "On the GPU"}
 _SHOWN_LABELS = 12
@@ -68,44 +70,43 @@ def _model(manifest: Manifest) -> str:
 
 
 def _pruned(manifest: Manifest) -> list[str]:
-    stage, choice = stage_named(manifest, "prune"), chosen(manifest)
-    if choice is not None and choice.speedup == 1:
-        return ["Nothing was pruned in the model that was chosen."]
+    stage, choice = making(manifest), chosen(manifest)
     if stage is None:
         return []
-    if not stage.applied:
-        return [f"Not pruned: {stage.details.get('reason', 'no reason is recorded')}."]
-    left = [f"{stage.details[key]} {what}" for key, what in _UNITS.items() if key in stage.details]
-    aim = choice.speedup if choice else stage.details.get("target_speedup")
-    return [
-        "Pruned"
-        + (f" to {' and '.join(left)}" if left else "")
-        + (f", to be {aim:g} times as fast as the unpruned int8 model" if isinstance(aim, int | float) else "")
-        + "; what that cost was learnt back from the unpruned model."
-    ]
+    left = [f"{sum(kept):,} {what}" for key, what in _UNITS.items() if (kept := _counts(stage.details.get(key)))]
+    if not left:
+        return ["Nothing was pruned."]
+    speed = f", {choice.speedup:.2f} times as fast as the unpruned int8 model" if choice else ""
+    return [f"Pruned to {' and '.join(left)}{speed}; what that cost was learnt back from the unpruned model."]
 
 
-_UNITS = {"heads": "attention heads", "neurons": "feed-forward neurons"}
+_UNITS = {"heads_kept": "attention heads", "neurons_kept": "feed-forward neurons"}
+
+
+def _counts(value: JsonValue) -> list[int]:
+    """What a layer kept, for each layer."""
+    return [one for one in value if isinstance(one, int)] if isinstance(value, list) else []
 
 
 def _quantized(manifest: Manifest, name: VariantName) -> str:
-    variant, choice = manifest.variants[name], chosen(manifest) if name == "cpu" else None
+    variant, stage = manifest.variants[name], making(manifest) if name == "cpu" else None
     size = manifest.files[variant.file].bytes
     whole = fp32_row(manifest)
     share = f", 1/{whole.bytes / size:.1f} of the fp32 model" if whole and size else ""
-    how = f" ({choice.scheme}, {choice.quantized} multiplications in int8)" if choice else ""
-    return f"{_DEVICES[name]} it is served in {variant.precision}{how}: {size / 1e6:.1f} MB{share}."
+    scheme = f" ({stage.details['scheme']})" if stage and "scheme" in stage.details else ""
+    return f"{_DEVICES[name]} it is served in {variant.precision}{scheme}: {size / 1e6:.1f} MB{share}."
 
 
 def _searched(manifest: Manifest) -> list[str]:
     search, choice = manifest.search, chosen(manifest)
     if search is None:
-        return []
+        stage = making(manifest)
+        return ["It was made as the search for an earlier version had found best."] if stage else []
     tried = (
         f"{len(search.candidates)} candidates were tried in {duration(search.seconds)} on {search.rows:,} rows that "
-        f"were neither trained on nor judged by; {search.ended.rstrip('.')}."
+        f"were neither trained on nor judged by; it ended because {search.ended.rstrip('.')}."
     )
-    return [f"{tried} The choice fell on {choice.name}." if choice else f"{tried} None of them was chosen."]
+    return [f"{tried} The choice fell on: {choice.name}." if choice else f"{tried} None of them was chosen."]
 
 
 def _faster(manifest: Manifest, name: VariantName) -> list[str]:

@@ -12,6 +12,7 @@ BATCH_FLIPS = 0.005
 CALIBRATION_GROWTH = 0.02
 _CLASS_DROP, _CLASS_ROWS = 0.10, 30
 _NAMED = 5
+_SEARCH_ROWS = 200
 
 
 def warnings_of(manifest: Manifest, here: str | None = None) -> list[str]:
@@ -81,12 +82,12 @@ def _search(manifest: Manifest) -> list[str]:
     if search is None:
         return []
     found = []
-    if search.rows == 0:
-        found.append("cpu: no rows were left to search by, so the candidates were compared in speed only.")
-    wanted = search.target_speedup
-    if choice and wanted and choice.speedup < wanted:
+    if search.rows < _SEARCH_ROWS:
+        found.append(f"cpu: the candidates were compared on {search.rows} rows only; another draw may favour another.")
+    if choice and choice.difference < -search.max_drop:
         found.append(
-            f"cpu: a speed-up of {wanted:g} was asked for; the model that was chosen aims at {choice.speedup:g}."
+            f"cpu: the chosen model lost {-choice.difference:.2f} points on the search rows, more than the "
+            f"{search.max_drop:g} allowed; none that was fast enough lost less."
         )
     return found
 
