@@ -16,6 +16,7 @@ from service.contract.errors import PlumblineError
 # Command: where it lives, and the extra that brings what it needs.
 _COMMANDS = {
     "finetune": ("export.cli", "export"),
+    "distill": ("export.cli", "export"),
     "export": ("export.cli", "export"),
     "inspect": ("service.cli", "serve"),
     "serve": ("service.cli", "serve"),
