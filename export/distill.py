@@ -25,7 +25,7 @@ from service.tokenizer import TextTokenizer
 
 logger = logging.getLogger(__name__)
 
-DEFAULT = Recipe(epochs=6, learning_rate=1e-4)
+DEFAULT = Recipe(epochs=5, learning_rate=1e-4)
 
 
 @dataclass(frozen=True)

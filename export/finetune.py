@@ -51,8 +51,9 @@ logger = logging.getLogger(__name__)
 class Recipe:
     """How to train. ``keep`` says which epoch's weights: the ``best`` by accuracy on the eval rows, or the ``last``.
 
-    With ``best``, training stops after the first epoch whose eval loss is not lower than the lowest before. The loss
-    says when over-fitting begins; the accuracy, which all later judgements use, often still gains in that epoch.
+    With ``best``, training stops after the first epoch whose eval loss is not lower than the lowest before, unless a
+    teacher is followed. The loss says when over-fitting begins; the accuracy, which all later judgements use, often
+    still gains in that epoch.
     """
 
     epochs: int = 3
@@ -234,12 +235,14 @@ def _train(
         data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8),
         compute_metrics=partial(_accuracy, task=task),
         compute_loss_func=partial(_taught, task=task, label_share=teaching.label_share) if teaching else None,
-        callbacks=[TrainingProgress(), StopOnLoss()],
+        # A student hardly over-fits a teacher's answers: its loss wavers while the rate is high, and falls with it.
+        callbacks=[TrainingProgress()] if teaching else [TrainingProgress(), StopOnLoss()],
     )
     trainer.remove_callback(transformers.PrinterCallback)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="mtime may not be reliable")  # it then goes by the step numbers
         trainer.train()
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # else it goes on to multiply in bfloat16
     shutil.rmtree(scratch, ignore_errors=True)
 
 
