@@ -12,9 +12,10 @@ from pathlib import Path
 import onnxruntime
 from pydantic import JsonValue
 
-from export.card import as_html, as_markdown, make_card
+from export.card.html import as_html
+from export.card.markdown import as_markdown
 from export.checkpoint import Checkpoint
-from export.gate import explain, judge
+from export.gate import explain, judge, predicted
 from export.golden import golden_atol, golden_cases, golden_texts, write_golden
 from export.graphs import graph_bytes
 from export.hardware import instruction_set, processor
@@ -46,7 +47,7 @@ from service.contract.bundle import (
     VariantName,
     file_entries,
 )
-from service.contract.classify import predicted_labels, probabilities
+from service.contract.card.content import card_of
 from service.contract.dataset import Dataset
 from service.contract.features import FEATURE_VERSION
 
@@ -135,13 +136,10 @@ def build(stage: Path, store: Store, order: Order, *, gate: Callable[[dict[Varia
 
 def write_card(stage: Path, draft: Draft, name: str, challenge: Challenge | None = None) -> dict[str, FileEntry]:
     """Write ``card.md`` and ``report.html``; returns the entries of all files, for the manifest."""
-    checkpoint = draft.order.checkpoint
-    card = make_card(
-        name, checkpoint.task, checkpoint.labels, source=draft.source, quality=draft.quality,
-        latency=draft.latency, stages=draft.stages, challenge=challenge,
-    )  # fmt: skip
+    known = manifest(draft, file_entries(stage), name, "1", challenge)  # the card does not name the version
+    card = card_of(known)
     (stage / "card.md").write_text(as_markdown(card), encoding="utf-8")
-    (stage / "report.html").write_text(as_html(card), encoding="utf-8")
+    (stage / "report.html").write_text(as_html(card, known.search), encoding="utf-8")
     return file_entries(stage)
 
 
@@ -173,8 +171,7 @@ def manifest(
 
 def _judge(parts: Parts, order: Order) -> tuple[dict[VariantName, Quality], dict[VariantName, Answers]]:
     labels, task, rows = order.checkpoint.labels, order.checkpoint.task, order.gate_rows
-    logits = checkpoint_logits(parts.model, parts.tokenizer(rows.texts))
-    baseline = predicted_labels(probabilities(logits, task), labels, task)
+    baseline = predicted(checkpoint_logits(parts.model, parts.tokenizer(rows.texts)), labels, task)
     quality: dict[VariantName, Quality] = {}
     answers: dict[VariantName, Answers] = {}
     for name, engine in parts.engines.items():
@@ -182,8 +179,8 @@ def _judge(parts: Parts, order: Order) -> tuple[dict[VariantName, Quality], dict
         together = batched_logits(engine, answers[name].tokens[:_BATCH_FLIP_ROWS])
         quality[name] = judge(
             baseline,
-            answers[name].observed.labels,
-            predicted_labels(probabilities(together, task), labels, task),
+            predicted(answers[name].outputs.logits, labels, task),
+            predicted(together, labels, task).labels,
             rows.targets,
             task=task,
             max_drop=order.max_drop,

@@ -1,4 +1,4 @@
-"""The commands ``finetune``, ``export`` and ``retrain``."""
+"""The commands ``finetune``, ``distill``, ``export`` and ``retrain``."""
 
 from __future__ import annotations
 
@@ -63,6 +63,55 @@ def finetune(
     print(f"{'label':<24} {'precision':>9} {'recall':>9} {'F1':>9} {'rows':>7}")
     for label, one in done.scores.classes.items():
         print(f"{label[:24]:<24} {one.precision:>9.3f} {one.recall:>9.3f} {one.f1:>9.3f} {one.support:>7}")
+
+
+def distill(
+    teacher: Annotated[Path, typer.Argument(help="Folder of the fine-tuned checkpoint to learn from.")],
+    student: Annotated[str, typer.Argument(help="A smaller checkpoint: a folder or a hub name, of any architecture.")],
+    train: Train,
+    eval_: Eval,
+    out: Annotated[Path, typer.Option(help="Folder for the new checkpoint; must not exist or be empty.")],
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs; the one with the best eval accuracy is kept.")] = 5,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 1e-4,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 32,
+    max_length: Annotated[int, typer.Option(min=8, max=512, help="Tokens per text that the student reads.")] = 128,
+    label_share: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Share of the loss that the true labels have; the teacher has the rest."),
+    ] = 0.1,
+    seed: Seed = 0,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    as_json: Json = False,
+) -> None:
+    """Let a smaller model learn what a fine-tuned one answers; writes a Hugging Face checkpoint."""
+    _share_the_processor()
+    from dataclasses import replace
+
+    from export import distill as module
+    from service.contract.dataset import read_dataset
+
+    recipe = replace(
+        module.DEFAULT,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        max_length=max_length,
+        seed=seed,
+    )
+    files = [read_dataset(path, text_column=text_column, label_column=label_column) for path in (train, eval_)]
+    done = module.distill(teacher, student, files[0], files[1], out, recipe, label_share=label_share)
+    if as_json:
+        _print_json(done.to_dict())
+        return
+    print(f"{done.made.checkpoint}: {done.made.seconds:.0f} s")
+    print(f"{'':<8} {'accuracy':>9} {'parameters':>12} {'weights, MB':>12}")
+    for name, one in (("teacher", done.teacher), ("student", done.student)):
+        print(f"{name:<8} {one.accuracy:>9.4f} {one.parameters:>12,} {one.bytes / 1e6:>12.1f}")
+    print(
+        f"student minus teacher on {done.paired.rows} eval rows: {100 * done.paired.difference:+.2f} points, "
+        f"95 % sure of no worse than {100 * done.paired.lower:+.2f}"
+    )
 
 
 def export(

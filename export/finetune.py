@@ -8,11 +8,13 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import huggingface_hub.constants
 import numpy as np
+import numpy.typing as npt
 import orjson
 import torch
 import transformers
@@ -34,6 +36,7 @@ from export.labels import check_classes, check_labels, encode, label_set, task_o
 from export.predict import checkpoint_logits
 from export.progress import StopOnLoss, TrainingProgress
 from export.scores import Scores, score
+from export.teaching import Teaching, joined_targets, taught_loss, true_part
 from service.contract.bundle import Task
 from service.contract.classify import predicted_labels, probabilities
 from service.contract.dataset import Dataset
@@ -48,8 +51,9 @@ logger = logging.getLogger(__name__)
 class Recipe:
     """How to train. ``keep`` says which epoch's weights: the ``best`` by accuracy on the eval rows, or the ``last``.
 
-    With ``best``, training stops after the first epoch whose eval loss is not lower than the lowest before. The loss
-    says when over-fitting begins; the accuracy, which all later judgements use, often still gains in that epoch.
+    With ``best``, training stops after the first epoch whose eval loss is not lower than the lowest before, unless a
+    teacher is followed. The loss says when over-fitting begins; the accuracy, which all later judgements use, often
+    still gains in that epoch.
     """
 
     epochs: int = 3
@@ -99,18 +103,19 @@ def finetune(
     *,
     labels: Sequence[str] | None = None,
     task: Task | None = None,
+    teaching: Teaching | None = None,
 ) -> Finetuned:
     """Fine-tune ``base`` (a folder, a hub name, or None for the packaged MiniLM) and write a checkpoint to ``out``.
 
     ``labels`` and ``task`` default to what the training rows hold, labels sorted. A base that already classifies
-    keeps the rows of its head for the labels that it shares. The folder appears whole or not at all.
+    keeps the rows of its head for the labels that it shares. With ``teaching`` the loss is the distance from a
+    teacher's answers too. The folder appears whole or not at all.
 
     :raises DatasetError: for a single class, or an eval label that training does not have.
     :raises CheckpointError: for a base that cannot be loaded or has no fast tokenizer.
     :raises InvalidInput: if ``out`` exists and is not an empty folder.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InvalidInput(f"{out} exists and is not an empty folder. Give another --out, or remove it.")
+    check_out(out)
     task = task or task_of(train, evaluation)
     labels = tuple(labels) if labels is not None else label_set(train.targets)
     check_classes(labels)
@@ -123,11 +128,15 @@ def finetune(
     tokenizer = _load_tokenizer(where, recipe.max_length, local=local)
     model = load_classifier(where, labels, task, local=local)
     with disk_full_named(out.parent), new_folder(out) as folder:
+        targets = [encode(data.targets, labels, task) for data in (train, evaluation)]
+        if teaching is not None:
+            shown = (teaching.train, teaching.evaluation)
+            targets = [joined_targets(truth, one, task) for truth, one in zip(targets, shown, strict=True)]
         rows = [
-            _Rows(tokenizer, data, encode(data.targets, labels, task), tokenizer.model_max_length)
-            for data in (train, evaluation)
+            _Rows(tokenizer, data, wanted, tokenizer.model_max_length)
+            for data, wanted in zip((train, evaluation), targets, strict=True)
         ]
-        _train(model, tokenizer, rows[0], rows[1], recipe, folder / "trainer")
+        _train(model, tokenizer, rows[0], rows[1], recipe, folder / "trainer", task, teaching)
         model.save_pretrained(folder, safe_serialization=True)
         tokenizer.save_pretrained(folder)
         model.train(False)
@@ -135,10 +144,18 @@ def finetune(
         predicted = predicted_labels(probabilities(checkpoint_logits(model, tokens), task), labels, task)
         scores = score(predicted, evaluation.targets, labels)
         note = {"base_model": base_model, "recipe": asdict(recipe), "train_rows": len(train), "eval": scores.to_dict()}
+        if teaching is not None:
+            note["teacher"] = teaching.teacher
         (folder / NOTE).write_bytes(orjson.dumps(note, option=orjson.OPT_INDENT_2))
     seconds = time.monotonic() - started
     logger.info("wrote %s: accuracy %.4f on %d eval rows, %.0f s", out, scores.accuracy, scores.rows, seconds)
     return Finetuned(out, base_model, task, labels, len(train), seconds, scores)
+
+
+def check_out(out: Path) -> None:
+    """:raises InvalidInput: if a checkpoint cannot be written there because something else is."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InvalidInput(f"{out} exists and is not an empty folder. Give another --out, or remove it.")
 
 
 def half_precision() -> bool:
@@ -180,6 +197,8 @@ def _train(
     evaluation: _Rows,
     recipe: Recipe,
     scratch: Path,
+    task: Task,
+    teaching: Teaching | None,
 ) -> None:
     """Train in place; ``scratch`` holds the epochs' weights meanwhile and is removed."""
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
@@ -214,20 +233,32 @@ def _train(
         train_dataset=train,
         eval_dataset=evaluation,
         data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8),
-        compute_metrics=_accuracy,
-        callbacks=[TrainingProgress(), StopOnLoss()],
+        compute_metrics=partial(_accuracy, task=task),
+        compute_loss_func=partial(_taught, task=task, label_share=teaching.label_share) if teaching else None,
+        # A student hardly over-fits a teacher's answers: its loss wavers while the rate is high, and falls with it.
+        callbacks=[TrainingProgress()] if teaching else [TrainingProgress(), StopOnLoss()],
     )
     trainer.remove_callback(transformers.PrinterCallback)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="mtime may not be reliable")  # it then goes by the step numbers
         trainer.train()
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # else it goes on to multiply in bfloat16
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _accuracy(found: EvalPrediction) -> dict[str, float]:
+def _taught(outputs: Any, targets: torch.Tensor, task: Task, label_share: float, **_: Any) -> torch.Tensor:
+    """The loss as the Trainer calls for it."""
+    return taught_loss(outputs["logits"], targets, task, label_share)
+
+
+def _accuracy(found: EvalPrediction, task: Task) -> dict[str, float]:
     """Share of rows right; with several labels per row all must be."""
     logits, targets = np.asarray(found.predictions), np.asarray(found.label_ids)
-    right = ((logits > 0) == (targets > 0)).all(axis=1) if targets.ndim == 2 else logits.argmax(axis=1) == targets
+    truth: npt.NDArray[Any] = true_part(targets, logits.shape[1]) if targets.ndim == 2 else targets
+    if task == "multi-label":
+        right = ((logits > 0) == (truth > 0)).all(axis=1)
+    else:
+        right = logits.argmax(axis=1) == (truth.argmax(axis=1) if truth.ndim == 2 else truth)
     return {"accuracy": float(right.mean())}
 
 

@@ -10,14 +10,19 @@ The verdict, for a margin of ``max_drop`` points:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binomtest
 
+from export.calibration import BINS, calibration_error, class_changes
 from export.paired import paired_difference, rows_needed
-from service.contract.bundle import Quality, Task, VariantName, Verdict
-from service.contract.classify import correct
+from service.contract.bundle import Calibration, Quality, Task, VariantName, Verdict
+from service.contract.card.sentences import explain
+from service.contract.classify import Floats, confidences, correct, predicted_labels, probabilities
 from service.contract.errors import Refused
+
+__all__ = ["METRIC", "Predicted", "explain", "judge", "may_publish", "predicted", "refuse_unless_published", "verdict"]
 
 # Share of labels that may change with the rows beside a row: dynamic int8 scales activations by the whole batch.
 MAX_BATCH_FLIPS = 0.02
@@ -32,9 +37,23 @@ def verdict(lower: float, upper: float, margin: float) -> Verdict:
     return "fail" if upper < -margin else "inconclusive"
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """The labels given to n rows, and the (n,) probabilities that they are right."""
+
+    labels: Sequence[str]
+    confidence: Floats
+
+
+def predicted(logits: Floats, labels: Sequence[str], task: Task) -> Predicted:
+    """What (n, labels) logits answer."""
+    probs = probabilities(logits, task)
+    return Predicted(predicted_labels(probs, labels, task), confidences(probs, task))
+
+
 def judge(
-    baseline: Sequence[str],
-    exported: Sequence[str],
+    baseline: Predicted,
+    exported: Predicted,
     batched: Sequence[str],
     targets: Sequence[str],
     *,
@@ -42,12 +61,12 @@ def judge(
     max_drop: float,
     allow_inconclusive: bool = False,
 ) -> Quality:
-    """Compare predicted labels row by row.
+    """Compare predictions row by row.
 
-    ``baseline`` is the checkpoint's, ``exported`` the variant's run one by one, ``batched`` the variant's run beside
-    others and padded, for the first ``len(batched)`` rows. ``max_drop`` is in points.
+    ``baseline`` is the checkpoint's, ``exported`` the variant's run one by one, ``batched`` the variant's labels run
+    beside others and padded, for the first ``len(batched)`` rows. ``max_drop`` is in points.
     """
-    before, after = correct(baseline, targets), correct(exported, targets)
+    before, after = correct(baseline.labels, targets), correct(exported.labels, targets)
     paired = paired_difference(before, after)
     margin = max_drop / 100
     answer = verdict(paired.lower, paired.upper, margin)
@@ -61,11 +80,17 @@ def judge(
         max_drop=max_drop,
         verdict=answer,
         rows=paired.rows,
-        flips=int((~correct(exported, baseline)).sum()),
-        batch_flip_rate=flip_rate(exported, batched),
-        batched_rows=min(len(exported), len(batched)),
+        flips=int((~correct(exported.labels, baseline.labels)).sum()),
+        batch_flip_rate=flip_rate(exported.labels, batched),
+        batched_rows=min(len(exported.labels), len(batched)),
         rows_needed=needed,
         allowed_inconclusive=allow_inconclusive and answer == "inconclusive",
+        calibration=Calibration(
+            baseline=calibration_error(baseline.confidence, before),
+            exported=calibration_error(exported.confidence, after),
+            bins=BINS,
+        ),
+        classes=class_changes(baseline.labels, exported.labels, targets),
     )
 
 
@@ -89,29 +114,20 @@ def may_publish(quality: Quality) -> bool:
     return quality.verdict == "pass" or (quality.verdict == "inconclusive" and quality.allowed_inconclusive)
 
 
-def explain(quality: Quality) -> str:
-    """The verdict with its figures, in one sentence for people."""
-    figures = (
-        f"{quality.metric} {quality.baseline:.4f} -> {quality.exported:.4f} on {quality.rows} rows, "
-        f"{quality.difference:+.2f} points, 95 % sure of no worse than {quality.lower_bound:+.2f}; "
-        f"allowed is -{quality.max_drop:g}: {quality.verdict}"
-    )
-    if flips_too_often(quality):
-        figures += (
-            f"; {quality.batch_flip_rate:.1%} of labels change in batches, which is more than {MAX_BATCH_FLIPS:.0%}"
-        )
-    if quality.verdict != "inconclusive":
-        return figures + "."
-    if quality.rows_needed is None:
-        return figures + ". The estimate lies on the margin itself, so no number of rows would settle it."
-    return figures + f". About {quality.rows_needed:,} eval rows would settle it."
-
-
 def refuse_unless_published(qualities: Mapping[VariantName, Quality]) -> None:
     """:raises Refused: if any variant may not be published, with its figures and what would mend it."""
-    refused = [f"{name}: {explain(quality)}" for name, quality in qualities.items() if not may_publish(quality)]
+    refused = [f"{name}: {_reason(quality)}" for name, quality in qualities.items() if not may_publish(quality)]
     if refused:
         raise Refused(
             "the accuracy gate did not pass, nothing was published. " + " ".join(refused) + " Give more eval rows, "
             "a wider --max-drop, or accept what cannot be proven with --allow-inconclusive."
         )
+
+
+def _reason(quality: Quality) -> str:
+    if not flips_too_often(quality):
+        return explain(quality)
+    return (
+        f"{quality.batch_flip_rate:.1%} of labels change when rows are batched with others; {MAX_BATCH_FLIPS:.0%} may. "
+        + explain(quality)
+    )

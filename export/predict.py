@@ -67,7 +67,9 @@ def checkpoint_logits(model: PreTrainedModel, tokens: Sequence[Tokens]) -> Float
     with torch.no_grad():
         for start in range(0, len(order), BATCH):
             rows = order[start : start + BATCH]
-            logits[rows] = model(**torch_inputs(model, [tokens[row] for row in rows])).logits.numpy()
+            inputs = torch_inputs(model, [tokens[row] for row in rows])
+            given = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}).logits
+            logits[rows] = given.float().cpu().numpy()
     return logits
 
 

@@ -16,6 +16,7 @@ from service.contract.errors import PlumblineError
 # Command: where it lives, and the extra that brings what it needs.
 _COMMANDS = {
     "finetune": ("export.cli", "export"),
+    "distill": ("export.cli", "export"),
     "export": ("export.cli", "export"),
     "reproduce": ("export.cli", "export"),
     "inspect": ("service.cli", "serve"),
@@ -119,14 +120,17 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="print the manifest and the digest as JSON")] = False,
 ) -> None:
     """Verify a bundle and show what it is, how good, how fast, and how it was made."""
+    from rich.console import Console
+
     from service.contract.bundle import open_bundle
-    from service.inspect import summary
+    from service.contract.hardware import instruction_set
+    from service.inspect import show
 
     opened = open_bundle(bundle)
     if as_json:
         typer.echo(json.dumps({"digest": opened.digest, **opened.manifest.model_dump(mode="json")}))
     else:
-        typer.echo(summary(opened))
+        show(opened, instruction_set(), Console())
 
 
 def _build() -> typer.Typer:

@@ -1,71 +1,59 @@
-"""A bundle's manifest for a person at a terminal."""
+"""A bundle's card for a person at a terminal."""
 
 from __future__ import annotations
 
-from service.contract.bundle import Bundle, Manifest
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table as Grid
+from rich.text import Text
+
+from service.contract.bundle import Bundle
+from service.contract.card.content import card_of
+from service.contract.card.tables import Table
+
+_WIDTH = 120  # where nobody says how wide it may be, as in a pipe
 
 
-def summary(bundle: Bundle) -> str:
-    """What the bundle is, how good, how fast, and how it was made."""
-    manifest = bundle.manifest
-    labels = ", ".join(manifest.labels[:8]) + (" …" if len(manifest.labels) > 8 else "")
-    sections = [
-        [
-            f"{manifest.name} version {manifest.version}, {manifest.created:%Y-%m-%d %H:%M} UTC",
-            f"digest     {bundle.digest}",
-            f"task       {manifest.task}, {len(manifest.labels)} labels: {labels}",
-            f"max length {manifest.max_length} tokens",
-            f"base model {manifest.source.base_model}, checkpoint {manifest.source.checkpoint_sha256[:12]}",
-            f"reference  {manifest.reference.rows} rows, feature version {manifest.reference.feature_version}",
-        ],
-        _variants(manifest),
-        ["latency at batch 1 (p50 / p95, size)", *_latency(manifest)],
-        ["pipeline", *_pipeline(manifest)],
-        _challenge(manifest),
-    ]
-    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+def show(bundle: Bundle, here: str, console: Console) -> None:
+    """Print what the bundle is, how good, how fast, how it was made, and what to be careful with on this machine.
+
+    ``here`` is the instruction set of this machine's processor.
+    """
+    if not console.is_terminal:
+        console.width = max(console.width, _WIDTH)
+    for part in _parts(bundle, here):
+        console.print(part)
 
 
-def _variants(manifest: Manifest) -> list[str]:
-    lines = []
-    for name, variant in manifest.variants.items():
-        size = manifest.files[variant.file].bytes / 1e6
-        lines.append(
-            f"{name}: {variant.file}, {variant.precision}, {size:.1f} MB, measured on {variant.instruction_set}"
-        )
-        quality = manifest.quality.get(name)
-        if quality is not None:
-            lines += [
-                f"  {quality.verdict}: {quality.metric} {quality.exported:.4f}, checkpoint {quality.baseline:.4f} "
-                f"on {quality.rows} rows",
-                f"  difference {quality.difference:+.2f} points, at least {quality.lower_bound:+.2f} with 95 % "
-                f"confidence, allowed {-quality.max_drop:+.2f}",
-                f"  {quality.flips} labels flipped; {quality.batch_flip_rate:.2%} flip between single and batched",
-            ]
-            if quality.rows_needed is not None:
-                lines.append(f"  about {quality.rows_needed} rows would settle the verdict")
-    return lines
+def _parts(bundle: Bundle, here: str) -> Iterator[RenderableType]:
+    manifest, card = bundle.manifest, card_of(bundle.manifest, here)
+    yield Text(f"{manifest.name} version {manifest.version}, {manifest.created:%Y-%m-%d %H:%M} UTC", style="bold")
+    yield Text(f"digest {bundle.digest}", no_wrap=True, overflow="ignore")
+    yield Text(
+        f"at most {manifest.max_length} tokens; reference of {manifest.reference.rows:,} rows, feature version "
+        f"{manifest.reference.feature_version}\n"
+    )
+    for sentence in card.sentences:
+        yield Text(sentence)
+    for warning in card.warnings:
+        yield Text.assemble(("\ncareful  ", "bold yellow"), warning)
+    for table in card.tables:
+        yield Text(f"\n{table.title}", style="bold")
+        if table.note:
+            yield Text(table.note, style="dim")
+        yield _grid(table)
+        if table.brief and len(table.rows) > table.brief:
+            yield Text(f"… and {len(table.rows) - table.brief} more in report.html", style="dim")
 
 
-def _latency(manifest: Manifest) -> list[str]:
-    return [
-        f"  {row.name:<22} {row.p50_ms:7.2f} / {row.p95_ms:.2f} ms {row.bytes / 1e6:8.1f} MB   {row.hardware}, "
-        f"{row.threads} thread{'s' if row.threads != 1 else ''}"
-        for row in manifest.latency
-    ]
-
-
-def _pipeline(manifest: Manifest) -> list[str]:
-    return [
-        f"  {stage.name:<12} {f'{stage.seconds:.1f} s' if stage.applied else 'skipped':>8}  "
-        + ", ".join(f"{key} {value}" for key, value in stage.details.items() if not isinstance(value, dict))
-        for stage in manifest.pipeline
-    ]
-
-
-def _challenge(manifest: Manifest) -> list[str]:
-    challenge = manifest.challenge
-    if challenge is None:
-        return []
-    verdict = "accepted" if challenge.accepted else "rejected"
-    return [f"challenge of version {challenge.champion.version}: {verdict}", *(f"  {why}" for why in challenge.reasons)]
+def _grid(table: Table) -> Grid:
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    shown = [place for place in range(len(table.columns)) if place not in table.spare]
+    for place in shown:
+        right = table.align[place] == "r"
+        grid.add_column(Text(table.columns[place]), justify="right" if right else "left", no_wrap=right)
+    for number, row in enumerate(table.rows[: table.brief]):
+        grid.add_row(*(Text(row[place]) for place in shown), style="bold" if number in table.marked else None)
+    return grid

@@ -37,13 +37,16 @@ from service.contract.dataset import Dataset
 from service.contract.errors import Refused
 from service.tokenizer import TextTokenizer, Tokens
 
-_FIRST, _GROWTH, _EXPECTED = 1.35, 1.25, 4  # what the first step aims at, the next ones, and how many are expected
+_FIRST, _GROWTH = 1.4, 1.25  # how fast the first step aims to be, and how much faster each next one
+_MOST_STEPS = 5
 _LEAST_UPDATES = 300
-_LEAST_SECONDS = 15.0  # less recovery than this is not worth a step
+_GOOD_SECONDS, _LEAST_SECONDS = 75.0, 15.0  # of recovery: fewer steps rather than less; no step with less
+_SCHEMES = 3  # that pruned models are tried with
 _HOPELESS = 1.0  # points beyond those allowed after which no deeper cut is tried
 _CALIBRATION_ROWS = 128
 _TRIES = 4
 _SENSITIVITY_SHARE = 0.15
+_TRYING_SHARE = 0.5  # of a step's time beside recovery that comes after it
 _OUT_OF_TIME = "the time budget was used up"
 _SECONDS = 1.0
 
@@ -122,9 +125,8 @@ class Walk:
         if self.progress.ended == _OUT_OF_TIME:  # there may be more time now
             self._save(ended=None)
         self._teller = Teller(self.budget)
-        if self.target_speedup is None:
-            self._aims = [_FIRST * _GROWTH**step for step in range(_EXPECTED)]
-        else:
+        self._aims = [_FIRST * _GROWTH**step for step in range(_MOST_STEPS)]
+        if self.target_speedup is not None:
             steps = max(1, round(math.log(self.target_speedup) / math.log(_FIRST)))
             self._aims = [self.target_speedup ** ((step + 1) / steps) for step in range(steps)]
 
@@ -160,8 +162,10 @@ class Walk:
         int8 = [trial for trial in self.progress.trials if trial.scheme != FLOAT]
         runs = {trial.file: graph_run(store.folder / trial.file) for trial in int8}
         timed = time_in_turns(runs, rows.tokens, seconds=_SECONDS)
-        useful = front([(timed[trial.file].p50, trial.divergence) for trial in int8])
-        self._save(schemes=tuple(trial.scheme for trial, kept in zip(int8, useful, strict=True) if kept))
+        on_front = front([(timed[trial.file].p50, trial.divergence) for trial in int8])
+        useful = [trial for trial, kept in zip(int8, on_front, strict=True) if kept]
+        fastest = sorted(useful, key=lambda trial: timed[trial.file].p50)[:_SCHEMES]
+        self._save(schemes=tuple(trial.scheme for trial in fastest))
 
     def _prune_on(self) -> None:
         """Step by step, until there is a reason to end."""
@@ -177,8 +181,7 @@ class Walk:
             if shrunk is None:
                 return
             model = shrunk.model
-            left = max(1, len(self._aims) - place + 1)
-            lesson = self._lesson(max(_LEAST_SECONDS, self.budget.left / left - self.progress.overhead))
+            lesson = self._lesson(self._recovery_seconds(place))
             self._teller.trying(f"recovery of the model pruned to {shrunk.speedup:.2f} times the speed")
             did = self.subject.recover(model, lesson, place)
             self.store.keep_weights(model, place)
@@ -200,10 +203,9 @@ class Walk:
 
     def _shrink(self, ground: Ground, model: PreTrainedModel, place: int) -> Shrunk | None:
         """The next smaller model; None, with the reason, if there is none that is faster than the last one."""
-        aims = self._aims
-        aim = aims[place - 1] if place <= len(aims) else aims[-1] * _GROWTH ** (place - len(aims))
+        aim = self._aims[place - 1]
         self._teller.trying(f"pruning to {aim:.2f} times the speed")
-        exact = self.target_speedup is not None and place == len(aims)
+        exact = self.target_speedup is not None and place == len(self._aims)
         shrunk = shrink(ground, model, aim, tries=_TRIES if exact else 1)
         reached = max((step.speedup for step in self.progress.steps), default=1.0)
         if shrunk is not None and shrunk.speedup > reached:
@@ -215,6 +217,15 @@ class Walk:
             )
         self._save(ended=f"no model faster than {reached:.2f} times was found")
         return None
+
+    def _recovery_seconds(self, place: int) -> float:
+        """An equal part of the time left for each of as many steps as it allows with good recovery."""
+        overhead, left = self.progress.overhead, self.budget.left
+        if self.target_speedup is None:
+            steps = max(1, min(len(self._aims) - place + 1, int(left / (overhead + _GOOD_SECONDS))))
+        else:
+            steps = len(self._aims) - place + 1
+        return max(_LEAST_SECONDS, (left - (steps - 1 + _TRYING_SHARE) * overhead) / steps)
 
     def _lesson(self, seconds: float) -> Lesson:
         """Three epochs, or as many as give a few hundred updates, within the seconds."""
@@ -231,8 +242,8 @@ class Walk:
         self._save(trials=(*self.progress.trials, trial))
 
     def _reason_to_end(self, step: int, shrunk: Shrunk) -> str | None:
-        if self.target_speedup is not None and step >= len(self._aims):
-            return "the speed-up that was asked for was reached"
+        if step >= len(self._aims):
+            return f"the last step was done ({shrunk.speedup:.2f} times the speed)"
         best = max(trial.difference for trial in self.progress.trials if trial.step == step)
         if best < -(self.max_drop + _HOPELESS):
             return f"at {shrunk.speedup:.2f} times the speed too much accuracy was lost ({best:+.2f} points)"

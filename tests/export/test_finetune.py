@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from export import checkpoint as checkpoint_module
+from export import finetune as finetune_module
 from export.checkpoint import checkpoint_digest, packaged_base, read_checkpoint
 from export.errors import CheckpointError
 from export.finetune import Recipe, finetune
 from export.heads import load_classifier, output_layer
+from export.onnx import load_model
+from export.predict import checkpoint_logits
+from service.contract.classify import Floats
 from service.contract.dataset import Dataset
 from service.contract.errors import DatasetError, InvalidInput
+from service.tokenizer import TextTokenizer, Tokens
 from tests.export.conftest import RECIPE, Trained, sentences
 
 ONE_EPOCH = Recipe(epochs=1, learning_rate=1e-3, batch_size=16, max_length=24)
@@ -116,6 +123,24 @@ def test_new_labels_leave_the_rows_of_known_ones_in_place(trained: Trained) -> N
     assert (after.weight[0] == before.weight[0]).all()
     assert (after.weight[2] == before.weight[1]).all()
     assert after.bias[2] == before.bias[1]
+
+
+def test_the_eval_rows_are_judged_in_full_precision_after_training_in_half(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = []
+
+    def watched(model: PreTrainedModel, tokens: Sequence[Tokens]) -> Floats:
+        judged.append(checkpoint_logits(model, tokens))
+        return judged[0]
+
+    monkeypatch.setattr(finetune_module, "half_precision", lambda: True)
+    monkeypatch.setattr(finetune_module, "checkpoint_logits", watched)
+    data = sentences(40, 6)
+    finetune(str(base), data, data, tmp_path / "out", ONE_EPOCH)
+    made = read_checkpoint(tmp_path / "out")
+    tokens = TextTokenizer(made.path / "tokenizer.json", made.max_length)(data.texts)
+    np.testing.assert_allclose(judged[0], checkpoint_logits(load_model(made), tokens), atol=1e-5)
 
 
 def test_an_empty_text_and_emoji_can_be_trained_on(base: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize_scalar
 
-from export.gate import explain, judge, may_publish, refuse_unless_published, verdict
+from export.gate import Predicted, explain, judge, may_publish, refuse_unless_published, verdict
 from export.paired import lower_bound, paired_difference, rows_needed
 from service.contract.errors import Refused
 
@@ -99,7 +99,8 @@ def gate(lost: int, rows: int, **options: object):  # type: ignore[no-untyped-de
     targets = ["a"] * rows
     exported = ["b"] * lost + ["a"] * (rows - lost)
     given = {"task": "single-label", "max_drop": 0.5} | options
-    return judge(targets, exported, exported, targets, **given)  # type: ignore[arg-type]
+    sure = np.ones(rows, dtype=np.float32)
+    return judge(Predicted(targets, sure), Predicted(exported, sure), exported, targets, **given)  # type: ignore[arg-type]
 
 
 def test_the_same_answers_on_many_rows_pass() -> None:
@@ -130,7 +131,9 @@ def test_inconclusive_is_published_only_if_that_was_asked_for() -> None:
 
 
 def test_several_labels_count_as_right_only_together_and_in_any_order() -> None:
-    quality = judge(["a|b", "a"], ["b|a", "b"], ["b|a", "a"], ["a|b", "a"], task="multi-label", max_drop=1.0)
+    sure = np.ones(2, dtype=np.float32)
+    before, after = Predicted(["a|b", "a"], sure), Predicted(["b|a", "b"], sure)
+    quality = judge(before, after, ["b|a", "a"], ["a|b", "a"], task="multi-label", max_drop=1.0)
     assert (quality.metric, quality.baseline, quality.exported, quality.flips) == ("exact match", 1.0, 0.5, 1)
     assert quality.batch_flip_rate == 0.5
 
@@ -138,9 +141,11 @@ def test_several_labels_count_as_right_only_together_and_in_any_order() -> None:
 @pytest.mark.parametrize(("flips", "published"), [(3, True), (15, False)])
 def test_labels_that_change_in_batches_too_often_are_refused(flips: int, published: bool) -> None:
     """2 % of 300 rows are 6 flips; 3 prove nothing and 15 prove more."""
-    alone = ["a"] * 300
+    alone = Predicted(["a"] * 300, np.ones(300, dtype=np.float32))
     batched = ["b"] * flips + ["a"] * (300 - flips)
-    quality = judge(alone, alone, batched, alone, task="single-label", max_drop=5.0)
+    quality = judge(alone, alone, batched, alone.labels, task="single-label", max_drop=5.0)
     assert quality.verdict == "pass"
     assert may_publish(quality) is published
-    assert ("in batches" in explain(quality)) is not published
+    if not published:
+        with pytest.raises(Refused, match=r"5.0% of labels change when rows are batched"):
+            refuse_unless_published({"cpu": quality})

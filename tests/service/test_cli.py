@@ -39,7 +39,7 @@ def test_inspect_shows_the_bundle(tmp_path: Path) -> None:
     shown = runner.invoke(cli._build(), ["inspect", str(bundle.path)])
     assert shown.exit_code == 0
     assert bundle.digest in shown.stdout
-    assert "pass: accuracy 0.9000" in shown.stdout
+    assert "accuracy 0.9000 -> 0.9000 on 1000 rows" in shown.stdout
     as_json = runner.invoke(cli._build(), ["inspect", str(bundle.path), "--json"])
     assert json.loads(as_json.stdout)["labels"] == ["negative", "positive"]
 

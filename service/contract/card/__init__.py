@@ -1,0 +1,1 @@
+"""What a manifest says to a person: sentences, warnings and tables, for the card, the report and the terminal alike."""
