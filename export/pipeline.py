@@ -90,7 +90,10 @@ def export_checkpoint(
     if options.target != "cuda" and search_rows is None:
         search_rows, gate_rows = split_rows(evaluation)
     seconds = _SEARCH_SHARE * options.time_budget
-    wish = Wish(search_rows or evaluation, seconds, options.target_speedup, options.prune)
+    wish = Wish(
+        search_rows or evaluation, len(gate_rows), seconds, options.target_speedup, options.prune,
+        must_prove=not options.allow_inconclusive,
+    )  # fmt: skip
     order = Order(
         checkpoint, checkpoint_digest(path), train, gate_rows, untrained_rows(train, evaluation, options.seed), wish,
         options.target, options.max_drop, options.allow_inconclusive, options.seed,

@@ -20,7 +20,6 @@ from export.hardware import instruction_set
 from export.labels import encode
 from export.latency import Run, graph_run, time_in_turns
 from export.onnx import export_onnx
-from export.predict import load_engine
 from export.projections import join_projections
 from export.prune.architecture import layers_of
 from export.prune.importance import mask_gradients, removal
@@ -32,7 +31,6 @@ from export.reference import choose_rows
 from service.contract.bundle import Task
 from service.contract.dataset import Dataset
 from service.contract.errors import InvalidInput
-from service.engine import Engine
 from service.tokenizer import TextTokenizer, Tokens
 
 logger = logging.getLogger(__name__)
@@ -102,9 +100,9 @@ def survey(
     chosen = choose_rows(len(rows), SAMPLE, seed)
     tokens = tokenizer([rows.texts[row] for row in chosen])
     targets = encode([rows.targets[row] for row in chosen], labels, task)
-    engine = load_engine(unpruned_int8, device="cpu", threads=1, max_length=max(map(len, tokens)))
-    table = measure_layer(model, engine, _typical(engine, tokens), work)
-    return Ground(task, tokens, targets, table, len(layers_of(model)), graph_run(unpruned_int8), work)
+    unpruned = graph_run(unpruned_int8)
+    table = measure_layer(model, unpruned, _typical(tokens), work)
+    return Ground(task, tokens, targets, table, len(layers_of(model)), unpruned, work)
 
 
 def shrink(ground: Ground, model: PreTrainedModel, target: float, *, tries: int) -> Shrunk | None:
@@ -144,8 +142,6 @@ def _speedup(ground: Ground, pruned: PreTrainedModel) -> float:
     return timed["unpruned"].p50 / timed["pruned"].p50
 
 
-def _typical(engine: Engine, tokens: Sequence[Tokens]) -> list[int]:
-    """The padded lengths of a short, a middling and a long text."""
-    return sorted(
-        {engine.padded_length(int(np.quantile([len(one) for one in tokens], share))) for share in (0.25, 0.5, 0.75)}
-    )
+def _typical(tokens: Sequence[Tokens]) -> list[int]:
+    """The lengths of a short, a middling and a long text."""
+    return sorted({int(np.quantile([len(one) for one in tokens], share)) for share in (0.25, 0.5, 0.75)})

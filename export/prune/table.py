@@ -21,12 +21,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from export.hardware import instruction_set
+from export.latency import Run
 from export.onnx import OPSET
 from export.projections import join_projections
 from export.prune.architecture import Layer, layers_of
 from export.prune.surgery import Kept, cut_layer
 from export.quantize import DYNAMIC, quantize
-from service.engine import SLOWER_FUSED, Engine
+from service.engine import SLOWER_FUSED
 from service.tokenizer import Tokens
 
 _ROUNDS = 60
@@ -67,14 +68,14 @@ class LatencyTable:
 
 def measure_layer(
     model: PreTrainedModel,
-    engine: Engine,
+    unpruned: Run,
     lengths: Sequence[int],
     folder: Path,
     clock: Callable[[], float] = time.perf_counter,
 ) -> LatencyTable:
     """Time the first layer of ``model`` cut to a few counts, on texts of ``lengths`` tokens; ``folder`` is scratch.
 
-    ``engine`` runs the whole model on one thread.
+    ``unpruned`` runs the whole int8 model on one thread.
     """
     layer = layers_of(model)[0]
     heads = _points(layer.heads)
@@ -92,7 +93,7 @@ def measure_layer(
         text = Tokens([1] * length, [0] * length, truncated=False, unk_share=0.0)
         states = rng.standard_normal((1, length, hidden)).astype(np.float32)
         runs: list[Callable[[], object]] = [
-            partial(engine.run, [text]),
+            partial(unpruned, text),
             *(_layer_run(session, states) for session in sessions),
         ]
         taken.append(_time(runs, clock))

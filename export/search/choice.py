@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import sqrt
 
 from export.gate import MAX_BATCH_FLIPS
 from export.latency import Timed
@@ -22,9 +23,17 @@ def front(costs: Sequence[tuple[float, float]]) -> list[bool]:
 
 
 def choose(
-    trials: Sequence[Trial], timed: Mapping[str, Timed], *, max_drop: float, target_speedup: float | None, unpruned: str
+    trials: Sequence[Trial],
+    timed: Mapping[str, Timed],
+    *,
+    max_drop: float,
+    target_speedup: float | None,
+    unpruned: str,
+    provable: Callable[[Trial], bool] | None = None,
 ) -> Trial:
-    """The fastest trial that is inside the tolerance: see :func:`is_inside`.
+    """The fastest trial that is inside the tolerance, see :func:`is_inside`, and that the gate is likely to pass.
+
+    ``provable`` says the latter, see :func:`is_provable`; if nothing is, or without it, being inside is enough.
 
     With ``target_speedup``, of those that are so many times as fast as ``unpruned`` the one that lost least instead.
     ``timed`` is by the trials' files.
@@ -33,7 +42,11 @@ def choose(
     """
     if target_speedup is None:
         inside = [one for one in trials if is_inside(one, max_drop)]
-        candidates = inside or [max(trials, key=lambda one: (one.difference, -one.divergence))]
+        candidates = (
+            [one for one in inside if provable and provable(one)]
+            or inside
+            or [max(trials, key=lambda one: (one.difference, -one.divergence))]
+        )
         return min(candidates, key=lambda one: timed[one.file].p50)
     speedups = {one.file: timed[unpruned].p50 / timed[one.file].p50 for one in trials}
     fast = [one for one in trials if speedups[one.file] >= _REACHED * target_speedup]
@@ -53,5 +66,14 @@ def is_inside(trial: Trial, max_drop: float) -> bool:
     """
     if trial.batch_flip_rate > MAX_BATCH_FLIPS:
         return False
-    error = (trial.difference - trial.lower_bound) / _NORMAL_95
-    return trial.difference - _NORMAL_ODDS * error >= -max_drop
+    return trial.difference - _NORMAL_ODDS * _error(trial) >= -max_drop
+
+
+def is_provable(trial: Trial, max_drop: float, *, search_rows: int, gate_rows: int) -> bool:
+    """Whether the gate's 95 % bound would be inside, too, if its rows turned out as the search rows did."""
+    return trial.difference - _NORMAL_95 * _error(trial) * sqrt(search_rows / gate_rows) >= -max_drop
+
+
+def _error(trial: Trial) -> float:
+    """The standard error of the difference, in points."""
+    return (trial.difference - trial.lower_bound) / _NORMAL_95

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from export.hardware import processor
 from export.latency import Run, Timed, graph_run, spread_out, time_in_turns, torch_run
 from export.prune.architecture import layers_of
 from export.quantize import DYNAMIC, Quantized
-from export.search.choice import choose, front
+from export.search.choice import choose, front, is_provable
 from export.search.progress import Budget
 from export.search.store import Progress, Store
 from export.search.trial import SearchRows, Trial
@@ -34,13 +35,16 @@ SERVED = "cpu variant"
 class Wish:
     """What the search is to find; ``time_budget`` in seconds.
 
-    ``target_speedup`` is against the unpruned int8 model; None means as fast as the tolerance allows.
+    ``target_speedup`` is against the unpruned int8 model; None means as fast as the tolerance allows. With
+    ``must_prove`` what ``gate_rows`` will probably prove is preferred.
     """
 
     rows: Dataset
+    gate_rows: int
     time_budget: float
     target_speedup: float | None = None
     prune: bool = True
+    must_prove: bool = True
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,10 @@ def search_variant(subject: Subject, checkpoint: Path, wish: Wish, store: Store,
     graphs: dict[str, Run] = {one.file: graph_run(store.folder / one.file) for one in progress.trials}
     baselines = _baselines(subject, checkpoint, store)
     timed = time_in_turns(graphs | {name: run for name, (run, _) in baselines.items()}, rows.tokens)
+    provable = partial(is_provable, max_drop=max_drop, search_rows=len(wish.rows), gate_rows=wish.gate_rows)
     taken = choose(
-        progress.trials, timed, max_drop=max_drop, target_speedup=wish.target_speedup, unpruned=unpruned.file
+        progress.trials, timed, max_drop=max_drop, target_speedup=wish.target_speedup, unpruned=unpruned.file,
+        provable=provable if wish.must_prove else None,
     )  # fmt: skip
     rest = {UNPRUNED: (unpruned.file, unpruned.bytes), SERVED: (taken.file, taken.bytes)}
     sizes = {name: (name, size) for name, (_, size) in baselines.items()} | rest

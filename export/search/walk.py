@@ -206,7 +206,7 @@ class Walk:
         aim = self._aims[place - 1]
         self._teller.trying(f"pruning to {aim:.2f} times the speed")
         exact = self.target_speedup is not None and place == len(self._aims)
-        shrunk = shrink(ground, model, aim, tries=_TRIES if exact else 1)
+        shrunk = shrink(ground, model, aim, tries=_TRIES if exact else 2)
         reached = max((step.speedup for step in self.progress.steps), default=1.0)
         if shrunk is not None and shrunk.speedup > reached:
             return shrunk

@@ -6,6 +6,7 @@ import itertools
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from export.reproduce import reproduce
 from export.retrain import Rejected, retrain
 from export.search import variant as variant_module
 from export.search import walk as walk_module
-from export.search.choice import choose, front, is_inside
+from export.search.choice import choose, front, is_inside, is_provable
 from export.search.trial import Trial
 from service.contract.bundle import open_bundle
 from service.contract.errors import InvalidInput, Refused
@@ -152,6 +153,18 @@ def test_a_lucky_estimate_on_few_rows_is_not_enough() -> None:
 def test_a_candidate_whose_labels_depend_on_their_neighbours_is_not_inside() -> None:
     assert is_inside(trial("calm", 0.4, 0.0, flips=0.02), 0.5)
     assert not is_inside(trial("nervous", 0.4, 0.0, flips=0.03), 0.5)
+
+
+def test_what_the_gate_can_prove_is_preferred_to_what_is_only_likely() -> None:
+    """The same estimate from 300 rows is proof on 3,000 gate rows, and none on 300."""
+    trials = [trial("exact", 0.0, -0.1), trial("likely", -0.1, -0.8)]
+    times = timed(exact=2.0, likely=1.0)
+    for gate_rows, taken in ((300, "exact"), (3_000, "likely")):
+        provable = partial(is_provable, max_drop=0.5, search_rows=300, gate_rows=gate_rows)
+        given = {"target_speedup": None, "unpruned": "exact", "provable": provable}
+        assert choose(trials, times, max_drop=0.5, **given).file == taken  # type: ignore[arg-type]
+    nothing = {"target_speedup": None, "unpruned": "exact", "provable": lambda _: False}
+    assert choose(trials, times, max_drop=0.5, **nothing).file == "likely"  # type: ignore[arg-type]
 
 
 def test_with_a_speed_up_the_most_accurate_that_reaches_it_is_taken() -> None:
