@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
@@ -18,8 +18,9 @@ from starlette.exceptions import HTTPException
 from service import __version__
 from service.contract.errors import InvalidInput, PlumblineError
 from service.contract.redact import BUILT_IN, Redactor, read_rules
-from service.errors import Overloaded, RequestError, Unauthorized
-from service.keys import Keys, for_administration, for_predictions
+from service.errors import RequestError
+from service.guard import Guard
+from service.keys import Keys
 from service.live import load
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
@@ -63,22 +64,22 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
     app.state.stopping = False
     rules = read_rules(settings.redact_rules) if settings.redact_rules is not None else []
     app.state.redact = Redactor([*BUILT_IN, *rules])
+    keys = Keys(digests(settings.api_keys), digests(settings.admin_keys))
     app.add_middleware(
         RequestMiddleware,
         metrics=metrics,
+        guard=Guard(keys),
         max_body_bytes=settings.max_body_bytes,
         model_of=lambda named: _model_of(app, named),
         stopping=lambda: bool(app.state.stopping),
     )
-    app.state.keys = keys = Keys(digests(settings.api_keys), digests(settings.admin_keys))
     if not keys.required and settings.host not in ("127.0.0.1", "::1", "localhost"):
         logger.warning("anyone who reaches %s may use this server: no keys are configured", settings.host)
     app.include_router(probes.router)
     app.include_router(status.router)
     app.include_router(oip.health)
-    for protocol in (predict, oip, feedback):
-        app.include_router(protocol.router, dependencies=[Depends(for_predictions)])
-    app.include_router(repository.router, dependencies=[Depends(for_administration)])
+    for protocol in (predict, oip, feedback, repository):
+        app.include_router(protocol.router)
     app.add_exception_handler(PlumblineError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -162,12 +163,7 @@ def _on_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestError):
         logger.error("request failed: %s", error)
         return _respond(500, error.code, str(error))
-    headers = {}
-    if isinstance(error, Overloaded):
-        headers["retry-after"] = str(error.retry_after)
-    if isinstance(error, Unauthorized):
-        headers["www-authenticate"] = "Bearer"
-    return _respond(error.status, error.code, str(error), headers)
+    return _respond(error.status, error.code, str(error), error.headers)
 
 
 def _on_invalid(request: Request, error: Exception) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""What happens to every request: an id, a limit on its body, a line in the metrics."""
+"""What happens to every request: an id, the guard, a limit on its body, a line in the metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.contract.record import new_id
-from service.errors import BodyTooLarge, DeadlinePassed, NotReady, Overloaded
+from service.errors import BodyTooLarge, DeadlinePassed, NotReady, Overloaded, RequestError
 from service.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ class RequestMiddleware:
     A request whose client hangs up is cancelled, so that work still waiting is never run.
     An error that nothing expected is answered here, so that it has an id too.
 
+    :param guard: raises a :class:`RequestError` if the request may not be made; asked before the body is read.
     :param model_of: the served model that a request is for, by the name in its path if there is one; else empty.
     :param stopping: whether the server is about to stop; answers then close their connection.
     """
@@ -41,12 +42,14 @@ class RequestMiddleware:
         *,
         metrics: Metrics,
         max_body_bytes: int,
+        guard: Callable[[Scope], None],
         model_of: Callable[[str | None], str],
         stopping: Callable[[], bool],
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
+        self._guard = guard
         self._model_of = model_of
         self._stopping = stopping
 
@@ -71,12 +74,13 @@ class RequestMiddleware:
             await send(message)
 
         try:
+            self._guard(scope)
             body = await self._read(asked, receive)
             await _unless_gone(self._app(scope, _replay(body), send_with_id), receive, lambda: status > 0)
         except ClientDisconnect:
             status = _CLOSED
-        except BodyTooLarge as error:
-            await _answer(error.status, error.code, str(error))(scope, receive, send_with_id)
+        except RequestError as error:
+            await _answer(error.status, error.code, str(error), error.headers)(scope, receive, send_with_id)
         except Exception:
             logger.exception("request %s failed", request_id)
             if status:
@@ -115,8 +119,8 @@ class RequestMiddleware:
             self._metrics.rejected.labels(model, reason).inc()
 
 
-def _answer(status: int, code: str, message: str) -> JSONResponse:
-    return JSONResponse({"error": message, "code": code}, status)
+def _answer(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": message, "code": code}, status, headers)
 
 
 def _replay(body: bytes) -> Receive:

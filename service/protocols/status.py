@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from string import Template
 from typing import Annotated
 
@@ -11,9 +14,13 @@ import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
 
 from service import __version__
+from service.contract.errors import InvalidInput
+from service.contract.events import DriftData
+from service.contract.last_window import read_last_window
 from service.live import LiveModel
 from service.predictor import Predictor
 from service.protocols import predictor
+from service.settings import ServiceSettings
 
 router = APIRouter(include_in_schema=False)
 
@@ -48,12 +55,41 @@ async def status(request: Request, predictor: Annotated[Predictor, Depends(predi
         state = "<span class='bad'>loading models</span>"
     else:
         state = "ready" if predictor.models else "<span class='bad'>every model was unloaded</span>"
-    models = "\n".join(_model(live, predictor, request.app.state.settings.device) for live in predictor.models.values())
+    settings: ServiceSettings = request.app.state.settings
+    windows = await asyncio.to_thread(_windows, settings.log, list(predictor.models))
+    models = "\n".join(
+        _model(live, predictor, settings.device, windows.get(name, "")) for name, live in predictor.models.items()
+    )
     page = _PAGE.substitute(version=html.escape(__version__), state=state, models=models)
     return Response(page, media_type="text/html; charset=utf-8")
 
 
-def _model(live: LiveModel, predictor: Predictor, device: str) -> str:
+def _windows(log: Path | None, models: Sequence[str]) -> dict[str, str]:
+    """The newest drift window of each model in words, as HTML."""
+    shown = {}
+    for model in models:
+        try:
+            window = read_last_window(log, model) if log is not None else None
+        except InvalidInput as error:
+            shown[model] = f"<span class='bad'>{html.escape(str(error))}</span>"
+        else:
+            shown[model] = "none judged yet" if window is None else _window(window)
+    return shown
+
+
+def _window(data: DriftData) -> str:
+    drifted = ", ".join(signal.name for signal in data.signals if signal.drifted)
+    verdict = "no drift" if data.severity == "none" else f"{data.severity}: {drifted}"
+    verdict = f"<span class='bad'>{html.escape(verdict)}</span>" if data.severity == "alert" else html.escape(verdict)
+    if data.report is not None and data.report.startswith(("http://", "https://")):
+        verdict += f" (<a href='{html.escape(data.report)}'>report</a>)"
+    return (
+        f"{verdict}; {data.window.rows} answers of version {html.escape(data.model.version)} "
+        f"until {data.window.end:%Y-%m-%d %H:%M} UTC"
+    )
+
+
+def _model(live: LiveModel, predictor: Predictor, device: str, window: str) -> str:
     manifest = live.manifest
     recent = list(predictor.recent(manifest.name))
     precision = manifest.variants[live.variant].precision
@@ -69,6 +105,7 @@ def _model(live: LiveModel, predictor: Predictor, device: str) -> str:
         f"{manifest.quality[live.variant].exported:.3f}"
         if live.variant in manifest.quality
         else "not judged",
+        "drift": window,
     }
     facts = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows.items())
     return f"<h2>{html.escape(manifest.name)}</h2>\n<dl>{facts}</dl>\n{_mix([one.label for one in recent])}"
