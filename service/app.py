@@ -29,8 +29,11 @@ from service.protocols import feedback, oip, predict, probes, repository, status
 from service.recorder import Recorder, as_logged
 from service.repository import RepositoryWatcher
 from service.settings import ServiceSettings, digests
+from service.upload import Store, Uploader, open_store
 
 logger = logging.getLogger(__name__)
+
+_LAST_UPLOADS = 10.0  # seconds at the end of the process for copying what was sealed last
 
 
 class Error(BaseModel):
@@ -50,7 +53,7 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
 
     Models load in the background after start-up, so probes answer from the first moment.
 
-    :raises SettingsError: if the file of redaction rules cannot be used.
+    :raises SettingsError: if the file of redaction rules or the URL to copy the log to cannot be used.
     :param on_failure: called if the repository holds nothing that can be served; default logs only.
     """
     metrics = Metrics()
@@ -64,6 +67,7 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
     app.state.stopping = False
     rules = read_rules(settings.redact_rules) if settings.redact_rules is not None else []
     app.state.redact = Redactor([*BUILT_IN, *rules])
+    app.state.upload_to = open_store(settings.log_upload) if settings.log_upload is not None else None
     keys = Keys(digests(settings.api_keys), digests(settings.admin_keys))
     app.add_middleware(
         RequestMiddleware,
@@ -93,6 +97,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     recorder = (
         await asyncio.to_thread(_recorder, settings, metrics, app.state.redact) if settings.log is not None else None
     )
+    uploader = _uploader(settings, metrics, app.state.upload_to) if app.state.upload_to is not None else None
     predictor = Predictor(metrics, recorder, max_items=settings.max_items, timeout=settings.request_timeout_seconds)
     app.state.predictor = predictor
     make = partial(
@@ -114,6 +119,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await watcher.close()
         if recorder is not None:
             await asyncio.to_thread(recorder.close)
+        if uploader is not None:
+            await asyncio.to_thread(uploader.close, _LAST_UPLOADS)
 
 
 async def _follow(app: FastAPI, watcher: RepositoryWatcher) -> None:
@@ -147,9 +154,22 @@ def _recorder(settings: ServiceSettings, metrics: Metrics, redact: Redactor) -> 
         seal_seconds=settings.log_seal_seconds,
         seal_bytes=settings.log_seal_bytes,
         quota_bytes=settings.log_quota_bytes,
+        sample=settings.log_sample,
         prepare=lambda record: as_logged(record, settings.log_text, redact),
         on_written=lambda model, count: metrics.records.labels(model).inc(count),
+        on_left_out=lambda model: metrics.records_left_out.labels(model).inc(),
         on_dropped=lambda model, reason, count: metrics.records_dropped.labels(model, reason).inc(count),
+    )
+
+
+def _uploader(settings: ServiceSettings, metrics: Metrics, store: Store) -> Uploader:
+    assert settings.log is not None
+    return Uploader(
+        settings.log,
+        store,
+        every=settings.log_upload_seconds,
+        on_result=lambda model, worked: metrics.uploads.labels(model, "uploaded" if worked else "failed").inc(),
+        on_pending=metrics.uploads_pending.set,
     )
 
 

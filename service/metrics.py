@@ -44,6 +44,9 @@ class Metrics:
         self.load_failures = counter("plumbline_model_load_failures", "Versions that could not be made live.")
         self.records = counter("plumbline_records", "Records written to the log.")
         self.records_dropped = counter("plumbline_records_dropped", "Records lost on the way to the log.", "reason")
+        self.records_left_out = counter("plumbline_records_left_out", "Predictions not in the sample that is logged.")
+        self.uploads = counter("plumbline_uploads", "Copies of sealed segments that were attempted.", "result")
+        self.uploads_pending = Gauge("plumbline_uploads_pending", "Sealed segments without a copy.", registry=registry)
         self.feedback = counter("plumbline_feedback", "Labels that came back.", "correct")
 
     def value(self, sample: str, model: str) -> float:

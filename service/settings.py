@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from service.contract.settings import Settings
 
@@ -42,10 +42,19 @@ class ServiceSettings(Settings):
     redact_rules: Path | None = Field(
         default=None, description="file of further patterns to redact, a line each: KIND, a space, a regular expression"
     )
+    log_sample: float = Field(
+        default=1.0, gt=0, le=1, description="share of the predictions that are logged, chosen by their ids"
+    )
+    log_upload: str | None = Field(
+        default=None, description="URL that sealed segments are copied to: s3://bucket/folder, or any that fsspec knows"
+    )
+    log_upload_seconds: float = Field(default=30.0, gt=0, description="how often segments to copy are looked for")
     log_queue: int = Field(default=10_000, ge=1, description="records waiting for the disk before more are dropped")
     log_fsync_seconds: float = Field(default=0.1, gt=0, description="how often written records are forced to the disk")
     log_quota_bytes: int = Field(
-        default=10 * 2**30, ge=2**20, description="size of the sealed log from which the oldest files are deleted"
+        default=10 * 2**30,
+        ge=2**20,
+        description="size of the sealed log from which files are deleted, those with a copy first",
     )
     log_seal_seconds: float = Field(default=60.0, gt=0, description="age at which an open segment is sealed")
     log_seal_bytes: int = Field(default=64 * 2**20, ge=4096, description="size at which an open segment is sealed")
@@ -58,6 +67,12 @@ class ServiceSettings(Settings):
         if not all(re.fullmatch("[0-9a-f]{64}", one) for one in digests(value)):
             raise ValueError("give SHA-256 digests of keys, 64 hex digits each, not the keys themselves")
         return value
+
+    @model_validator(mode="after")
+    def _log_to_upload(self) -> ServiceSettings:
+        if self.log_upload is not None and self.log is None:
+            raise ValueError("PLUMBLINE_LOG_UPLOAD copies the log, and PLUMBLINE_LOG names none")
+        return self
 
 
 def digests(value: SecretStr | None) -> list[str]:
