@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -21,7 +22,7 @@ from service.contract.redact import BUILT_IN, Redactor, read_rules
 from service.errors import RequestError
 from service.guard import Guard
 from service.keys import Keys
-from service.live import load
+from service.live import LiveModel, load
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.predictor import Predictor
@@ -108,7 +109,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         queue_tokens=settings.queue_tokens,
         metrics=metrics,
     )
-    watcher = RepositoryWatcher(settings.repo, predictor, metrics, make, settings.poll_seconds)
+    watcher = RepositoryWatcher(
+        settings.repo, predictor, metrics, make, partial(_load_shadow, make), settings.poll_seconds
+    )
     app.state.watcher = watcher
     following = asyncio.create_task(_follow(app, watcher))
     try:
@@ -121,6 +124,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await asyncio.to_thread(recorder.close)
         if uploader is not None:
             await asyncio.to_thread(uploader.close, _LAST_UPLOADS)
+
+
+def _load_shadow(make: Callable[..., LiveModel], path: Path) -> LiveModel:
+    """A version that takes only what others leave of the processor, and whose batches are not in the metrics."""
+    model = make(path, threads=1, metrics=Metrics())
+    model.step_back()
+    return model
 
 
 async def _follow(app: FastAPI, watcher: RepositoryWatcher) -> None:

@@ -19,6 +19,7 @@ _COMMANDS = {
     "export": ("export.cli", "export"),
     "inspect": ("service.cli", "serve"),
     "serve": ("service.cli", "serve"),
+    "rollout": ("service.cli", "serve"),
     "monitor": ("monitoring.cli", "monitor"),
     "drift": ("monitoring.cli", "monitor"),
     "retrain": ("export.cli", "export"),
@@ -73,6 +74,52 @@ def serve(
             ServiceSettings, repo=repo, log=log, model=model, host=host, port=port, device=device, threads=threads
         )
     )
+
+
+def rollout(
+    repo: Annotated[Path, typer.Option(help="the model repository")],
+    name: Annotated[str, typer.Option(help="the model's name in it")],
+    live: Annotated[str | None, typer.Option(help="version that is to answer")] = None,
+    previous: Annotated[bool, typer.Option("--previous", help="go back to the version that was live before")] = False,
+    canary: Annotated[str | None, typer.Option(help="version that is to answer a share of the requests")] = None,
+    weight: Annotated[float, typer.Option(help="that share, above 0 and at most 1")] = 0.1,
+    no_canary: Annotated[bool, typer.Option("--no-canary", help="the live version answers everything")] = False,
+    shadow: Annotated[str | None, typer.Option(help="version that is to see copies of the requests")] = None,
+    no_shadow: Annotated[bool, typer.Option("--no-shadow", help="no version sees copies")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print what serving.json says then")] = False,
+) -> None:
+    """Show or change which versions of a model answer; servers follow within a second."""
+    from service.contract.errors import InvalidInput
+    from service.contract.repository import Canary, Serving, change_serving
+
+    if (live and previous) or (canary and no_canary) or (shadow and no_shadow):
+        raise InvalidInput(
+            "these exclude each other: --live, --previous; --canary, --no-canary; --shadow, --no-shadow."
+        )
+
+    def change(now: Serving | None) -> Serving:
+        wanted = live if now is None or not previous else now.previous
+        if wanted is None and (now is None or previous):
+            raise InvalidInput(f"no version of {name} was live before; say which one with --live.")
+        serving = Serving(live=wanted or "") if now is None else now
+        return Serving(
+            live=serving.live,
+            previous=serving.previous,
+            canary=Canary(version=canary, weight=weight) if canary else None if no_canary else serving.canary,
+            shadow=shadow or (None if no_shadow else serving.shadow),
+        ).with_live(wanted or serving.live)
+
+    serving = change_serving(repo, name, change)
+    if as_json:
+        typer.echo(serving.model_dump_json())
+        return
+    typer.echo(f"live     {serving.live}")
+    if serving.previous:
+        typer.echo(f"previous {serving.previous}")
+    if serving.canary:
+        typer.echo(f"canary   {serving.canary.version}, {serving.canary.weight:.1%} of the requests")
+    if serving.shadow:
+        typer.echo(f"shadow   {serving.shadow}")
 
 
 def config(

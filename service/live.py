@@ -18,7 +18,7 @@ from service.batcher import Batched, Batcher
 from service.contract.bundle import TOKENIZER, Bundle, VariantName, open_bundle
 from service.contract.errors import BundleError
 from service.contract.observation import observe
-from service.engine import Engine, EngineError, usable_cores
+from service.engine import Engine, EngineError, lower_priority, usable_cores
 from service.errors import DeadlinePassed, Overloaded
 from service.metrics import Metrics
 from service.tokenizer import TextTokenizer, Tokens
@@ -96,6 +96,11 @@ class LiveModel:
             return await asyncio.get_running_loop().run_in_executor(self._threads, tokenize)
         finally:
             self._characters -= characters
+
+    def step_back(self) -> None:
+        """Let this model's threads run when nobody else wants the processor. Its engine should have one thread."""
+        self._threads.submit(lower_priority)
+        self.batcher.on_thread(lower_priority)
 
     async def retire(self) -> None:
         """Wait until every request that began here is answered, then free the engine."""

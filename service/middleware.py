@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import context
 from service.contract.record import new_id
 from service.errors import BodyTooLarge, DeadlinePassed, NotReady, Overloaded, RequestError
 from service.metrics import Metrics
@@ -61,6 +62,7 @@ class RequestMiddleware:
         asked = Headers(scope=scope)
         given = asked.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
+        context.request_id.set(request_id)
         status = 0  # until the answer begins
 
         async def send_with_id(message: Message) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from service.batcher import Batched
+from service.context import request_id
 from service.contract.bundle import Manifest
 from service.contract.classify import correct
 from service.contract.dataset import SEPARATOR
@@ -17,6 +18,7 @@ from service.errors import InvalidRequest, NotReady, Overloaded, UnknownModel
 from service.live import LiveModel, Observation
 from service.metrics import Metrics
 from service.recorder import Recorder
+from service.rollout import Rollout
 from service.tokenizer import Tokens
 
 _SHOWN = 1_000  # answers that the status page is about
@@ -58,6 +60,7 @@ class Predictor:
 
     def __init__(self, metrics: Metrics, recorder: Recorder | None, *, max_items: int, timeout: float) -> None:
         self.models: dict[str, LiveModel] = {}
+        self.rollout = Rollout(metrics)
         self.started = False  # whether every model of the repository was loaded once
         self._metrics = metrics
         self._recorder = recorder
@@ -89,6 +92,13 @@ class Predictor:
             raise UnknownModel(f"version {version} of {name!r} is not live; version {live.manifest.version} is.")
         return live
 
+    def who_answers(self, name: str | None, version: str | None = None) -> LiveModel:
+        """As :meth:`model` for a request that is to be answered now: its canary has a share, and may be named."""
+        live = self.model(name)
+        if version is None:
+            return self.rollout.choose(live, request_id.get())
+        return self.rollout.named(live.manifest.name, version) or self.model(name, version)
+
     def recent(self, model: str) -> Iterable[Recent]:
         """The last 1,000 answers of a model, oldest first."""
         return self._recent.get(model, ())
@@ -105,7 +115,11 @@ class Predictor:
         for text in texts:
             _check_unicode(text)
         started = time.monotonic()
-        tokenized, batched = await live.answer(texts, started + min(within or self._timeout, self._timeout))
+        try:
+            tokenized, batched = await live.answer(texts, started + min(within or self._timeout, self._timeout))
+        except Exception as error:
+            self.rollout.failed(live, error)
+            raise
         latency = (time.monotonic() - started) * 1000
         model = live.manifest.name
         predictions = []
@@ -119,6 +133,7 @@ class Predictor:
                 self._recorder.offer(
                     model, _record(live, text[: live.max_characters], tokens, seen, prediction, latency)
                 )
+        self.rollout.answered(live, texts, predictions, latency / 1000)
         self._metrics.tokenization_seconds.labels(model).observe(tokenized.seconds)
         return Answer(
             live.manifest,

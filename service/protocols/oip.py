@@ -134,7 +134,7 @@ async def model_ready(name: str, predictor: Models, version: str | None = None) 
 async def infer(
     name: str, request: Request, predictor: Models, version: str | None = None, timeout_ms: TimeoutHeader = None
 ) -> Response:
-    model = predictor.model(name, version)
+    model = predictor.who_answers(name, version)
     body, binary = parse_request(await request.body(), request.headers.get(HEADER_LENGTH))
     if [tensor.name for tensor in body.inputs] != ["text"]:
         given = [tensor.name for tensor in body.inputs]

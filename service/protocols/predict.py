@@ -77,7 +77,7 @@ async def _classify(
     top_k: int | None,
 ) -> list[list[Scored]]:
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-    answer = await predictor.predict(predictor.model(settings.model), texts, seconds(timeout_ms))
+    answer = await predictor.predict(predictor.who_answers(settings.model), texts, seconds(timeout_ms))
     describe(answer, response)
     return [_scored(answer, prediction, top_k) for prediction in answer.predictions]
 

@@ -106,9 +106,19 @@ def _model(live: LiveModel, predictor: Predictor, device: str, window: str) -> s
         if live.variant in manifest.quality
         else "not judged",
         "drift": window,
+        **_candidates(predictor, manifest.name),
     }
     facts = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows.items())
     return f"<h2>{html.escape(manifest.name)}</h2>\n<dl>{facts}</dl>\n{_mix([one.label for one in recent])}"
+
+
+def _candidates(predictor: Predictor, model: str) -> dict[str, str]:
+    rows = {}
+    if (canary := predictor.rollout.canaries.get(model)) is not None:
+        rows["canary"] = f"version {canary.model.manifest.version}, {canary.weight:.1%} of the requests"
+    if (shadow := predictor.rollout.shadows.get(model)) is not None:
+        rows["shadow"] = f"version {shadow.model.manifest.version}"
+    return rows
 
 
 def _times(milliseconds: list[float]) -> str:

@@ -10,7 +10,9 @@ from starlette.testclient import TestClient
 
 from service.contract.events import DriftData, ModelRef, Signal, Window
 from service.contract.last_window import LAST_WINDOW, write_last_window
+from service.contract.repository import Canary, Serving, change_serving
 from tests.fakes import make_bundle
+from tests.processes import until
 
 
 def test_it_says_what_is_live_and_what_was_answered(client: TestClient, repo: Path) -> None:
@@ -77,3 +79,13 @@ def test_it_shows_the_last_drift_window(client: TestClient, tmp_path: Path) -> N
     assert "<dd>notice: n_tokens; 500" in client.get("/").text
     (folder / LAST_WINDOW).write_text("{")
     assert "cannot be read" in client.get("/").text
+
+
+def test_it_shows_the_candidates(client: TestClient, repo: Path) -> None:
+    assert "canary" not in client.get("/").text
+    for _ in range(2):
+        make_bundle(repo, live=False)
+    candidates = {"canary": Canary(version="2", weight=0.125), "shadow": "3"}
+    change_serving(repo, "reviews", lambda now: Serving(live="1", **candidates))
+    until(lambda: "<dt>shadow</dt><dd>version 3</dd>" in client.get("/").text)
+    assert "<dt>canary</dt><dd>version 2, 12.5% of the requests</dd>" in client.get("/").text
