@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -32,6 +32,9 @@ from service.repository import RepositoryWatcher
 from service.settings import ServiceSettings, digests
 from service.upload import Store, Uploader, open_store
 
+if TYPE_CHECKING:
+    from service.tracing import Tracing
+
 logger = logging.getLogger(__name__)
 
 _LAST_UPLOADS = 10.0  # seconds at the end of the process for copying what was sealed last
@@ -49,7 +52,11 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError], None] | None = None) -> FastAPI:
+def create_app(
+    settings: ServiceSettings,
+    on_failure: Callable[[PlumblineError], None] | None = None,
+    tracing: Tracing | None = None,
+) -> FastAPI:
     """The service over one model repository.
 
     Models load in the background after start-up, so probes answer from the first moment.
@@ -65,6 +72,7 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.on_failure = on_failure
+    app.state.tracing = tracing
     app.state.stopping = False
     rules = read_rules(settings.redact_rules) if settings.redact_rules is not None else []
     app.state.redact = Redactor([*BUILT_IN, *rules])
@@ -77,7 +85,10 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
         max_body_bytes=settings.max_body_bytes,
         model_of=lambda named: _model_of(app, named),
         stopping=lambda: bool(app.state.stopping),
+        log_requests=settings.log_requests,
     )
+    if tracing is not None:
+        app.add_middleware(tracing.wrap)
     if not keys.required and settings.host not in ("127.0.0.1", "::1", "localhost"):
         logger.warning("anyone who reaches %s may use this server: no keys are configured", settings.host)
     app.include_router(probes.router)
@@ -99,7 +110,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(_recorder, settings, metrics, app.state.redact) if settings.log is not None else None
     )
     uploader = _uploader(settings, metrics, app.state.upload_to) if app.state.upload_to is not None else None
-    predictor = Predictor(metrics, recorder, max_items=settings.max_items, timeout=settings.request_timeout_seconds)
+    tracing: Tracing | None = app.state.tracing
+    predictor = Predictor(
+        metrics,
+        recorder,
+        max_items=settings.max_items,
+        timeout=settings.request_timeout_seconds,
+        on_answer=tracing.answered if tracing is not None else lambda answer: None,
+    )
     app.state.predictor = predictor
     make = partial(
         load,
@@ -124,6 +142,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await asyncio.to_thread(recorder.close)
         if uploader is not None:
             await asyncio.to_thread(uploader.close, _LAST_UPLOADS)
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
 
 def _load_shadow(make: Callable[..., LiveModel], path: Path) -> LiveModel:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from service.contract.errors import PlumblineError
+from service.contract.logs import log_to_stderr
 
 # Command: where it lives, and the extra that brings what it needs.
 _COMMANDS = {
@@ -186,7 +186,7 @@ def _build() -> typer.Typer:
 
     @app.callback()
     def root(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False) -> None:
-        _log_to_stderr()
+        log_to_stderr()
 
     for name, (module, extra) in _COMMANDS.items():
         try:
@@ -199,13 +199,6 @@ def _build() -> typer.Typer:
         else:
             app.command(name)(command)
     return app
-
-
-def _log_to_stderr() -> None:
-    """What our own parts and the HTTP server say, and of libraries only warnings."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for name in ("service", "export", "monitoring", "examples", "uvicorn.error"):
-        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _missing(name: str, extra: str) -> Any:

@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -35,6 +36,7 @@ class RequestMiddleware:
     :param guard: raises a :class:`RequestError` if the request may not be made; asked before the body is read.
     :param model_of: the served model that a request is for, by the name in its path if there is one; else empty.
     :param stopping: whether the server is about to stop; answers then close their connection.
+    :param log_requests: say each request in the log.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class RequestMiddleware:
         guard: Callable[[Scope], None],
         model_of: Callable[[str | None], str],
         stopping: Callable[[], bool],
+        log_requests: bool = False,
     ) -> None:
         self._app = app
         self._metrics = metrics
@@ -53,6 +56,7 @@ class RequestMiddleware:
         self._guard = guard
         self._model_of = model_of
         self._stopping = stopping
+        self._log_requests = log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -84,7 +88,7 @@ class RequestMiddleware:
         except RequestError as error:
             await _answer(error.status, error.code, str(error), error.headers)(scope, receive, send_with_id)
         except Exception:
-            logger.exception("request %s failed", request_id)
+            logger.exception("a request failed")
             if status:
                 raise
             message = "the server failed on this request; its log says why."
@@ -119,6 +123,18 @@ class RequestMiddleware:
         self._metrics.request_seconds.labels(model).observe(seconds)
         if reason := _REASONS.get(status):
             self._metrics.rejected.labels(model, reason).inc()
+        if self._log_requests:
+            _log(scope, status, seconds)
+
+
+def _log(scope: Scope, status: int, seconds: float) -> None:
+    fields = {
+        "method": scope["method"],
+        "path": quote(scope["path"]),  # what a client sends must not break lines
+        "status": status,
+        "milliseconds": round(seconds * 1000, 3),
+    }
+    logger.info("%(method)s %(path)s %(status)d in %(milliseconds).1f ms", fields, extra={"fields": fields})
 
 
 def _answer(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from service.batcher import Batched
@@ -56,9 +56,20 @@ class Recent:
 
 
 class Predictor:
-    """Holds the live model of each name; :mod:`service.repository` replaces them."""
+    """Holds the live model of each name; :mod:`service.repository` replaces them.
 
-    def __init__(self, metrics: Metrics, recorder: Recorder | None, *, max_items: int, timeout: float) -> None:
+    :param on_answer: called with each answer, in the context of its request.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        recorder: Recorder | None,
+        *,
+        max_items: int,
+        timeout: float,
+        on_answer: Callable[[Answer], None] = lambda answer: None,
+    ) -> None:
         self.models: dict[str, LiveModel] = {}
         self.rollout = Rollout(metrics)
         self.started = False  # whether every model of the repository was loaded once
@@ -66,6 +77,7 @@ class Predictor:
         self._recorder = recorder
         self._max_items = max_items
         self._timeout = timeout
+        self._on_answer = on_answer
         self._labels: OrderedDict[str, tuple[str, str]] = OrderedDict()  # id: model and label
         self._recent: dict[str, deque[Recent]] = {}
 
@@ -135,7 +147,7 @@ class Predictor:
                 )
         self.rollout.answered(live, texts, predictions, latency / 1000)
         self._metrics.tokenization_seconds.labels(model).observe(tokenized.seconds)
-        return Answer(
+        answer = Answer(
             live.manifest,
             live.bundle.digest,
             predictions,
@@ -143,6 +155,8 @@ class Predictor:
             tokenized.seconds,
             max(item.ran for item in batched),
         )
+        self._on_answer(answer)
+        return answer
 
     def feedback(self, default: str | None, prediction_id: str, label: str, source: str) -> None:
         """Keep the true label of an earlier prediction, for the model that made it.

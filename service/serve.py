@@ -5,13 +5,19 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
+from service.context import request_id
 from service.contract.errors import PlumblineError, SettingsError
+from service.contract.logs import log_to_stderr
 from service.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 
 def serve(settings: ServiceSettings) -> None:
@@ -22,6 +28,8 @@ def serve(settings: ServiceSettings) -> None:
 
     :raises PlumblineError: if the repository holds nothing that can be served, or the address is taken.
     """
+    tracing = _tracing(settings)
+    log_to_stderr(settings.log_format, lambda: _known(tracing))
     if settings.log is not None:
         try:
             settings.log.mkdir(parents=True, exist_ok=True)
@@ -33,7 +41,7 @@ def serve(settings: ServiceSettings) -> None:
         failures.append(error)
         server.should_exit = True
 
-    app = create_app(settings, on_failure=stop)
+    app = create_app(settings, on_failure=stop, tracing=tracing)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -57,6 +65,25 @@ def serve(settings: ServiceSettings) -> None:
         raise PlumblineError(f"cannot listen on {settings.host}:{settings.port}; is the port taken?") from error
     if failures:
         raise failures[0]
+
+
+def _tracing(settings: ServiceSettings) -> Tracing | None:
+    """:raises SettingsError: if traces are asked for and what sends them is not installed."""
+    if not settings.tracing:
+        return None
+    try:
+        from service.tracing import export_traces
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"PLUMBLINE_TRACING needs the module {error.name!r}: pip install 'plumbline[tracing]'."
+        ) from error
+    return export_traces()
+
+
+def _known(tracing: Tracing | None) -> dict[str, str]:
+    """What is known of the request that a line of the log is about."""
+    known = {"request_id": one} if (one := request_id.get()) else {}
+    return known | tracing.fields() if tracing is not None else known
 
 
 class _Server(uvicorn.Server):

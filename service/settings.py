@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from service.contract.logs import LogFormat
 from service.contract.settings import Settings
 
 
@@ -28,6 +29,11 @@ class ServiceSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where models run")
     threads: int = Field(default=0, ge=0, le=256, description="inference threads; 0 takes the usable cores")
     poll_seconds: float = Field(default=1.0, gt=0, le=3600, description="how often the repository is looked at")
+    log_format: LogFormat = Field(default="text", description="lines on stderr: for people, or one JSON object each")
+    log_requests: bool = Field(default=False, description="a line on stderr for each request")
+    tracing: bool = Field(
+        default=False, description="send OpenTelemetry traces by OTLP, as the standard OTEL_… variables say"
+    )
     max_body_bytes: int = Field(default=4 * 2**20, ge=1024, description="largest request body")
     max_items: int = Field(default=256, ge=1, le=65536, description="most texts in one request")
     batch_tokens: int = Field(default=512, ge=1, description="padded tokens in one batch")
