@@ -17,9 +17,11 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from service import __version__
+from service.added import as_plain
 from service.contract.errors import InvalidInput, PlumblineError
 from service.contract.redact import BUILT_IN, Redactor, read_rules
 from service.errors import RequestError
+from service.fleet import Fleet
 from service.guard import Guard
 from service.keys import Keys
 from service.live import LiveModel, load
@@ -56,6 +58,7 @@ def create_app(
     settings: ServiceSettings,
     on_failure: Callable[[PlumblineError], None] | None = None,
     tracing: Tracing | None = None,
+    fleet: Fleet | None = None,
 ) -> FastAPI:
     """The service over one model repository.
 
@@ -73,6 +76,7 @@ def create_app(
     app.state.metrics = metrics
     app.state.on_failure = on_failure
     app.state.tracing = tracing
+    app.state.fleet = fleet or Fleet()
     app.state.stopping = False
     rules = read_rules(settings.redact_rules) if settings.redact_rules is not None else []
     app.state.redact = Redactor([*BUILT_IN, *rules])
@@ -131,10 +135,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         settings.repo, predictor, metrics, make, partial(_load_shadow, make), settings.poll_seconds
     )
     app.state.watcher = watcher
+    await app.state.fleet.listen(partial(_answer, app))
     following = asyncio.create_task(_follow(app, watcher))
     try:
         yield
     finally:
+        await app.state.fleet.close()
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         await watcher.close()
@@ -166,6 +172,23 @@ async def _follow(app: FastAPI, watcher: RepositoryWatcher) -> None:
             app.state.on_failure(error if isinstance(error, PlumblineError) else PlumblineError(str(error)))
         return
     await watcher.follow()
+
+
+async def _answer(app: FastAPI, question: str, argument: Any) -> Any:
+    """What this worker says to another one."""
+    predictor: Predictor = app.state.predictor
+    match question:
+        case "metrics":
+            return as_plain(app.state.metrics.registry.collect())
+        case "ready":
+            return predictor.started and bool(predictor.models) and not app.state.stopping
+        case "prediction":
+            return predictor.remembered(argument)
+        case "load":
+            return await app.state.watcher.load(argument)
+        case "unload":
+            return await app.state.watcher.unload(argument)
+    raise PlumblineError(f"a worker does not know the question {question!r}.")
 
 
 def _model_of(app: FastAPI, named: str | None) -> str:

@@ -62,18 +62,19 @@ def serve(
     host: Annotated[str | None, typer.Option(help="address to listen on [127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="port to listen on [8000]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [auto]")] = None,
-    threads: Annotated[int | None, typer.Option(help="inference threads; 0 takes the usable cores [0]")] = None,
+    workers: Annotated[int | None, typer.Option(help="processes on one port, for CPU hosts [1]")] = None,
+    threads: Annotated[int | None, typer.Option(help="inference threads of each; 0 shares the cores [0]")] = None,
 ) -> None:
     """Serve the live models of a repository over HTTP. Every other setting is a PLUMBLINE_ variable: see config."""
     from service.contract.settings import load_settings
     from service.serve import serve as run
     from service.settings import ServiceSettings
 
-    run(
-        load_settings(
-            ServiceSettings, repo=repo, log=log, model=model, host=host, port=port, device=device, threads=threads
-        )
-    )
+    settings = load_settings(
+        ServiceSettings, repo=repo, log=log, model=model, host=host, port=port, device=device, workers=workers,
+        threads=threads,
+    )  # fmt: skip
+    run(settings)
 
 
 def rollout(

@@ -64,7 +64,3 @@ class Metrics:
         self.uploads = counter("plumbline_uploads", "Copies of sealed segments that were attempted.", "result")
         self.uploads_pending = Gauge("plumbline_uploads_pending", "Sealed segments without a copy.", registry=registry)
         self.feedback = counter("plumbline_feedback", "Labels that came back.", "correct")
-
-    def value(self, sample: str, model: str) -> float:
-        """A sample that has no label but ``model``; 0 before its first observation."""
-        return self.registry.get_sample_value(sample, {"model": model}) or 0.0

@@ -158,16 +158,21 @@ class Predictor:
         self._on_answer(answer)
         return answer
 
-    def feedback(self, default: str | None, prediction_id: str, label: str, source: str) -> None:
+    def remembered(self, prediction_id: str) -> tuple[str, str] | None:
+        """The model and label of one of the last predictions of this process."""
+        return self._labels.get(prediction_id)
+
+    def feedback(
+        self, default: str | None, known: tuple[str, str] | None, prediction_id: str, label: str, source: str
+    ) -> None:
         """Keep the true label of an earlier prediction, for the model that made it.
 
-        :param default: the model to keep it for when the prediction is no longer remembered.
+        :param known: the prediction's model and label, if it is remembered; else ``default`` is the model.
         :raises InvalidRequest: if this server keeps no log. :raises Overloaded: if the log's queue is full.
         """
         if self._recorder is None:
             raise InvalidRequest("this server keeps no log, so feedback would be lost: start it with --log DIR.")
         _check_unicode(label + source)
-        known = self._labels.get(prediction_id)
         model = known[0] if known is not None else self.model(default).manifest.name
         if not self._recorder.offer(model, Feedback(prediction_id, label, now_rfc3339(), source)):
             raise Overloaded("the log is behind and cannot take the label now.", retry_after=1)

@@ -153,12 +153,16 @@ def drop_oldest(root: Path, quota: int) -> dict[str, int]:
     for alone, _, size, path in sorted(candidates):
         if excess <= 0:
             break
-        if alone:
-            model = path.relative_to(root).parts[0]
-            lost[model] = lost.get(model, 0) + _rows(path)
+        rows = _rows(path) if alone else 0
         uploaded_marker(path).unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
         excess -= size
+        try:
+            path.unlink()
+        except FileNotFoundError:  # another writer had the same thought, and counts it
+            continue
+        if rows:
+            model = path.relative_to(root).parts[0]
+            lost[model] = lost.get(model, 0) + rows
     return lost
 
 

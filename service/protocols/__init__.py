@@ -7,6 +7,7 @@ from typing import Annotated, cast
 from fastapi import Header, Request, Response
 
 from service.errors import NotReady
+from service.fleet import Fleet
 from service.predictor import Answer, Predictor
 from service.settings import ServiceSettings
 
@@ -29,6 +30,14 @@ def check_ready(request: Request) -> None:
         raise NotReady("models are being loaded.")
     if not predictor(request).models:
         raise NotReady("every model was unloaded.")
+
+
+async def check_all_ready(request: Request) -> None:
+    """:raises NotReady: if this worker or another one is not: the kernel may give a connection to any."""
+    check_ready(request)
+    fleet: Fleet = request.app.state.fleet
+    if not all(await fleet.ask("ready")):
+        raise NotReady("another worker is not ready.")
 
 
 # A client's own deadline for one request.

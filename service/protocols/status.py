@@ -17,6 +17,7 @@ from service import __version__
 from service.contract.errors import InvalidInput
 from service.contract.events import DriftData
 from service.contract.last_window import read_last_window
+from service.fleet import Fleet
 from service.live import LiveModel
 from service.predictor import Predictor
 from service.protocols import predictor
@@ -55,6 +56,9 @@ async def status(request: Request, predictor: Annotated[Predictor, Depends(predi
         state = "<span class='bad'>loading models</span>"
     else:
         state = "ready" if predictor.models else "<span class='bad'>every model was unloaded</span>"
+    fleet: Fleet = request.app.state.fleet
+    if fleet.size > 1:
+        state += f"; worker {fleet.index} of {fleet.size}, whose queue, answer times and labels these are"
     settings: ServiceSettings = request.app.state.settings
     windows = await asyncio.to_thread(_windows, settings.log, list(predictor.models))
     models = "\n".join(
