@@ -251,6 +251,9 @@ def _on_invalid(request: Request, error: Exception) -> JSONResponse:
 def _on_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     codes = {400: "malformed", 404: "not_found", 405: "method_not_allowed"}
-    return _respond(
-        error.status_code, codes.get(error.status_code, "http"), f"{error.detail}.", dict(error.headers or {})
-    )
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        # The router names the methods of the first route with this path only.
+        path = request.app.openapi()["paths"].get(getattr(request.scope.get("route"), "path", ""), {})
+        headers = {"allow": ", ".join(sorted(method.upper() for method in path))} if path else headers
+    return _respond(error.status_code, codes.get(error.status_code, "http"), f"{error.detail}.", headers)

@@ -27,7 +27,7 @@ Others = Annotated[Fleet, Depends(_fleet)]
 
 
 class IndexRequest(BaseModel):
-    ready: bool = Field(default=False, description="only versions that answer now")
+    ready: bool = Field(default=False, strict=True, description="only versions that answer now")
 
 
 class IndexEntry(BaseModel):
@@ -38,7 +38,7 @@ class IndexEntry(BaseModel):
 
 
 class LoadRequest(BaseModel):
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default={}, json_schema_extra={"maxProperties": 0})
 
 
 @router.post("/index")

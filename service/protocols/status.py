@@ -12,6 +12,7 @@ from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import HTMLResponse
 
 from service import __version__
 from service.contract.errors import InvalidInput
@@ -23,7 +24,7 @@ from service.predictor import Predictor
 from service.protocols import predictor
 from service.settings import ServiceSettings
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(tags=["operations"])
 
 _PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -47,7 +48,7 @@ $models
 """)
 
 
-@router.get("/")
+@router.get("/", response_class=HTMLResponse)
 async def status(request: Request, predictor: Annotated[Predictor, Depends(predictor)]) -> Response:
     """The page; it renders while models are still loading, too."""
     if request.app.state.stopping:
@@ -65,7 +66,7 @@ async def status(request: Request, predictor: Annotated[Predictor, Depends(predi
         _model(live, predictor, settings.device, windows.get(name, "")) for name, live in predictor.models.items()
     )
     page = _PAGE.substitute(version=html.escape(__version__), state=state, models=models)
-    return Response(page, media_type="text/html; charset=utf-8")
+    return HTMLResponse(page)
 
 
 def _windows(log: Path | None, models: Sequence[str]) -> dict[str, str]:
