@@ -41,6 +41,9 @@ class Metrics:
             ["model", "version", "digest", "precision", "provider"],
             registry=registry,
         )
+        self.device_fallback = Gauge(
+            "plumbline_device_fallback", "1 if a model fell back from the GPU to the CPU.", ["model"], registry=registry
+        )
         self.load_failures = counter("plumbline_model_load_failures", "Versions that could not be made live.")
         self.candidate_share = Gauge(
             "plumbline_candidate_share",

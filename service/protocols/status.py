@@ -62,9 +62,7 @@ async def status(request: Request, predictor: Annotated[Predictor, Depends(predi
         state += f"; worker {fleet.index} of {fleet.size}, whose queue, answer times and labels these are"
     settings: ServiceSettings = request.app.state.settings
     windows = await asyncio.to_thread(_windows, settings.log, list(predictor.models))
-    models = "\n".join(
-        _model(live, predictor, settings.device, windows.get(name, "")) for name, live in predictor.models.items()
-    )
+    models = "\n".join(_model(live, predictor, windows.get(name, "")) for name, live in predictor.models.items())
     page = _PAGE.substitute(version=html.escape(__version__), state=state, models=models)
     return HTMLResponse(page)
 
@@ -94,16 +92,17 @@ def _window(data: DriftData) -> str:
     )
 
 
-def _model(live: LiveModel, predictor: Predictor, device: str, window: str) -> str:
+def _model(live: LiveModel, predictor: Predictor, window: str) -> str:
     manifest = live.manifest
     recent = list(predictor.recent(manifest.name))
     precision = manifest.variants[live.variant].precision
-    fallback = device == "auto" and "cuda" in manifest.variants and live.variant == "cpu"
     provider = f"{live.provider}, {precision}"
     rows = {
         "version": manifest.version,
         "digest": f"<code>{live.bundle.digest[:16]}…</code>",
-        "runs on": f"<span class='bad'>{provider}: fell back from the GPU</span>" if fallback else provider,
+        "runs on": f"<span class='bad'>{provider}: fell back from the GPU. {html.escape(live.fallback)}</span>"
+        if live.fallback
+        else provider,
         "waiting": f"{live.batcher.tokens} tokens",
         "answer times": _times([one.milliseconds for one in recent]),
         "export gate": f"{manifest.quality[live.variant].verdict}, {manifest.quality[live.variant].metric} "
