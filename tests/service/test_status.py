@@ -79,6 +79,7 @@ def test_it_shows_the_last_drift_window(client: TestClient, tmp_path: Path) -> N
     assert "<dd>notice: n_tokens; 500" in client.get("/").text
     (folder / LAST_WINDOW).write_text("{")
     assert "cannot be read" in client.get("/").text
+    assert str(tmp_path) not in client.get("/").text  # it asks for no key
 
 
 def test_it_shows_the_candidates(client: TestClient, repo: Path) -> None:
