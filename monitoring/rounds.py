@@ -298,7 +298,12 @@ class Rounds:
         )
 
     def _show_window(self, data: DriftData) -> None:
-        """In the gauges, and beside the log for the server's status page."""
+        """In the gauges, and beside the log for the server's status page; those of the live version only.
+
+        A canary's windows come between, and old versions' leftovers after them.
+        """
+        if live_digest(self._store, data.model.model) not in (None, data.model.digest):
+            return
         self._metrics.show_window(data)
         try:
             write_last_window(self._settings.log_folder, data)
@@ -310,7 +315,7 @@ class Rounds:
         """Show the newest windows of the state, so that a restart does not blank them."""
         for row in self._store.rows(
             "SELECT model, decision FROM windows WHERE rowid IN "
-            "(SELECT max(rowid) FROM windows WHERE outcome = 'judged' GROUP BY model)"
+            "(SELECT max(rowid) FROM windows WHERE outcome = 'judged' GROUP BY model, digest)"
         ):
             self._show_window(DriftData.model_validate(orjson.loads(row["decision"])))
             self._metrics.show_state(row["model"], read_alert(self._store, row["model"]).state)

@@ -380,3 +380,18 @@ def test_a_log_that_the_monitor_cannot_write_costs_no_decision(world: World) -> 
     (world.log / "tickets" / LAST_WINDOW).mkdir()
     assert [row.data.severity for row in run()] == ["none"]
     assert run.metrics.registry.get_sample_value("plumbline_monitor_errors_total", {"part": "page"}) == 1
+
+
+def test_what_is_shown_is_the_live_versions_window_not_its_canarys(world: World) -> None:
+    bundle, run = world.publish(), Run(world)
+    world.write_log(bundle, 100)
+    assert [row.data.model.version for row in run()] == ["1"]
+    world.write_log(world.publish(live=False), 120, DRIFTED, seed=2, sequence=2)
+    assert [(row.data.model.version, row.data.severity) for row in run()] == [("2", "alert")]
+    for _ in range(2):
+        shown = read_last_window(world.log, "tickets")
+        assert shown is not None
+        assert (shown.model.version, shown.severity) == ("1", "none")
+        assert run.sample("plumbline_window_rows") == 100
+        (world.log / "tickets" / LAST_WINDOW).unlink()
+        run()  # started afresh
