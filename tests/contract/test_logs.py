@@ -26,7 +26,7 @@ def test_json_lines_hold_what_is_known(capsys: pytest.CaptureFixture[str]) -> No
     try:
         raise ValueError("broken\nin two")
     except ValueError:
-        logger.exception("line\nbreak \ud800 é")
+        logger.exception("line\nbreak é")
     first, second = map(json.loads, capsys.readouterr().err.splitlines())
     assert first.pop("ts").endswith("Z")
     assert first == {
@@ -36,8 +36,14 @@ def test_json_lines_hold_what_is_known(capsys: pytest.CaptureFixture[str]) -> No
         "request_id": "abc",
         "status": 200,
     }
-    assert second["message"] == "line\nbreak \ud800 é"
+    assert second["message"] == "line\nbreak é"
     assert "ValueError: broken\nin two" in second["traceback"]
+
+
+def test_a_message_that_is_not_valid_unicode_is_written_all_the_same() -> None:
+    log_to_stderr("json")
+    line = logging.getLogger().handlers[-1].format(logging.makeLogRecord({"msg": "lone \ud800"}))
+    assert json.loads(line.encode("ascii"))["message"] == "lone \ud800"
 
 
 def test_text_lines_hold_it_too(capsys: pytest.CaptureFixture[str]) -> None:
