@@ -16,7 +16,7 @@ setup: $(READY) ## create .venv with everything in it
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Plumbline needs Python 3.11 or later" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[export,monitor,loadtest,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[export,monitor,loadtest,upload,tracing,dev]'
 	@touch $@
 
 demo: $(READY) ## the main job: fine-tune, export, serve, drift, alert, retrain, take over

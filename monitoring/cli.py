@@ -38,11 +38,13 @@ def monitor(
     """Compare what is logged with what models were judged on; alert, report and ask for retrains."""
     from monitoring.settings import MonitorSettings
     from service.contract.errors import InvalidInput, Refused
+    from service.contract.logs import log_to_stderr
     from service.contract.settings import load_settings
 
     settings = load_settings(
         MonitorSettings, repo=repo, log=log, monitor_state=state, monitor_host=host, monitor_port=port
     )
+    log_to_stderr(settings.log_format)
     if not settings.log_folder.is_dir() and once:
         raise InvalidInput(f"there is no log at {settings.log_folder}. Give the folder that `plumbline serve` logs to.")
     if not once:

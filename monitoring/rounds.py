@@ -31,6 +31,7 @@ from monitoring.webhook import alertmanager_address
 from monitoring.windows import Pending, Rules, WindowRows, complete, index_segments, pending_rows, take_rows, use_rows
 from service.contract.errors import BundleError, InvalidInput
 from service.contract.events import DriftData, EventType
+from service.contract.last_window import write_last_window
 from service.contract.repository import check_name, model_names
 from service.contract.segments import seal_orphans
 
@@ -278,7 +279,7 @@ class Rounds:
 
     def _show(self, data: DriftData, change: Change | None, retrain: bool, now: float) -> None:
         model = data.model.model
-        self._metrics.show_window(data)
+        self._show_window(data)
         self._metrics.windows.labels(model, "judged").inc()
         self._metrics.show_state(model, read_alert(self._store, model).state)
         if change is not None:
@@ -296,12 +297,27 @@ class Rounds:
             ", ".join(signal.name for signal in data.signals if signal.drifted) or "nothing drifted",
         )
 
+    def _show_window(self, data: DriftData) -> None:
+        """In the gauges, and beside the log for the server's status page; those of the live version only.
+
+        A canary's windows come between, and old versions' leftovers after them.
+        """
+        if live_digest(self._store, data.model.model) not in (None, data.model.digest):
+            return
+        self._metrics.show_window(data)
+        try:
+            write_last_window(self._settings.log_folder, data)
+        except OSError as error:  # a log that only the server may write: the page is poorer, the decision stands
+            logger.warning("the server's status page will not show the last window: %s", error)
+            self._metrics.errors.labels("page").inc()
+
     def _show_stored(self) -> None:
-        """Fill the gauges from the state, so that a restart does not blank them."""
+        """Show the newest windows of the state, so that a restart does not blank them."""
         for row in self._store.rows(
-            "SELECT model, decision, max(closed) FROM windows WHERE outcome = 'judged' GROUP BY model"
+            "SELECT model, decision FROM windows WHERE rowid IN "
+            "(SELECT max(rowid) FROM windows WHERE outcome = 'judged' GROUP BY model, digest)"
         ):
-            self._metrics.show_window(DriftData.model_validate(orjson.loads(row["decision"])))
+            self._show_window(DriftData.model_validate(orjson.loads(row["decision"])))
             self._metrics.show_state(row["model"], read_alert(self._store, row["model"]).state)
         self._metrics.outbox_pending.set(pending_count(self._store))
 

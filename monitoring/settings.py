@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from monitoring.decision import ALPHA, Thresholds
 from service.contract.errors import SettingsError
+from service.contract.logs import LogFormat
 from service.contract.settings import Settings
 
 BACKOFF = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0)
@@ -26,6 +27,7 @@ class MonitorSettings(Settings):
     monitor_state: Path | None = Field(
         default=None, description="folder for state and reports; without it, `monitor` beside the log"
     )
+    log_format: LogFormat = Field(default="text", description="lines on stderr: for people, or one JSON object each")
     monitor_host: str = Field(default="127.0.0.1", description="address that metrics and reports are served on")
     monitor_port: int = Field(
         default=8001, ge=0, le=65535, description="port that metrics and reports are served on; 0 picks a free one"

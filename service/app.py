@@ -7,20 +7,24 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from service import __version__
+from service.added import as_plain
 from service.contract.errors import InvalidInput, PlumblineError
 from service.contract.redact import BUILT_IN, Redactor, read_rules
-from service.errors import Overloaded, RequestError, Unauthorized
-from service.keys import Keys, for_administration, for_predictions
-from service.live import load
+from service.errors import RequestError
+from service.fleet import Fleet
+from service.guard import Guard
+from service.keys import Keys
+from service.live import LiveModel, load
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.predictor import Predictor
@@ -28,8 +32,14 @@ from service.protocols import feedback, oip, predict, probes, repository, status
 from service.recorder import Recorder, as_logged
 from service.repository import RepositoryWatcher
 from service.settings import ServiceSettings, digests
+from service.upload import Store, Uploader, open_store
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 logger = logging.getLogger(__name__)
+
+_LAST_UPLOADS = 10.0  # seconds at the end of the process for copying what was sealed last
 
 
 class Error(BaseModel):
@@ -44,12 +54,17 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError], None] | None = None) -> FastAPI:
+def create_app(
+    settings: ServiceSettings,
+    on_failure: Callable[[PlumblineError], None] | None = None,
+    tracing: Tracing | None = None,
+    fleet: Fleet | None = None,
+) -> FastAPI:
     """The service over one model repository.
 
     Models load in the background after start-up, so probes answer from the first moment.
 
-    :raises SettingsError: if the file of redaction rules cannot be used.
+    :raises SettingsError: if the file of redaction rules or the URL to copy the log to cannot be used.
     :param on_failure: called if the repository holds nothing that can be served; default logs only.
     """
     metrics = Metrics()
@@ -60,25 +75,31 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.on_failure = on_failure
+    app.state.tracing = tracing
+    app.state.fleet = fleet or Fleet()
     app.state.stopping = False
     rules = read_rules(settings.redact_rules) if settings.redact_rules is not None else []
     app.state.redact = Redactor([*BUILT_IN, *rules])
+    app.state.upload_to = open_store(settings.log_upload) if settings.log_upload is not None else None
+    keys = Keys(digests(settings.api_keys), digests(settings.admin_keys))
     app.add_middleware(
         RequestMiddleware,
         metrics=metrics,
+        guard=Guard(keys),
         max_body_bytes=settings.max_body_bytes,
         model_of=lambda named: _model_of(app, named),
         stopping=lambda: bool(app.state.stopping),
+        log_requests=settings.log_requests,
     )
-    app.state.keys = keys = Keys(digests(settings.api_keys), digests(settings.admin_keys))
+    if tracing is not None:
+        app.add_middleware(tracing.wrap)
     if not keys.required and settings.host not in ("127.0.0.1", "::1", "localhost"):
         logger.warning("anyone who reaches %s may use this server: no keys are configured", settings.host)
     app.include_router(probes.router)
     app.include_router(status.router)
     app.include_router(oip.health)
-    for protocol in (predict, oip, feedback):
-        app.include_router(protocol.router, dependencies=[Depends(for_predictions)])
-    app.include_router(repository.router, dependencies=[Depends(for_administration)])
+    for protocol in (predict, oip, feedback, repository):
+        app.include_router(protocol.router)
     app.add_exception_handler(PlumblineError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -92,7 +113,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     recorder = (
         await asyncio.to_thread(_recorder, settings, metrics, app.state.redact) if settings.log is not None else None
     )
-    predictor = Predictor(metrics, recorder, max_items=settings.max_items, timeout=settings.request_timeout_seconds)
+    uploader = _uploader(settings, metrics, app.state.upload_to) if app.state.upload_to is not None else None
+    tracing: Tracing | None = app.state.tracing
+    predictor = Predictor(
+        metrics,
+        recorder,
+        max_items=settings.max_items,
+        timeout=settings.request_timeout_seconds,
+        on_answer=tracing.answered if tracing is not None else lambda answer: None,
+    )
     app.state.predictor = predictor
     make = partial(
         load,
@@ -102,17 +131,32 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         queue_tokens=settings.queue_tokens,
         metrics=metrics,
     )
-    watcher = RepositoryWatcher(settings.repo, predictor, metrics, make, settings.poll_seconds)
+    watcher = RepositoryWatcher(
+        settings.repo, predictor, metrics, make, partial(_load_shadow, make), settings.poll_seconds
+    )
     app.state.watcher = watcher
+    await app.state.fleet.listen(partial(_answer, app))
     following = asyncio.create_task(_follow(app, watcher))
     try:
         yield
     finally:
+        await app.state.fleet.close()
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         await watcher.close()
         if recorder is not None:
             await asyncio.to_thread(recorder.close)
+        if uploader is not None:
+            await asyncio.to_thread(uploader.close, _LAST_UPLOADS)
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
+
+
+def _load_shadow(make: Callable[..., LiveModel], path: Path) -> LiveModel:
+    """A version that takes only what others leave of the processor, and whose batches are not in the metrics."""
+    model = make(path, threads=1, metrics=Metrics())
+    model.step_back()
+    return model
 
 
 async def _follow(app: FastAPI, watcher: RepositoryWatcher) -> None:
@@ -128,6 +172,23 @@ async def _follow(app: FastAPI, watcher: RepositoryWatcher) -> None:
             app.state.on_failure(error if isinstance(error, PlumblineError) else PlumblineError(str(error)))
         return
     await watcher.follow()
+
+
+async def _answer(app: FastAPI, question: str, argument: Any) -> Any:
+    """What this worker says to another one."""
+    predictor: Predictor = app.state.predictor
+    match question:
+        case "metrics":
+            return as_plain(app.state.metrics.registry.collect())
+        case "ready":
+            return predictor.started and bool(predictor.models) and not app.state.stopping
+        case "prediction":
+            return predictor.remembered(argument)
+        case "load":
+            return await app.state.watcher.load(argument)
+        case "unload":
+            return await app.state.watcher.unload(argument)
+    raise PlumblineError(f"a worker does not know the question {question!r}.")
 
 
 def _model_of(app: FastAPI, named: str | None) -> str:
@@ -146,9 +207,22 @@ def _recorder(settings: ServiceSettings, metrics: Metrics, redact: Redactor) -> 
         seal_seconds=settings.log_seal_seconds,
         seal_bytes=settings.log_seal_bytes,
         quota_bytes=settings.log_quota_bytes,
+        sample=settings.log_sample,
         prepare=lambda record: as_logged(record, settings.log_text, redact),
         on_written=lambda model, count: metrics.records.labels(model).inc(count),
+        on_left_out=lambda model: metrics.records_left_out.labels(model).inc(),
         on_dropped=lambda model, reason, count: metrics.records_dropped.labels(model, reason).inc(count),
+    )
+
+
+def _uploader(settings: ServiceSettings, metrics: Metrics, store: Store) -> Uploader:
+    assert settings.log is not None
+    return Uploader(
+        settings.log,
+        store,
+        every=settings.log_upload_seconds,
+        on_result=lambda model, worked: metrics.uploads.labels(model, "uploaded" if worked else "failed").inc(),
+        on_pending=metrics.uploads_pending.set,
     )
 
 
@@ -162,12 +236,7 @@ def _on_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestError):
         logger.error("request failed: %s", error)
         return _respond(500, error.code, str(error))
-    headers = {}
-    if isinstance(error, Overloaded):
-        headers["retry-after"] = str(error.retry_after)
-    if isinstance(error, Unauthorized):
-        headers["www-authenticate"] = "Bearer"
-    return _respond(error.status, error.code, str(error), headers)
+    return _respond(error.status, error.code, str(error), error.headers)
 
 
 def _on_invalid(request: Request, error: Exception) -> JSONResponse:
@@ -182,6 +251,9 @@ def _on_invalid(request: Request, error: Exception) -> JSONResponse:
 def _on_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     codes = {400: "malformed", 404: "not_found", 405: "method_not_allowed"}
-    return _respond(
-        error.status_code, codes.get(error.status_code, "http"), f"{error.detail}.", dict(error.headers or {})
-    )
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        # The router names the methods of the first route with this path only.
+        path = request.app.openapi()["paths"].get(getattr(request.scope.get("route"), "path", ""), {})
+        headers = {"allow": ", ".join(sorted(method.upper() for method in path))} if path else headers
+    return _respond(error.status_code, codes.get(error.status_code, "http"), f"{error.detail}.", headers)

@@ -119,6 +119,10 @@ class Batcher(Generic[Item, Answer]):
             if timer is not None:
                 timer.cancel()
 
+    def on_thread(self, call: Callable[[], object]) -> None:
+        """Have the thread that runs batches call something before its next batch."""
+        self._thread.submit(call)
+
     async def close(self) -> None:
         """Refuse new items, run what is waiting, free the thread."""
         self._closed = True

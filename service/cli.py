@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from service.contract.errors import PlumblineError
+from service.contract.logs import log_to_stderr
 
 # Command: where it lives, and the extra that brings what it needs.
 _COMMANDS = {
@@ -21,6 +21,7 @@ _COMMANDS = {
     "reproduce": ("export.cli", "export"),
     "inspect": ("service.cli", "serve"),
     "serve": ("service.cli", "serve"),
+    "rollout": ("service.cli", "serve"),
     "monitor": ("monitoring.cli", "monitor"),
     "drift": ("monitoring.cli", "monitor"),
     "retrain": ("export.cli", "export"),
@@ -63,18 +64,65 @@ def serve(
     host: Annotated[str | None, typer.Option(help="address to listen on [127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="port to listen on [8000]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [auto]")] = None,
-    threads: Annotated[int | None, typer.Option(help="inference threads; 0 takes the usable cores [0]")] = None,
+    workers: Annotated[int | None, typer.Option(help="processes on one port, for CPU hosts [1]")] = None,
+    threads: Annotated[int | None, typer.Option(help="inference threads of each; 0 shares the cores [0]")] = None,
 ) -> None:
     """Serve the live models of a repository over HTTP. Every other setting is a PLUMBLINE_ variable: see config."""
     from service.contract.settings import load_settings
     from service.serve import serve as run
     from service.settings import ServiceSettings
 
-    run(
-        load_settings(
-            ServiceSettings, repo=repo, log=log, model=model, host=host, port=port, device=device, threads=threads
+    settings = load_settings(
+        ServiceSettings, repo=repo, log=log, model=model, host=host, port=port, device=device, workers=workers,
+        threads=threads,
+    )  # fmt: skip
+    run(settings)
+
+
+def rollout(
+    repo: Annotated[Path, typer.Option(help="the model repository")],
+    name: Annotated[str, typer.Option(help="the model's name in it")],
+    live: Annotated[str | None, typer.Option(help="version that is to answer")] = None,
+    previous: Annotated[bool, typer.Option("--previous", help="go back to the version that was live before")] = False,
+    canary: Annotated[str | None, typer.Option(help="version that is to answer a share of the requests")] = None,
+    weight: Annotated[float, typer.Option(help="that share, above 0 and at most 1")] = 0.1,
+    no_canary: Annotated[bool, typer.Option("--no-canary", help="the live version answers everything")] = False,
+    shadow: Annotated[str | None, typer.Option(help="version that is to see copies of the requests")] = None,
+    no_shadow: Annotated[bool, typer.Option("--no-shadow", help="no version sees copies")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print what serving.json says then")] = False,
+) -> None:
+    """Show or change which versions of a model answer; servers follow within a second."""
+    from service.contract.errors import InvalidInput
+    from service.contract.repository import Canary, Serving, change_serving
+
+    if (live and previous) or (canary and no_canary) or (shadow and no_shadow):
+        raise InvalidInput(
+            "these exclude each other: --live, --previous; --canary, --no-canary; --shadow, --no-shadow."
         )
-    )
+
+    def change(now: Serving | None) -> Serving:
+        wanted = live if now is None or not previous else now.previous
+        if wanted is None and (now is None or previous):
+            raise InvalidInput(f"no version of {name} was live before; say which one with --live.")
+        serving = Serving(live=wanted or "") if now is None else now
+        return Serving(
+            live=serving.live,
+            previous=serving.previous,
+            canary=Canary(version=canary, weight=weight) if canary else None if no_canary else serving.canary,
+            shadow=shadow or (None if no_shadow else serving.shadow),
+        ).with_live(wanted or serving.live)
+
+    serving = change_serving(repo, name, change)
+    if as_json:
+        typer.echo(serving.model_dump_json())
+        return
+    typer.echo(f"live     {serving.live}")
+    if serving.previous:
+        typer.echo(f"previous {serving.previous}")
+    if serving.canary:
+        typer.echo(f"canary   {serving.canary.version}, {serving.canary.weight:.1%} of the requests")
+    if serving.shadow:
+        typer.echo(f"shadow   {serving.shadow}")
 
 
 def config(
@@ -144,7 +192,7 @@ def _build() -> typer.Typer:
 
     @app.callback()
     def root(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False) -> None:
-        _log_to_stderr()
+        log_to_stderr()
 
     for name, (module, extra) in _COMMANDS.items():
         try:
@@ -157,13 +205,6 @@ def _build() -> typer.Typer:
         else:
             app.command(name)(command)
     return app
-
-
-def _log_to_stderr() -> None:
-    """What our own parts and the HTTP server say, and of libraries only warnings."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for name in ("service", "export", "monitoring", "examples", "uvicorn.error"):
-        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _missing(name: str, extra: str) -> Any:

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Literal
 
-from fastapi import Request
+from starlette.datastructures import Headers
 
 from service.errors import Forbidden, Unauthorized
 
@@ -55,19 +55,9 @@ def digest_of_key(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def given_key(request: Request) -> str | None:
+def given_key(headers: Headers) -> str | None:
     """The key of a request: ``Authorization: Bearer KEY`` or ``x-api-key: KEY``."""
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    scheme, _, key = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and key.strip():
         return key.strip()
-    return request.headers.get("x-api-key")
-
-
-async def for_predictions(request: Request) -> None:
-    """FastAPI dependency of the routes that answer."""
-    request.app.state.keys.check(given_key(request), "predict")
-
-
-async def for_administration(request: Request) -> None:
-    """FastAPI dependency of the routes that change what is served."""
-    request.app.state.keys.check(given_key(request), "admin")
+    return headers.get("x-api-key")

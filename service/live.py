@@ -18,7 +18,7 @@ from service.batcher import Batched, Batcher
 from service.contract.bundle import TOKENIZER, Bundle, VariantName, open_bundle
 from service.contract.errors import BundleError
 from service.contract.observation import observe
-from service.engine import Engine, EngineError, usable_cores
+from service.engine import Engine, EngineError, lower_priority, usable_cores
 from service.errors import DeadlinePassed, Overloaded
 from service.metrics import Metrics
 from service.tokenizer import TextTokenizer, Tokens
@@ -47,15 +47,25 @@ class Tokenized:
 
 
 class LiveModel:
-    """A bundle with its tokenizer, engine and batcher. Made by :func:`load`."""
+    """A bundle with its tokenizer, engine and batcher. Made by :func:`load`.
+
+    :param fallback: why it runs on the CPU although the GPU was to be preferred; empty if it runs where it should.
+    """
 
     def __init__(
-        self, bundle: Bundle, variant: VariantName, tokenizer: TextTokenizer, engine: Engine, batcher: _ModelBatcher
+        self,
+        bundle: Bundle,
+        variant: VariantName,
+        tokenizer: TextTokenizer,
+        engine: Engine,
+        batcher: _ModelBatcher,
+        fallback: str = "",
     ) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
         self.variant = variant
         self.provider = engine.provider
+        self.fallback = fallback
         self.batcher = batcher
         self._tokenizer = tokenizer
         self.max_characters = tokenizer.max_characters
@@ -97,6 +107,11 @@ class LiveModel:
         finally:
             self._characters -= characters
 
+    def step_back(self) -> None:
+        """Let this model's threads run when nobody else wants the processor. Its engine should have one thread."""
+        self._threads.submit(lower_priority)
+        self.batcher.on_thread(lower_priority)
+
     async def retire(self) -> None:
         """Wait until every request that began here is answered, then free the engine."""
         await self._idle.wait()
@@ -123,7 +138,7 @@ def load(
     """
     bundle = open_bundle(path)
     manifest = bundle.manifest
-    variant, engine = _engine(bundle, device, threads or usable_cores())
+    variant, engine, fallback = _engine(bundle, device, threads or usable_cores())
     tokenizer = TextTokenizer(bundle.file(TOKENIZER), manifest.max_length)
     engine.warm_up()
     _prove(bundle, variant, tokenizer, engine)
@@ -149,10 +164,11 @@ def load(
         queue_tokens=queue_tokens,
         on_batch=on_batch,
     )
-    return LiveModel(bundle, variant, tokenizer, engine, batcher)
+    return LiveModel(bundle, variant, tokenizer, engine, batcher, fallback)
 
 
-def _engine(bundle: Bundle, device: Literal["auto", "cpu", "cuda"], threads: int) -> tuple[VariantName, Engine]:
+def _engine(bundle: Bundle, device: Literal["auto", "cpu", "cuda"], threads: int) -> tuple[VariantName, Engine, str]:
+    """The best variant that runs here, its engine, and why a better one does not; :raises EngineError: if none does."""
     manifest = bundle.manifest
     wanted: tuple[VariantName, ...] = ("cuda", "cpu") if device == "auto" else (device,)
     offered = [variant for variant in wanted if variant in manifest.variants]
@@ -161,15 +177,24 @@ def _engine(bundle: Bundle, device: Literal["auto", "cpu", "cuda"], threads: int
             f"bundle {bundle.path} has no variant for {device}, only {', '.join(manifest.variants)}. "
             f"Export with --target {device}."
         )
-    errors: list[EngineError] = []
+    fallback = ""
     for variant in offered:
         file = bundle.file(manifest.variants[variant].file)
         try:
-            return variant, Engine(file, device=variant, threads=threads, max_length=manifest.max_length)
+            engine = Engine(file, device=variant, threads=threads, max_length=manifest.max_length)
         except EngineError as error:
-            logger.warning("%s", error)
-            errors.append(error)
-    raise errors[-1]
+            if variant == offered[-1]:
+                raise
+            fallback = str(error)
+            continue
+        if fallback:
+            logger.warning(
+                "version %s of %s fell back from the GPU to %s: %s Start with --device cuda to refuse that, "
+                "or with --device cpu if it is meant.",
+                *(manifest.version, manifest.name, engine.provider, fallback),
+            )
+        return variant, engine, fallback
+    raise AssertionError("some variant is offered, as was checked")
 
 
 def _prove(bundle: Bundle, variant: VariantName, tokenizer: TextTokenizer, engine: Engine) -> None:

@@ -15,8 +15,8 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
 
-        def histogram(name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(name, meaning, ["model"], buckets=buckets, registry=registry)
+        def histogram(name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(name, meaning, ["model", *labels], buckets=buckets, registry=registry)
 
         def counter(name: str, meaning: str, *labels: str) -> Counter:
             return Counter(name, meaning, ["model", *labels], registry=registry)
@@ -41,11 +41,29 @@ class Metrics:
             ["model", "version", "digest", "precision", "provider"],
             registry=registry,
         )
+        self.device_fallback = Gauge(
+            "plumbline_device_fallback", "1 if a model fell back from the GPU to the CPU.", ["model"], registry=registry
+        )
         self.load_failures = counter("plumbline_model_load_failures", "Versions that could not be made live.")
+        self.candidate_share = Gauge(
+            "plumbline_candidate_share",
+            "Share of the requests that a canary answers, or 1 for a shadow.",
+            ["model", "role", "version"],
+            registry=registry,
+        )
+        self.version_seconds = histogram(
+            "plumbline_version_duration_seconds", "Time to answer, while there is a canary.", _SECONDS, "version"
+        )
+        self.version_errors = counter(
+            "plumbline_version_errors", "Requests not answered, while there is a canary.", "version", "code"
+        )
+        self.shadow_inputs = counter("plumbline_shadow_inputs", "Inputs shown to a shadow.", "version", "outcome")
+        self.shadow_seconds = histogram(
+            "plumbline_shadow_duration_seconds", "Time that a shadow takes for a request.", _SECONDS, "version"
+        )
         self.records = counter("plumbline_records", "Records written to the log.")
         self.records_dropped = counter("plumbline_records_dropped", "Records lost on the way to the log.", "reason")
+        self.records_left_out = counter("plumbline_records_left_out", "Predictions not in the sample that is logged.")
+        self.uploads = counter("plumbline_uploads", "Copies of sealed segments that were attempted.", "result")
+        self.uploads_pending = Gauge("plumbline_uploads_pending", "Sealed segments without a copy.", registry=registry)
         self.feedback = counter("plumbline_feedback", "Labels that came back.", "correct")
-
-    def value(self, sample: str, model: str) -> float:
-        """A sample that has no label but ``model``; 0 before its first observation."""
-        return self.registry.get_sample_value(sample, {"model": model}) or 0.0

@@ -1,4 +1,4 @@
-"""What happens to every request: an id, a limit on its body, a line in the metrics."""
+"""What happens to every request: an id, the guard, a limit on its body, a line in the metrics."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import context
 from service.contract.record import new_id
-from service.errors import BodyTooLarge, DeadlinePassed, NotReady, Overloaded
+from service.errors import BodyTooLarge, DeadlinePassed, NotReady, Overloaded, RequestError
 from service.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -31,8 +33,10 @@ class RequestMiddleware:
     A request whose client hangs up is cancelled, so that work still waiting is never run.
     An error that nothing expected is answered here, so that it has an id too.
 
+    :param guard: raises a :class:`RequestError` if the request may not be made; asked before the body is read.
     :param model_of: the served model that a request is for, by the name in its path if there is one; else empty.
     :param stopping: whether the server is about to stop; answers then close their connection.
+    :param log_requests: say each request in the log.
     """
 
     def __init__(
@@ -41,14 +45,18 @@ class RequestMiddleware:
         *,
         metrics: Metrics,
         max_body_bytes: int,
+        guard: Callable[[Scope], None],
         model_of: Callable[[str | None], str],
         stopping: Callable[[], bool],
+        log_requests: bool = False,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
+        self._guard = guard
         self._model_of = model_of
         self._stopping = stopping
+        self._log_requests = log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,6 +66,7 @@ class RequestMiddleware:
         asked = Headers(scope=scope)
         given = asked.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
+        context.request_id.set(request_id)
         status = 0  # until the answer begins
 
         async def send_with_id(message: Message) -> None:
@@ -71,14 +80,15 @@ class RequestMiddleware:
             await send(message)
 
         try:
+            self._guard(scope)
             body = await self._read(asked, receive)
             await _unless_gone(self._app(scope, _replay(body), send_with_id), receive, lambda: status > 0)
         except ClientDisconnect:
             status = _CLOSED
-        except BodyTooLarge as error:
-            await _answer(error.status, error.code, str(error))(scope, receive, send_with_id)
+        except RequestError as error:
+            await _answer(error.status, error.code, str(error), error.headers)(scope, receive, send_with_id)
         except Exception:
-            logger.exception("request %s failed", request_id)
+            logger.exception("a request failed")
             if status:
                 raise
             message = "the server failed on this request; its log says why."
@@ -113,10 +123,22 @@ class RequestMiddleware:
         self._metrics.request_seconds.labels(model).observe(seconds)
         if reason := _REASONS.get(status):
             self._metrics.rejected.labels(model, reason).inc()
+        if self._log_requests:
+            _log(scope, status, seconds)
 
 
-def _answer(status: int, code: str, message: str) -> JSONResponse:
-    return JSONResponse({"error": message, "code": code}, status)
+def _log(scope: Scope, status: int, seconds: float) -> None:
+    fields = {
+        "method": scope["method"],
+        "path": quote(scope["path"]),  # what a client sends must not break lines
+        "status": status,
+        "milliseconds": round(seconds * 1000, 3),
+    }
+    logger.info("%(method)s %(path)s %(status)d in %(milliseconds).1f ms", fields, extra={"fields": fields})
+
+
+def _answer(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": message, "code": code}, status, headers)
 
 
 def _replay(body: bytes) -> Receive:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from service.batcher import Batched
+from service.context import request_id
 from service.contract.bundle import Manifest
 from service.contract.classify import correct
 from service.contract.dataset import SEPARATOR
@@ -17,6 +18,7 @@ from service.errors import InvalidRequest, NotReady, Overloaded, UnknownModel
 from service.live import LiveModel, Observation
 from service.metrics import Metrics
 from service.recorder import Recorder
+from service.rollout import Rollout
 from service.tokenizer import Tokens
 
 _SHOWN = 1_000  # answers that the status page is about
@@ -54,15 +56,28 @@ class Recent:
 
 
 class Predictor:
-    """Holds the live model of each name; :mod:`service.repository` replaces them."""
+    """Holds the live model of each name; :mod:`service.repository` replaces them.
 
-    def __init__(self, metrics: Metrics, recorder: Recorder | None, *, max_items: int, timeout: float) -> None:
+    :param on_answer: called with each answer, in the context of its request.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        recorder: Recorder | None,
+        *,
+        max_items: int,
+        timeout: float,
+        on_answer: Callable[[Answer], None] = lambda answer: None,
+    ) -> None:
         self.models: dict[str, LiveModel] = {}
+        self.rollout = Rollout(metrics)
         self.started = False  # whether every model of the repository was loaded once
         self._metrics = metrics
         self._recorder = recorder
         self._max_items = max_items
         self._timeout = timeout
+        self._on_answer = on_answer
         self._labels: OrderedDict[str, tuple[str, str]] = OrderedDict()  # id: model and label
         self._recent: dict[str, deque[Recent]] = {}
 
@@ -89,6 +104,13 @@ class Predictor:
             raise UnknownModel(f"version {version} of {name!r} is not live; version {live.manifest.version} is.")
         return live
 
+    def who_answers(self, name: str | None, version: str | None = None) -> LiveModel:
+        """As :meth:`model` for a request that is to be answered now: its canary has a share, and may be named."""
+        live = self.model(name)
+        if version is None:
+            return self.rollout.choose(live, request_id.get())
+        return self.rollout.named(live.manifest.name, version) or self.model(name, version)
+
     def recent(self, model: str) -> Iterable[Recent]:
         """The last 1,000 answers of a model, oldest first."""
         return self._recent.get(model, ())
@@ -105,7 +127,11 @@ class Predictor:
         for text in texts:
             _check_unicode(text)
         started = time.monotonic()
-        tokenized, batched = await live.answer(texts, started + min(within or self._timeout, self._timeout))
+        try:
+            tokenized, batched = await live.answer(texts, started + min(within or self._timeout, self._timeout))
+        except Exception as error:
+            self.rollout.failed(live, error)
+            raise
         latency = (time.monotonic() - started) * 1000
         model = live.manifest.name
         predictions = []
@@ -119,8 +145,9 @@ class Predictor:
                 self._recorder.offer(
                     model, _record(live, text[: live.max_characters], tokens, seen, prediction, latency)
                 )
+        self.rollout.answered(live, texts, predictions, latency / 1000)
         self._metrics.tokenization_seconds.labels(model).observe(tokenized.seconds)
-        return Answer(
+        answer = Answer(
             live.manifest,
             live.bundle.digest,
             predictions,
@@ -128,17 +155,24 @@ class Predictor:
             tokenized.seconds,
             max(item.ran for item in batched),
         )
+        self._on_answer(answer)
+        return answer
 
-    def feedback(self, default: str | None, prediction_id: str, label: str, source: str) -> None:
+    def remembered(self, prediction_id: str) -> tuple[str, str] | None:
+        """The model and label of one of the last predictions of this process."""
+        return self._labels.get(prediction_id)
+
+    def feedback(
+        self, default: str | None, known: tuple[str, str] | None, prediction_id: str, label: str, source: str
+    ) -> None:
         """Keep the true label of an earlier prediction, for the model that made it.
 
-        :param default: the model to keep it for when the prediction is no longer remembered.
+        :param known: the prediction's model and label, if it is remembered; else ``default`` is the model.
         :raises InvalidRequest: if this server keeps no log. :raises Overloaded: if the log's queue is full.
         """
         if self._recorder is None:
             raise InvalidRequest("this server keeps no log, so feedback would be lost: start it with --log DIR.")
         _check_unicode(label + source)
-        known = self._labels.get(prediction_id)
         model = known[0] if known is not None else self.model(default).manifest.name
         if not self._recorder.offer(model, Feedback(prediction_id, label, now_rfc3339(), source)):
             raise Overloaded("the log is behind and cannot take the label now.", retry_after=1)

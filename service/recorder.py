@@ -25,6 +25,7 @@ from typing import Literal
 from service.contract.features import hash_tokens
 from service.contract.record import Feedback, Record
 from service.contract.segments import Kind, drop_oldest, seal, seal_orphans, segment_path
+from service.contract.share import share_of
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,9 @@ class Recorder:
 
     :param quota_bytes: what sealed files may take; beyond it the oldest are deleted.
     :param prepare: what to do to a record before its first write, on the recorder's thread: redaction.
+    :param sample: share of the predictions that are kept, chosen by their ids; feedback is always kept.
     :param on_written: called with (model, records) after they are on the disk.
+    :param on_left_out: called with the model of each prediction that was not chosen.
     :param on_dropped: called with (model, reason, records); reasons are ``queue``, ``disk``, ``invalid`` and ``quota``.
     """
 
@@ -84,8 +87,10 @@ class Recorder:
         seal_seconds: float,
         seal_bytes: int,
         quota_bytes: int,
+        sample: float = 1.0,
         prepare: Callable[[Record | Feedback], Record | Feedback] = lambda record: record,
         on_written: Callable[[str, int], None] = lambda model, count: None,
+        on_left_out: Callable[[str], None] = lambda model: None,
         on_dropped: Callable[[str, str, int], None] = lambda model, reason, count: None,
     ) -> None:
         self._root = root
@@ -94,8 +99,10 @@ class Recorder:
         self._seal_seconds = seal_seconds
         self._seal_bytes = seal_bytes
         self._quota_bytes = quota_bytes
+        self._sample = sample
         self._prepare = prepare
         self._on_written = on_written
+        self._on_left_out = on_left_out
         self._on_dropped = on_dropped
         self._queue: deque[tuple[str, Record | Feedback]] = deque()
         self._open: dict[tuple[str, Kind], _Segment] = {}
@@ -109,7 +116,10 @@ class Recorder:
         self._thread.start()
 
     def offer(self, model: str, record: Record | Feedback) -> bool:
-        """Queue a record; False, and counted, if the queue is full. Never blocks."""
+        """Queue a record, unless it is not in the sample; False, and counted, if the queue is full. Never blocks."""
+        if self._sample < 1 and isinstance(record, Record) and share_of(record.id) >= self._sample:
+            self._on_left_out(model)
+            return True
         if len(self._queue) >= self._limit:
             self._on_dropped(model, "queue", 1)
             return False
@@ -183,7 +193,9 @@ class Recorder:
         """Make room, then seal; on failure the lines stay in the segment, for the monitor or the next start to seal."""
         try:
             for model, count in drop_oldest(self._root, self._quota_bytes).items():
-                logger.warning("the log is over its quota: the %d oldest records of %s were deleted", count, model)
+                logger.warning(
+                    "the log is over its quota: %d records of %s were deleted that had no copy", count, model
+                )
                 self._on_dropped(model, "quota", count)
             seal(segment.path, kind)
         except Exception as error:

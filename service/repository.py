@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
+from service.candidates import Candidates
 from service.contract.errors import BundleError, PlumblineError
 from service.contract.repository import SERVING, model_names, read_serving, versions
 from service.errors import UnknownModel
@@ -23,15 +25,26 @@ logger = logging.getLogger(__name__)
 
 
 class RepositoryWatcher:
-    """:param load: makes a live model of a version's folder; blocking, run on a thread."""
+    """:param load: makes a live model of a version's folder; blocking, run on a thread.
+    :param load_shadow: the same for a version that only sees copies of the traffic.
+    """
 
     def __init__(
-        self, root: Path, predictor: Predictor, metrics: Metrics, load: Callable[[Path], LiveModel], poll_seconds: float
+        self,
+        root: Path,
+        predictor: Predictor,
+        metrics: Metrics,
+        load: Callable[[Path], LiveModel],
+        load_shadow: Callable[[Path], LiveModel],
+        poll_seconds: float,
     ) -> None:
         self._root = root
         self._predictor = predictor
         self._metrics = metrics
-        self._load = load
+        self._load = partial(load_version, root, load)
+        self._candidates = Candidates(
+            predictor.rollout, {"canary": self._load, "shadow": partial(load_version, root, load_shadow)}, metrics
+        )
         self._poll_seconds = poll_seconds
         self._refused: dict[str, tuple[str, str]] = {}
         self._unloaded: set[str] = set()
@@ -63,13 +76,14 @@ class RepositoryWatcher:
                 logger.exception("the repository cannot be read")
 
     async def look(self) -> None:
-        """Take what became live since the last look."""
+        """Take what became live, or a candidate, since the last look."""
         for name in await asyncio.to_thread(model_names, self._root):
             if name in self._unloaded or not (self._root / name / SERVING).exists():
                 continue
             version = ""
             try:
-                version = (await asyncio.to_thread(read_serving, self._root, name)).live
+                serving = await asyncio.to_thread(read_serving, self._root, name)
+                version = serving.live
                 live = self._predictor.models.get(name)
                 if live is not None and live.manifest.version == version:
                     self._refused.pop(name, None)
@@ -77,6 +91,10 @@ class RepositoryWatcher:
                     await self._take(name, version)
             except Exception as error:
                 self._refuse(name, version, error)
+                continue
+            async with self._lock:
+                if name in self._predictor.models:
+                    self._retire(await self._candidates.follow(name, serving))
 
     def _refuse(self, name: str, version: str, error: Exception) -> None:
         """Say once why a version cannot be made live; it is tried again when serving.json has said something else."""
@@ -109,51 +127,62 @@ class RepositoryWatcher:
             self._unloaded.add(name)
             self._metrics.model_info.remove(*_info(live))
             self._metrics.queue_tokens.remove(name)
-            self._retire(live)
+            self._metrics.device_fallback.remove(name)
+            self._retire([live, *self._candidates.drop(name)])
         logger.info("version %s of %s was unloaded", live.manifest.version, name)
 
     async def index(self) -> list[tuple[str, str, bool, str]]:
         """(name, version, whether it answers, why not) of everything in the repository."""
         found = []
         for name in await asyncio.to_thread(model_names, self._root):
-            live = self._predictor.models.get(name)
-            refused, why = self._refused.get(name, ("", ""))
+            states = self._candidates.states(name)
+            if name in self._refused:
+                states[self._refused[name][0]] = (False, self._refused[name][1])
+            if (live := self._predictor.models.get(name)) is not None:
+                states[live.manifest.version] = (True, "")
             for version in await asyncio.to_thread(versions, self._root, name):
-                answers = live is not None and live.manifest.version == version
-                reason = "" if answers else why if version == refused else "not live"
+                answers, reason = states.get(version, (False, "not live"))
                 found.append((name, version, answers, "unloaded" if name in self._unloaded else reason))
         return found
 
     async def close(self) -> None:
         """Let every model finish what it has and free it."""
         for name in list(self._predictor.models):
-            await self._predictor.models.pop(name).retire()
+            self._retire([self._predictor.models.pop(name), *self._candidates.drop(name)])
         await asyncio.gather(*self._retiring)
 
     async def _take(self, name: str, version: str) -> None:
         async with self._lock:
             if name in self._unloaded:  # it was unloaded while this waited for its turn
                 return
-            new = await asyncio.to_thread(self._load, self._root / name / version)
-            if new.manifest.name != name or new.manifest.version != version:
-                raise BundleError(
-                    f"{self._root / name / version} says that it is version {new.manifest.version} of "
-                    f"{new.manifest.name!r}. Publish with `plumbline export`, do not copy folders."
-                )
+            new = await asyncio.to_thread(self._load, name, version)
             old = self._predictor.models.get(name)
             self._predictor.models[name] = new
             self._refused.pop(name, None)
             if old is not None:
                 self._metrics.model_info.remove(*_info(old))
-                self._retire(old)
+                self._retire([old])
             self._metrics.model_info.labels(*_info(new)).set(1)
+            self._metrics.device_fallback.labels(name).set(bool(new.fallback))
             self._metrics.queue_tokens.labels(name).set_function(lambda: new.batcher.tokens)
         logger.info("version %s of %s is live on %s, digest %s", version, name, new.provider, new.bundle.digest[:12])
 
-    def _retire(self, live: LiveModel) -> None:
-        task = asyncio.create_task(live.retire())
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+    def _retire(self, models: Iterable[LiveModel]) -> None:
+        for model in models:
+            task = asyncio.create_task(model.retire())
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+
+def load_version(root: Path, load: Callable[[Path], LiveModel], name: str, version: str) -> LiveModel:
+    """Load a version that is what its folder says. :raises PlumblineError: if it cannot be served."""
+    model = load(root / name / version)
+    if model.manifest.name != name or model.manifest.version != version:
+        raise BundleError(
+            f"{root / name / version} says that it is version {model.manifest.version} of "
+            f"{model.manifest.name!r}. Publish with `plumbline export`, do not copy folders."
+        )
+    return model
 
 
 def _info(live: LiveModel) -> tuple[str, str, str, str, str]:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import signal
 import threading
+from socket import socket
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
+from service.context import request_id
 from service.contract.errors import PlumblineError, SettingsError
+from service.contract.logs import log_to_stderr
+from service.fleet import Fleet
 from service.settings import ServiceSettings
+from service.workers import serve_workers
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 
 def serve(settings: ServiceSettings) -> None:
@@ -22,18 +31,29 @@ def serve(settings: ServiceSettings) -> None:
 
     :raises PlumblineError: if the repository holds nothing that can be served, or the address is taken.
     """
+    log_to_stderr(settings.log_format)
     if settings.log is not None:
         try:
             settings.log.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SettingsError(f"PLUMBLINE_LOG is {settings.log}, which cannot be written: {error}.") from error
+    if settings.workers > 1:
+        serve_workers(settings)
+    else:
+        serve_one(settings, Fleet())
+
+
+def serve_one(settings: ServiceSettings, fleet: Fleet, sockets: list[socket] | None = None) -> None:
+    """As :func:`serve`, with this process alone; on ``sockets``, or else on the address in the settings."""
+    tracing = _tracing(settings)
+    log_to_stderr(settings.log_format, lambda: _known(fleet, tracing))
     failures: list[PlumblineError] = []
 
     def stop(error: PlumblineError) -> None:
         failures.append(error)
         server.should_exit = True
 
-    app = create_app(settings, on_failure=stop)
+    app = create_app(settings, on_failure=stop, tracing=tracing, fleet=fleet)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -52,11 +72,32 @@ def serve(settings: ServiceSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
     try:
-        server.run()
+        server.run(sockets)
     except SystemExit as error:  # uvicorn's way to say that it could not listen
         raise PlumblineError(f"cannot listen on {settings.host}:{settings.port}; is the port taken?") from error
     if failures:
         raise failures[0]
+
+
+def _tracing(settings: ServiceSettings) -> Tracing | None:
+    """:raises SettingsError: if traces are asked for and what sends them is not installed."""
+    if not settings.tracing:
+        return None
+    try:
+        from service.tracing import export_traces
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"PLUMBLINE_TRACING needs the module {error.name!r}: pip install 'plumbline[tracing]'."
+        ) from error
+    return export_traces()
+
+
+def _known(fleet: Fleet, tracing: Tracing | None) -> dict[str, str]:
+    """What is known of the work that a line of the log is about."""
+    known = {"worker": str(fleet.index)} if fleet.size > 1 else {}
+    if one := request_id.get():
+        known["request_id"] = one
+    return known | tracing.fields() if tracing is not None else known
 
 
 class _Server(uvicorn.Server):

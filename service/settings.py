@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
+from service.contract.logs import LogFormat
 from service.contract.settings import Settings
 
 
@@ -26,8 +27,16 @@ class ServiceSettings(Settings):
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where models run")
-    threads: int = Field(default=0, ge=0, le=256, description="inference threads; 0 takes the usable cores")
+    workers: int = Field(default=1, ge=1, le=256, description="processes on one port; more than 1 run on the CPU")
+    threads: int = Field(
+        default=0, ge=0, le=256, description="inference threads of each worker; 0 shares the usable cores among them"
+    )
     poll_seconds: float = Field(default=1.0, gt=0, le=3600, description="how often the repository is looked at")
+    log_format: LogFormat = Field(default="text", description="lines on stderr: for people, or one JSON object each")
+    log_requests: bool = Field(default=False, description="a line on stderr for each request")
+    tracing: bool = Field(
+        default=False, description="send OpenTelemetry traces by OTLP, as the standard OTEL_… variables say"
+    )
     max_body_bytes: int = Field(default=4 * 2**20, ge=1024, description="largest request body")
     max_items: int = Field(default=256, ge=1, le=65536, description="most texts in one request")
     batch_tokens: int = Field(default=512, ge=1, description="padded tokens in one batch")
@@ -42,10 +51,19 @@ class ServiceSettings(Settings):
     redact_rules: Path | None = Field(
         default=None, description="file of further patterns to redact, a line each: KIND, a space, a regular expression"
     )
+    log_sample: float = Field(
+        default=1.0, gt=0, le=1, description="share of the predictions that are logged, chosen by their ids"
+    )
+    log_upload: str | None = Field(
+        default=None, description="URL that sealed segments are copied to: s3://bucket/folder, or any that fsspec knows"
+    )
+    log_upload_seconds: float = Field(default=30.0, gt=0, description="how often segments to copy are looked for")
     log_queue: int = Field(default=10_000, ge=1, description="records waiting for the disk before more are dropped")
     log_fsync_seconds: float = Field(default=0.1, gt=0, description="how often written records are forced to the disk")
     log_quota_bytes: int = Field(
-        default=10 * 2**30, ge=2**20, description="size of the sealed log from which the oldest files are deleted"
+        default=10 * 2**30,
+        ge=2**20,
+        description="size of the sealed log from which files are deleted, those with a copy first",
     )
     log_seal_seconds: float = Field(default=60.0, gt=0, description="age at which an open segment is sealed")
     log_seal_bytes: int = Field(default=64 * 2**20, ge=4096, description="size at which an open segment is sealed")
@@ -58,6 +76,18 @@ class ServiceSettings(Settings):
         if not all(re.fullmatch("[0-9a-f]{64}", one) for one in digests(value)):
             raise ValueError("give SHA-256 digests of keys, 64 hex digits each, not the keys themselves")
         return value
+
+    @model_validator(mode="after")
+    def _log_to_upload(self) -> ServiceSettings:
+        if self.log_upload is not None and self.log is None:
+            raise ValueError("PLUMBLINE_LOG_UPLOAD copies the log, and PLUMBLINE_LOG names none")
+        return self
+
+    @model_validator(mode="after")
+    def _one_process_per_gpu(self) -> ServiceSettings:
+        if self.workers > 1 and self.device == "cuda":
+            raise ValueError("PLUMBLINE_WORKERS is for the CPU; give one process to a GPU")
+        return self
 
 
 def digests(value: SecretStr | None) -> list[str]:

@@ -98,9 +98,10 @@ def make_bundle(
     live: bool = True,
     golden_shift: float = 0.0,
     golden_variant: VariantName = "cpu",
+    variants: Sequence[VariantName] = ("cpu",),
     challenge: Challenge | None = None,
 ) -> Bundle:
-    """Publish a working bundle; ``golden_shift`` falsifies the golden logits."""
+    """Publish a working bundle; ``golden_shift`` falsifies the golden logits, all variants have the same file."""
     texts = ["", "good film", "the film was awful !", "😀 שלום", "very " * 30 + "bad"]
     with staging(root, name) as stage:
         vocabulary = write_tokenizer(stage / "tokenizer.json")
@@ -133,7 +134,10 @@ def make_bundle(
         pq.write_table(pa.Table.from_pylist(rows, schema=REFERENCE_SCHEMA), stage / "reference.parquet")
         files = file_entries(stage)
         bundle = publish(
-            root, name, stage, lambda version: _manifest(name, version, labels, task, files, len(rows), challenge)
+            root,
+            name,
+            stage,
+            lambda version: _manifest(name, version, labels, task, files, len(rows), challenge, variants),
         )
     if live:
         set_live(root, name, bundle.manifest.version)
@@ -148,6 +152,7 @@ def _manifest(
     files: dict[str, FileEntry],
     rows: int,
     challenge: Challenge | None,
+    variants: Sequence[VariantName],
 ) -> Manifest:
     size = files["model.int8.onnx"].bytes
     ids = ("batch", "sequence")
@@ -158,7 +163,10 @@ def _manifest(
         labels=tuple(labels),
         max_length=16,
         created=datetime(2026, 1, 31, 7, 0, tzinfo=UTC),
-        variants={"cpu": Variant(file="model.int8.onnx", precision="int8", instruction_set="avx2", golden_atol=0.05)},
+        variants={
+            one: Variant(file="model.int8.onnx", precision="int8", instruction_set="avx2", golden_atol=0.05)
+            for one in variants
+        },
         inputs=tuple(Tensor(name=one, dtype="int64", shape=ids) for one in ("input_ids", "attention_mask")),
         outputs=(
             Tensor(name="logits", dtype="float32", shape=("batch", len(labels))),

@@ -23,16 +23,35 @@ from service.contract.files import fsync_path, write_atomic
 
 SERVING = "serving.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_VERSION = re.compile(r"[1-9][0-9]*")
+_VERSION = re.compile(r"^[1-9][0-9]*$")
 
 
-class Serving(BaseModel):
-    """The content of ``serving.json``."""
+class Canary(BaseModel):
+    """A version that answers a share of the requests."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    live: str = Field(pattern=r"^[1-9][0-9]*$")
-    previous: str | None = Field(default=None, pattern=r"^[1-9][0-9]*$")
+    version: str = Field(pattern=_VERSION.pattern)
+    weight: float = Field(gt=0, le=1, description="share of the requests")
+
+
+class Serving(BaseModel):
+    """The content of ``serving.json``. A canary or shadow that is also the live version is none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    live: str = Field(pattern=_VERSION.pattern)
+    previous: str | None = Field(default=None, pattern=_VERSION.pattern)
+    canary: Canary | None = None
+    shadow: str | None = Field(default=None, pattern=_VERSION.pattern, description="sees copies of the traffic")
+
+    def with_live(self, version: str) -> Serving:
+        """The same with another live version; a candidate that becomes live is a candidate no more."""
+        if version == self.live:
+            return self
+        canary = self.canary if self.canary is not None and self.canary.version != version else None
+        shadow = self.shadow if self.shadow != version else None
+        return Serving(live=version, previous=self.live, canary=canary, shadow=shadow)
 
 
 def check_name(name: str) -> str:
@@ -81,19 +100,37 @@ def live_bundle(root: Path, name: str) -> Bundle:
 
 def set_live(root: Path, name: str, version: str) -> Serving:
     """Make ``version`` live and remember the one before it. :raises BundleError: if it does not exist."""
-    if not _VERSION.fullmatch(version):
-        raise BundleError(f"{version!r} is not a version; versions are 1, 2, 3 ….")
-    read_bundle(root / check_name(name) / version)
+    return change_serving(root, name, lambda now: Serving(live=version) if now is None else now.with_live(version))
+
+
+def change_serving(root: Path, name: str, change: Callable[[Serving | None], Serving]) -> Serving:
+    """Replace what ``serving.json`` says, in one step and against other writers; returns what it says then.
+
+    :param change: gets what it says now, None if nothing is live yet or the file is damaged.
+    :raises BundleError: if it would not be valid then, or a version that is named does not exist.
+    """
+    if not versions(root, name):
+        raise BundleError(f"no bundle at {root / name}: it has no version. Export one first.")
     with _locked(root / name):
         try:
-            before: str | None = read_serving(root, name).live
+            now: Serving | None = read_serving(root, name)
         except BundleError:
-            before = None
-        if before == version:
-            return read_serving(root, name)
-        serving = Serving(live=version, previous=before)
-        content = orjson.dumps(serving.model_dump(exclude_none=True), option=orjson.OPT_INDENT_2)
-        write_atomic(root / name / SERVING, content + b"\n")
+            now = None
+        try:
+            serving = change(now)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"]))
+            raise BundleError(
+                f"{where} of {name} cannot be {problem['input']!r}: {problem['msg']}. Versions are 1, 2, 3 …."
+            ) from error
+        canary = serving.canary.version if serving.canary is not None else None
+        for version in (serving.live, canary, serving.shadow):
+            if version is not None:
+                read_bundle(root / name / version)
+        if serving != now:
+            content = orjson.dumps(serving.model_dump(exclude_none=True), option=orjson.OPT_INDENT_2)
+            write_atomic(root / name / SERVING, content + b"\n")
         return serving
 
 

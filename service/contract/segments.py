@@ -118,10 +118,26 @@ def seal_orphans(root: Path) -> int:
     return count
 
 
-def drop_oldest(root: Path, quota: int) -> dict[str, int]:
-    """Delete the oldest sealed predictions of all models until sealed files take at most ``quota`` bytes.
+def uploaded_marker(sealed: Path) -> Path:
+    """The empty file beside a sealed segment that says that it has a copy in another place."""
+    return sealed.with_name(f".{sealed.name}.uploaded")
 
-    The newest file always stays, and so does feedback, which is small and dear. Returns the rows deleted, by model.
+
+def without_copy(root: Path) -> list[Path]:
+    """Sealed segments of every model and kind that have no copy yet."""
+    found: list[Path] = []
+    for folder in _FOLDERS.values():
+        for hour in root.glob(str(Path("*", folder, _HOURS))):
+            files = set(hour.iterdir())  # one look, not one for each file
+            found += [one for one in files if one.suffix == ".parquet" and uploaded_marker(one) not in files]
+    return found
+
+
+def drop_oldest(root: Path, quota: int) -> dict[str, int]:
+    """Delete sealed predictions of all models until sealed files take at most ``quota`` bytes.
+
+    Files with a copy elsewhere go first, then the others; the oldest first. The newest file always stays, and so does
+    feedback, which is small and dear. Returns the rows that are lost by it, by model: those that had no copy.
     """
     found = []
     for path in root.glob(str(Path("*", _HOURS, "*.parquet"))):
@@ -130,15 +146,24 @@ def drop_oldest(root: Path, quota: int) -> dict[str, int]:
         except FileNotFoundError:
             continue
     excess = sum(size for _, size, _ in found) - quota
-    dropped: dict[str, int] = {}
-    for _, size, path in sorted(found)[:-1]:
+    lost: dict[str, int] = {}
+    if excess <= 0:
+        return lost
+    candidates = [(not uploaded_marker(path).exists(), time, size, path) for time, size, path in sorted(found)[:-1]]
+    for alone, _, size, path in sorted(candidates):
         if excess <= 0:
             break
-        model = path.relative_to(root).parts[0]
-        dropped[model] = dropped.get(model, 0) + _rows(path)
-        path.unlink(missing_ok=True)
+        rows = _rows(path) if alone else 0
+        uploaded_marker(path).unlink(missing_ok=True)
         excess -= size
-    return dropped
+        try:
+            path.unlink()
+        except FileNotFoundError:  # another writer had the same thought, and counts it
+            continue
+        if rows:
+            model = path.relative_to(root).parts[0]
+            lost[model] = lost.get(model, 0) + rows
+    return lost
 
 
 def _rows(path: Path) -> int:

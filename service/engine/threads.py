@@ -1,9 +1,11 @@
-"""How many cores this process may really use: affinity and cgroup quota, not the host's core count."""
+"""How many cores this process may really use (affinity and cgroup quota, not the host's core count), and who first."""
 
 from __future__ import annotations
 
 import math
 import os
+import sys
+import threading
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -14,6 +16,12 @@ def usable_cores(cgroup: Path = CGROUP) -> int:
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(cgroup)
     return max(1, affinity if quota is None else min(affinity, math.floor(quota)))
+
+
+def lower_priority() -> None:
+    """Give the calling thread the lowest priority. Only Linux has one for each thread; elsewhere nothing happens."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def _quota(cgroup: Path) -> float | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Annotated, cast
 
 from fastapi import Header, Request, Response
+from pydantic import Field, WithJsonSchema
 
 from service.errors import NotReady
+from service.fleet import Fleet
 from service.predictor import Answer, Predictor
 from service.settings import ServiceSettings
 
@@ -31,10 +33,19 @@ def check_ready(request: Request) -> None:
         raise NotReady("every model was unloaded.")
 
 
-# A client's own deadline for one request.
+async def check_all_ready(request: Request) -> None:
+    """:raises NotReady: if this worker or another one is not: the kernel may give a connection to any."""
+    check_ready(request)
+    fleet: Fleet = request.app.state.fleet
+    if not all(await fleet.ask("ready")):
+        raise NotReady("another worker is not ready.")
+
+
+_TIMEOUT_MS = {"type": "integer", "minimum": 1, "maximum": 86_400_000}
+# A client's own deadline for one request. It may be left out, but `null` is no value of a header.
 TimeoutHeader = Annotated[
-    int | None,
-    Header(alias="x-request-timeout-ms", ge=1, le=86_400_000, description="milliseconds; then 504, without the work"),
+    Annotated[int | None, Field(ge=1, le=86_400_000), WithJsonSchema(_TIMEOUT_MS)],
+    Header(alias="x-request-timeout-ms", description="milliseconds; then 504, without the work"),
 ]
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from service.fleet import Fleet
 from service.predictor import Predictor
 from service.protocols import predictor, settings
 from service.settings import ServiceSettings
@@ -30,9 +31,14 @@ class Accepted(BaseModel):
 @router.post("/feedback", status_code=202)
 async def feedback(
     body: FeedbackRequest,
+    request: Request,
     predictor: Annotated[Predictor, Depends(predictor)],
     settings: Annotated[ServiceSettings, Depends(settings)],
 ) -> Accepted:
     """Keep a true label for ``plumbline retrain``. A label that the model does not know yet is welcome."""
-    predictor.feedback(settings.model, str(body.id), body.label, body.source)
+    known = predictor.remembered(str(body.id))
+    if known is None:  # perhaps another worker answered
+        fleet: Fleet = request.app.state.fleet
+        known = next((tuple(one) for one in await fleet.ask("prediction", str(body.id)) if one), None)
+    predictor.feedback(settings.model, known, str(body.id), body.label, body.source)
     return Accepted(id=str(body.id))

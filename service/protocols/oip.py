@@ -10,14 +10,15 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
+from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
 from service import __version__
 from service.contract.bundle import Manifest
 from service.errors import InvalidRequest
-from service.metrics import Metrics
 from service.predictor import Answer, Predictor
-from service.protocols import TimeoutHeader, check_ready, describe, predictor, seconds
+from service.protocols import TimeoutHeader, check_all_ready, describe, predictor, seconds
+from service.protocols.gathered import gathered
 from service.protocols.tensors import (
     HEADER_LENGTH,
     REQUEST_SCHEMA,
@@ -71,14 +72,15 @@ async def live() -> dict[str, bool]:
 
 @health.get("/ready")
 async def ready(request: Request) -> dict[str, bool]:
-    check_ready(request)
+    await check_all_ready(request)
     return {"ready": True}
 
 
 @router.get("/models/stats")
 async def all_statistics(request: Request, predictor: Models) -> dict[str, Any]:
     """Of every model; stands before the route that would take `stats` for a name."""
-    return {"model_stats": [_statistics(request, live.manifest) for live in predictor.models.values()]}
+    counted = await gathered(request)
+    return {"model_stats": [_statistics(counted, live.manifest) for live in predictor.models.values()]}
 
 
 @router.get("/models/{name}")
@@ -119,7 +121,8 @@ async def model_config(name: str, predictor: Models, version: str | None = None)
 @router.get("/models/{name}/versions/{version}/stats")
 async def statistics(name: str, request: Request, predictor: Models, version: str | None = None) -> dict[str, Any]:
     """Counts and nanoseconds since the process started, over all versions of the name."""
-    return {"model_stats": [_statistics(request, predictor.model(name, version).manifest)]}
+    manifest = predictor.model(name, version).manifest
+    return {"model_stats": [_statistics(await gathered(request), manifest)]}
 
 
 @router.get("/models/{name}/ready")
@@ -134,7 +137,7 @@ async def model_ready(name: str, predictor: Models, version: str | None = None) 
 async def infer(
     name: str, request: Request, predictor: Models, version: str | None = None, timeout_ms: TimeoutHeader = None
 ) -> Response:
-    model = predictor.model(name, version)
+    model = predictor.who_answers(name, version)
     body, binary = parse_request(await request.body(), request.headers.get(HEADER_LENGTH))
     if [tensor.name for tensor in body.inputs] != ["text"]:
         given = [tensor.name for tensor in body.inputs]
@@ -201,26 +204,24 @@ def _timeout(body: InferRequest, timeout_ms: int | None) -> float | None:
     return given / 1_000_000
 
 
-def _statistics(request: Request, manifest: Manifest) -> dict[str, Any]:
-    metrics: Metrics = request.app.state.metrics
+def _statistics(counted: CollectorRegistry, manifest: Manifest) -> dict[str, Any]:
+    def value(sample: str) -> float:
+        return counted.get_sample_value(sample, {"model": manifest.name}) or 0.0
 
     def took(histogram: str) -> dict[str, int]:
-        return {
-            "count": int(metrics.value(f"{histogram}_count", manifest.name)),
-            "ns": int(1e9 * metrics.value(f"{histogram}_sum", manifest.name)),
-        }
+        return {"count": int(value(f"{histogram}_count")), "ns": int(1e9 * value(f"{histogram}_sum"))}
 
     parts = {
         "queue": took("plumbline_queue_duration_seconds"),
         "compute_input": took("plumbline_tokenization_duration_seconds"),
         "compute_infer": took("plumbline_inference_duration_seconds"),
     }
-    answered = int(metrics.value("plumbline_input_tokens_count", manifest.name))
+    answered = int(value("plumbline_input_tokens_count"))
     return {
         "name": manifest.name,
         "version": manifest.version,
         "inference_count": answered,
-        "execution_count": int(metrics.value("plumbline_batch_size_count", manifest.name)),
+        "execution_count": int(value("plumbline_batch_size_count")),
         "inference_stats": {
             "success": {"count": answered, "ns": sum(part["ns"] for part in parts.values())},
             **parts,

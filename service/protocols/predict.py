@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
 
 from service.predictor import Answer, Prediction, Predictor
 from service.protocols import TimeoutHeader, describe, predictor, seconds, settings
@@ -20,10 +20,14 @@ class Parameters(BaseModel):
     top_k: int | None = Field(default=None, ge=1, description="labels per text, most probable first")
 
 
+# How many there may be is checked by the predictor; this is for the description.
+Texts = Annotated[list[str], WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 1})]
+
+
 class PredictRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    inputs: str | list[str] = Field(description="a text, or a list of texts; a list is a batch, never a pair")
+    inputs: str | Texts = Field(description="a text, or a list of texts; a list is a batch, never a pair")
     parameters: Parameters = Parameters()
 
     @field_validator("inputs", mode="before")
@@ -77,7 +81,7 @@ async def _classify(
     top_k: int | None,
 ) -> list[list[Scored]]:
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-    answer = await predictor.predict(predictor.model(settings.model), texts, seconds(timeout_ms))
+    answer = await predictor.predict(predictor.who_answers(settings.model), texts, seconds(timeout_ms))
     describe(answer, response)
     return [_scored(answer, prediction, top_k) for prediction in answer.predictions]
 

@@ -9,7 +9,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.errors import NotReady
 from service.predictor import Predictor
-from service.protocols import check_ready, predictor
+from service.protocols import check_all_ready, predictor
+from service.protocols.gathered import gathered
 
 router = APIRouter(tags=["operations"])
 
@@ -31,10 +32,11 @@ async def startupz(predictor: Annotated[Predictor, Depends(predictor)]) -> dict[
 @router.get("/readyz")
 async def readyz(request: Request, predictor: Annotated[Predictor, Depends(predictor)]) -> dict[str, object]:
     """Requests can be answered now; says which version of each model answers."""
-    check_ready(request)
+    await check_all_ready(request)
     return {"status": "ready", "models": {name: live.manifest.version for name, live in predictor.models.items()}}
 
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    return Response(generate_latest(request.app.state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    """Of all workers together."""
+    return Response(generate_latest(await gathered(request)), media_type=CONTENT_TYPE_LATEST)

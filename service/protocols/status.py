@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from string import Template
 from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import HTMLResponse
 
 from service import __version__
+from service.contract.errors import InvalidInput
+from service.contract.events import DriftData
+from service.contract.last_window import read_last_window
+from service.fleet import Fleet
 from service.live import LiveModel
 from service.predictor import Predictor
 from service.protocols import predictor
+from service.settings import ServiceSettings
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(tags=["operations"])
 
 _PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -39,7 +48,7 @@ $models
 """)
 
 
-@router.get("/")
+@router.get("/", response_class=HTMLResponse)
 async def status(request: Request, predictor: Annotated[Predictor, Depends(predictor)]) -> Response:
     """The page; it renders while models are still loading, too."""
     if request.app.state.stopping:
@@ -48,30 +57,72 @@ async def status(request: Request, predictor: Annotated[Predictor, Depends(predi
         state = "<span class='bad'>loading models</span>"
     else:
         state = "ready" if predictor.models else "<span class='bad'>every model was unloaded</span>"
-    models = "\n".join(_model(live, predictor, request.app.state.settings.device) for live in predictor.models.values())
+    fleet: Fleet = request.app.state.fleet
+    if fleet.size > 1:
+        state += f"; worker {fleet.index} of {fleet.size}, whose queue, answer times and labels these are"
+    settings: ServiceSettings = request.app.state.settings
+    windows = await asyncio.to_thread(_windows, settings.log, list(predictor.models))
+    models = "\n".join(_model(live, predictor, windows.get(name, "")) for name, live in predictor.models.items())
     page = _PAGE.substitute(version=html.escape(__version__), state=state, models=models)
-    return Response(page, media_type="text/html; charset=utf-8")
+    return HTMLResponse(page)
 
 
-def _model(live: LiveModel, predictor: Predictor, device: str) -> str:
+def _windows(log: Path | None, models: Sequence[str]) -> dict[str, str]:
+    """The newest drift window of each model in words, as HTML."""
+    shown = {}
+    for model in models:
+        try:
+            window = read_last_window(log, model) if log is not None else None
+        except InvalidInput:  # the message has paths, and the page asks for no key
+            shown[model] = "<span class='bad'>what the monitor left in the log cannot be read</span>"
+        else:
+            shown[model] = "none judged yet" if window is None else _window(window)
+    return shown
+
+
+def _window(data: DriftData) -> str:
+    drifted = ", ".join(signal.name for signal in data.signals if signal.drifted)
+    verdict = "no drift" if data.severity == "none" else f"{data.severity}: {drifted}"
+    verdict = f"<span class='bad'>{html.escape(verdict)}</span>" if data.severity == "alert" else html.escape(verdict)
+    if data.report is not None and data.report.startswith(("http://", "https://")):
+        verdict += f" (<a href='{html.escape(data.report)}'>report</a>)"
+    return (
+        f"{verdict}; {data.window.rows} answers of version {html.escape(data.model.version)} "
+        f"until {data.window.end:%Y-%m-%d %H:%M} UTC"
+    )
+
+
+def _model(live: LiveModel, predictor: Predictor, window: str) -> str:
     manifest = live.manifest
     recent = list(predictor.recent(manifest.name))
     precision = manifest.variants[live.variant].precision
-    fallback = device == "auto" and "cuda" in manifest.variants and live.variant == "cpu"
     provider = f"{live.provider}, {precision}"
     rows = {
         "version": manifest.version,
         "digest": f"<code>{live.bundle.digest[:16]}…</code>",
-        "runs on": f"<span class='bad'>{provider}: fell back from the GPU</span>" if fallback else provider,
+        "runs on": f"<span class='bad'>{provider}: fell back from the GPU; the log says why</span>"
+        if live.fallback
+        else provider,
         "waiting": f"{live.batcher.tokens} tokens",
         "answer times": _times([one.milliseconds for one in recent]),
         "export gate": f"{manifest.quality[live.variant].verdict}, {manifest.quality[live.variant].metric} "
         f"{manifest.quality[live.variant].exported:.3f}"
         if live.variant in manifest.quality
         else "not judged",
+        "drift": window,
+        **_candidates(predictor, manifest.name),
     }
     facts = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows.items())
     return f"<h2>{html.escape(manifest.name)}</h2>\n<dl>{facts}</dl>\n{_mix([one.label for one in recent])}"
+
+
+def _candidates(predictor: Predictor, model: str) -> dict[str, str]:
+    rows = {}
+    if (canary := predictor.rollout.canaries.get(model)) is not None:
+        rows["canary"] = f"version {canary.model.manifest.version}, {canary.weight:.1%} of the requests"
+    if (shadow := predictor.rollout.shadows.get(model)) is not None:
+        rows["shadow"] = f"version {shadow.model.manifest.version}"
+    return rows
 
 
 def _times(milliseconds: list[float]) -> str:

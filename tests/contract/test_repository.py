@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from service.contract import files, repository
 from service.contract.bundle import Manifest, open_bundle
 from service.contract.errors import BundleError, InvalidInput
 from service.contract.repository import (
+    Canary,
     Serving,
+    change_serving,
     check_name,
     live_bundle,
     model_names,
@@ -233,3 +237,63 @@ class TestLive:
     def test_an_unknown_model(self, tmp_path: Path, read: Callable[[Path, str], object]) -> None:
         with pytest.raises(BundleError, match="Export one first"):
             read(tmp_path, "nobody")
+
+
+class TestCandidates:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        for _ in range(4):
+            publish_one(tmp_path)
+        set_live(tmp_path, "reviews", "1")
+        return tmp_path
+
+    def with_candidates(self, now: Serving | None) -> Serving:
+        assert now is not None
+        return now.model_copy(update={"canary": Canary(version="2", weight=0.25), "shadow": "3"})
+
+    def test_they_stand_in_serving_json(self, root: Path) -> None:
+        serving = change_serving(root, "reviews", self.with_candidates)
+        assert read_serving(root, "reviews") == serving
+        content = json.loads((root / "reviews" / "serving.json").read_text())
+        assert content == {"live": "1", "canary": {"version": "2", "weight": 0.25}, "shadow": "3"}
+
+    def test_a_file_from_before_there_were_candidates_is_read(self, root: Path) -> None:
+        (root / "reviews" / "serving.json").write_text('{"live": "3", "previous": "2"}')
+        assert read_serving(root, "reviews") == Serving(live="3", previous="2", canary=None, shadow=None)
+
+    def test_they_stay_when_another_version_becomes_live(self, root: Path) -> None:
+        before = change_serving(root, "reviews", self.with_candidates)
+        serving = set_live(root, "reviews", "4")
+        assert (serving.live, serving.previous) == ("4", "1")
+        assert (serving.canary, serving.shadow) == (before.canary, before.shadow)
+
+    def test_one_that_becomes_live_is_none_any_more(self, root: Path) -> None:
+        change_serving(root, "reviews", self.with_candidates)
+        assert set_live(root, "reviews", "2") == Serving(live="2", previous="1", shadow="3")
+        assert set_live(root, "reviews", "3") == Serving(live="3", previous="2")
+
+    @pytest.mark.parametrize(
+        ("field", "value"), [("canary", Canary(version="9", weight=0.5)), ("shadow", "9"), ("live", "9")]
+    )
+    def test_a_version_that_does_not_exist_changes_nothing(self, root: Path, field: str, value: object) -> None:
+        with pytest.raises(BundleError, match="no bundle at"):
+            change_serving(root, "reviews", lambda now: now.model_copy(update={field: value}))  # type: ignore[union-attr]
+        assert read_serving(root, "reviews") == Serving(live="1")
+
+    @pytest.mark.parametrize("weight", [0, -0.1, 1.1, float("nan")])
+    def test_a_weight_that_is_no_share_changes_nothing(self, root: Path, weight: float) -> None:
+        with pytest.raises(BundleError, match="weight of reviews cannot be"):
+            change_serving(root, "reviews", lambda now: Serving(live="1", canary=Canary(version="2", weight=weight)))
+        assert read_serving(root, "reviews") == Serving(live="1")
+
+    def test_writers_do_not_undo_each_other(self, root: Path) -> None:
+        def slowly(now: Serving | None) -> Serving:
+            other.start()
+            other.join(0.2)  # it waits for the lock
+            return self.with_candidates(now)
+
+        other = threading.Thread(target=set_live, args=(root, "reviews", "4"))
+        change_serving(root, "reviews", slowly)
+        other.join()
+        serving = read_serving(root, "reviews")
+        assert (serving.live, serving.shadow) == ("4", "3")

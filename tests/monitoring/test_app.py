@@ -189,6 +189,14 @@ class TestMonitorCommand:
         assert "UTC: none" in out
         assert "No window" in invoke(cli.monitor, *self.arguments(world))[0]
 
+    def test_its_log_is_json_if_asked(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        world.write_log(world.publish(), 80)
+        monkeypatch.setenv("PLUMBLINE_LOG_FORMAT", "json")
+        app = typer.Typer()
+        app.command()(cli.monitor)
+        lines = CliRunner().invoke(app, [str(one) for one in self.arguments(world)]).stderr.splitlines()
+        assert "window of 80 rows of tickets version 1" in json.loads(lines[-1])["message"]
+
     def test_a_missing_log_is_named(self, world: World) -> None:
         _, error = invoke(cli.monitor, "--repo", world.repo, "--log", world.root / "nowhere", "--once")
         assert isinstance(error, InvalidInput)

@@ -18,6 +18,7 @@ from monitoring.metrics import Metrics
 from monitoring.rounds import Judged, Rounds
 from monitoring.state import Store
 from service.contract.bundle import REFERENCE
+from service.contract.last_window import LAST_WINDOW, read_last_window
 from service.contract.repository import set_live
 from tests.monitoring.world import DRIFTED, START, World
 
@@ -358,3 +359,39 @@ def test_the_sequential_detector_raises_a_notice_before_a_window_is_full(world: 
     store = Store(world.state)
     assert read_alert(store, "tickets").state == "notice"
     store.close()
+
+
+def test_the_last_window_is_left_beside_the_log_for_the_status_page(world: World) -> None:
+    bundle, run = world.publish(), Run(world)
+    assert read_last_window(world.log, "tickets") is None
+    world.write_log(bundle, 100)
+    world.write_log(bundle, 100, DRIFTED, seed=2, sequence=2)
+    judged = run()
+    assert [row.data.severity for row in judged] == ["none", "alert"]
+    assert read_last_window(world.log, "tickets") == judged[-1].data
+    (world.log / "tickets" / LAST_WINDOW).unlink()
+    run()  # started afresh: the newest window is in its state
+    assert read_last_window(world.log, "tickets") == judged[-1].data
+
+
+def test_a_log_that_the_monitor_cannot_write_costs_no_decision(world: World) -> None:
+    bundle, run = world.publish(), Run(world)
+    world.write_log(bundle, 100)
+    (world.log / "tickets" / LAST_WINDOW).mkdir()
+    assert [row.data.severity for row in run()] == ["none"]
+    assert run.metrics.registry.get_sample_value("plumbline_monitor_errors_total", {"part": "page"}) == 1
+
+
+def test_what_is_shown_is_the_live_versions_window_not_its_canarys(world: World) -> None:
+    bundle, run = world.publish(), Run(world)
+    world.write_log(bundle, 100)
+    assert [row.data.model.version for row in run()] == ["1"]
+    world.write_log(world.publish(live=False), 120, DRIFTED, seed=2, sequence=2)
+    assert [(row.data.model.version, row.data.severity) for row in run()] == [("2", "alert")]
+    for _ in range(2):
+        shown = read_last_window(world.log, "tickets")
+        assert shown is not None
+        assert (shown.model.version, shown.severity) == ("1", "none")
+        assert run.sample("plumbline_window_rows") == 100
+        (world.log / "tickets" / LAST_WINDOW).unlink()
+        run()  # started afresh

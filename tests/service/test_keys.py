@@ -1,4 +1,4 @@
-"""API keys: digests at rest, two scopes, none for probes."""
+"""Who may make a request: API keys, digests at rest, two scopes, none for probes; pages of other sites."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 import pytest
+from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
@@ -106,3 +107,46 @@ def test_an_empty_setting_does_not_open_the_server(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PLUMBLINE_API_KEYS", " ")
     with pytest.raises(SettingsError, match="would open the server"):
         load_settings(ServiceSettings)
+
+
+def test_the_key_is_asked_for_before_the_body_is_looked_at(guarded: TestClient) -> None:
+    for path in ("/predict", "/", "/feedback", "/v2/models/reviews/infer", "/v2/repository/index"):
+        assert guarded.post(path, content=b"{not json").status_code == 401
+        assert guarded.post(path, content=b" " * (4 * 2**20 + 1)).status_code == 401
+    assert guarded.post("/predict", content=b"{not json", headers=bearer(USER)).status_code == 400
+
+
+def test_every_route_asks_for_a_key_except_those_that_are_meant_to_be_open(guarded: TestClient) -> None:
+    app = guarded.app
+    assert isinstance(app, FastAPI)
+    paths = {**app.openapi()["paths"], "/docs": {"get": {}}, "/openapi.json": {"get": {}}, "/nothing": {"get": {}}}
+    answered = {
+        (method.upper(), path)
+        for path, methods in paths.items()
+        for method in methods
+        if guarded.request(method, path.format(name="reviews", version="1")).status_code != 401
+    }
+    probes = ("/livez", "/readyz", "/startupz", "/metrics", "/v2/health/live", "/v2/health/ready")
+    assert answered == {("GET", path) for path in (*probes, "/", "/docs", "/openapi.json")}
+
+
+FOREIGN = ["http://evil.example", "https://testserver:81", "null", "http://[", ""]
+
+
+@pytest.mark.parametrize("origin", FOREIGN)
+def test_without_keys_a_page_of_another_site_cannot_change_what_is_served(client: TestClient, origin: str) -> None:
+    for action in ("unload", "load"):
+        refused = client.post(f"/v2/repository/models/reviews/{action}", headers={"origin": origin})
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    assert client.post("/predict", json=PREDICT, headers={"origin": origin}).status_code == 200
+
+
+def test_this_servers_own_pages_and_programs_may(client: TestClient) -> None:
+    assert client.post("/v2/repository/models/reviews/unload").status_code == 200
+    own = {"origin": "http://TestServer"}
+    assert client.post("/v2/repository/models/reviews/load", headers=own).status_code == 200
+
+
+def test_with_an_admin_key_the_origin_does_not_matter(guarded: TestClient) -> None:
+    headers = bearer(ADMIN) | {"origin": "https://console.example"}
+    assert guarded.post("/v2/repository/models/reviews/load", headers=headers).status_code == 200

@@ -34,7 +34,14 @@ class Connection:
 
 
 def middleware(app: Any, metrics: Metrics) -> RequestMiddleware:
-    return RequestMiddleware(app, metrics=metrics, max_body_bytes=100, model_of=lambda name: "", stopping=lambda: False)
+    return RequestMiddleware(
+        app,
+        metrics=metrics,
+        max_body_bytes=100,
+        guard=lambda scope: None,
+        model_of=lambda name: "",
+        stopping=lambda: False,
+    )
 
 
 async def test_a_request_is_cancelled_when_its_client_hangs_up() -> None:

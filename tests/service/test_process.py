@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import threading
@@ -131,3 +132,20 @@ def test_the_hugging_face_client_runs_unchanged(repo: Path, monkeypatch: pytest.
         assert [one.label for one in client.text_classification("a great film")] == ["positive", "negative"]
         (best,) = client.text_classification("an awful film", top_k=1)
         assert best.label == "negative"
+
+
+def test_the_log_is_json_with_request_ids_if_asked(repo: Path, tmp_path: Path) -> None:
+    url, log = f"http://127.0.0.1:{(port := free_port())}", tmp_path / "stderr"
+    command = plumbline("serve", "--repo", repo, "--port", str(port), "--threads", "1")
+    settings = {"PLUMBLINE_LOG_FORMAT": "json", "PLUMBLINE_LOG_REQUESTS": "true"}
+    with running(command, ready=f"{url}/readyz", log=log, **settings):
+        httpx.post(f"{url}/predict", json={"inputs": "a secret text"}, headers={"x-request-id": "mine"})
+        httpx.get(f"{url}/a%0Ab?key=secret", headers={"x-request-id": "other"})
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    (answered,) = (line for line in lines if line.get("request_id") == "mine")
+    assert (answered["method"], answered["path"], answered["status"]) == ("POST", "/predict", 200)
+    assert answered["milliseconds"] > 0
+    (missed,) = (line for line in lines if line.get("request_id") == "other")
+    assert (missed["path"], missed["status"]) == ("/a%0Ab", 404)
+    assert any("is live on" in line["message"] for line in lines)
+    assert "secret" not in log.read_text()

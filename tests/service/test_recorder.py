@@ -18,6 +18,7 @@ from service.contract.features import encode_embedding, hash_tokens, project
 from service.contract.record import Feedback, Record, new_id, now_rfc3339
 from service.contract.redact import Redactor
 from service.contract.segments import Kind, read_segment, seal_orphans, sealed_segments
+from service.contract.share import share_of
 from service.recorder import Recorder, as_logged
 from tests.fakes import WIDTH
 from tests.processes import until
@@ -198,3 +199,24 @@ def test_feedback_names_no_person_either(tmp_path: Path) -> None:
     with recorder(tmp_path, prepare=lambda one: as_logged(one, "redacted", Redactor())) as (log, _):
         log.offer("reviews", Feedback(new_id(), "negative", now_rfc3339(), "jo@example.org"))
     assert rows(tmp_path, "feedback")[0]["source"] == "[EMAIL]"
+
+
+def test_a_sample_is_chosen_by_id_counted_and_the_same_every_time(tmp_path: Path) -> None:
+    left_out: list[str] = []
+    records = [record(str(number)) for number in range(400)]
+    for root in (tmp_path / "one", tmp_path / "two"):
+        with recorder(root, sample=0.25, on_left_out=left_out.append) as (log, counts):
+            assert all(log.offer("reviews", one) for one in records)
+        assert counts["written"] == len(rows(root))
+    kept = [row["id"] for row in rows(tmp_path / "one")]
+    assert kept == [one.id for one in records if share_of(one.id) < 0.25]
+    assert kept == [row["id"] for row in rows(tmp_path / "two")]
+    assert left_out == ["reviews"] * 2 * (400 - len(kept))
+    assert 50 < len(kept) < 150
+
+
+def test_feedback_is_kept_whatever_the_sample(tmp_path: Path) -> None:
+    with recorder(tmp_path, sample=1e-9) as (log, _):
+        for _ in range(20):
+            log.offer("reviews", Feedback(new_id(), "negative", now_rfc3339(), "test"))
+    assert len(rows(tmp_path, "feedback")) == 20
