@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from service.batcher import Batched, Batcher
 from service.contract.bundle import TOKENIZER, Bundle, VariantName, open_bundle
+from service.contract.card.warnings import elsewhere
 from service.contract.errors import BundleError
+from service.contract.hardware import instruction_set
 from service.contract.observation import observe
 from service.engine import Engine, EngineError, lower_priority, usable_cores
 from service.errors import DeadlinePassed, Overloaded
@@ -142,6 +144,8 @@ def load(
     tokenizer = TextTokenizer(bundle.file(TOKENIZER), manifest.max_length)
     engine.warm_up()
     _prove(bundle, variant, tokenizer, engine)
+    for warning in elsewhere(manifest, instruction_set()) if variant == "cpu" else []:
+        logger.warning("version %s of %s: %s", manifest.version, manifest.name, warning)
 
     def run(batch: Sequence[Tokens]) -> list[Observation]:
         outputs = engine.run(batch)

@@ -81,3 +81,13 @@ def test_onnx_runtime_that_falls_back_by_itself_is_an_error(repo: Path) -> None:
         pytest.skip("there is a GPU")
     with pytest.raises(EngineError, match="cuda"):
         Engine(repo / "reviews" / "1" / "model.int8.onnx", device="cuda", threads=1, max_length=16)
+
+
+@pytest.mark.parametrize(("here", "told"), [("avx512_vnni", True), ("avx2", False)])
+def test_another_instruction_set_than_the_measured_one_is_in_the_log(
+    start: Start, repo: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, here: str, told: bool
+) -> None:
+    monkeypatch.setattr(service.live, "instruction_set", lambda: here)
+    make_bundle(repo)  # measured on avx2
+    start()
+    assert ("were measured on avx2; this machine has avx512_vnni" in caplog.text) is told

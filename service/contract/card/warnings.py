@@ -22,7 +22,7 @@ def warnings_of(manifest: Manifest, here: str | None = None) -> list[str]:
     """
     found = [warning for name, quality in manifest.quality.items() for warning in _quality(name, quality)]
     rules: tuple[Callable[[Manifest], list[str]], ...] = (_fallback, _no_faster, _search)
-    return [*found, *(warning for rule in rules for warning in rule(manifest)), *_instruction_set(manifest, here)]
+    return [*found, *(warning for rule in rules for warning in rule(manifest)), *elsewhere(manifest, here)]
 
 
 def _quality(name: str, quality: Quality) -> list[str]:
@@ -92,7 +92,8 @@ def _search(manifest: Manifest) -> list[str]:
     return found
 
 
-def _instruction_set(manifest: Manifest, here: str | None) -> list[str]:
+def elsewhere(manifest: Manifest, here: str | None) -> list[str]:
+    """What int8 means on a processor with another instruction set than the measured one, onnxruntime#6004."""
     variant = manifest.variants.get("cpu")
     if variant is None or variant.precision != "int8":
         return []
