@@ -67,7 +67,10 @@ def pareto_plot(search: Search) -> str:
         _levels(search, across, upwards),
         _front(order, across, upwards),
         *(_whiskers(one, across, upwards) for one in order),
-        *(_point(place, one, across, upwards) for place, one in enumerate(order, 1)),
+        *(
+            _point(place, one, across, upwards)
+            for place, one in sorted(enumerate(order, 1), key=lambda it: it[1].chosen)
+        ),
         *(
             f'<text class="{"chosen-place" if one.chosen else "place"}" x="{box.left:.1f}" y="{box.bottom - 3:.1f}">'
             f"{place}</text>"

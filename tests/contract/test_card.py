@@ -10,7 +10,19 @@ from service.contract.card.facts import chosen, ranked, served_row
 from service.contract.card.sentences import duration, headline, sentences
 from service.contract.card.tables import candidate_table, class_tables, latency_table, quality_table, stage_table
 from service.contract.card.warnings import warnings_of
-from tests.manifests import CHOSEN, CPU, FP16, FP16_BYTES, INT8, INT8_BYTES, latencies, manifest, quality, search
+from tests.manifests import (
+    CHOSEN,
+    CPU,
+    FP16,
+    FP16_BYTES,
+    FP32_BYTES,
+    INT8,
+    INT8_BYTES,
+    latencies,
+    manifest,
+    quality,
+    search,
+)
 
 
 def said(given: Manifest) -> str:
@@ -55,6 +67,11 @@ def test_without_a_stage_that_says_how_it_was_made_the_rest_is_said_all_the_same
     told = sentences(manifest(search=None, pipeline=()))
     assert told[1] == "On the CPU it is served in int8: 18.3 MB, 1/5.0 of the fp32 model."
     assert len(told) == 4
+
+
+def test_a_file_of_the_same_size_is_not_called_smaller() -> None:
+    files = manifest().files | {INT8: manifest().files[INT8].model_copy(update={"bytes": FP32_BYTES})}
+    assert "On the CPU it is served in fp32: 90.9 MB." in said(manifest(variants=IN_FP32, files=files, pipeline=()))
 
 
 def test_a_search_that_chose_nothing() -> None:

@@ -117,6 +117,12 @@ def test_the_plot_marks_the_front_the_choice_and_what_is_off_the_scale() -> None
     assert len(plot.findall("./line[@class='limit']")) == 1
 
 
+def test_what_was_chosen_is_drawn_above_all_others() -> None:
+    (*others, last) = drawn().findall("g")
+    assert "ring" in [shape.get("class") for shape in last]
+    assert all(len(group) == 2 for group in others)
+
+
 def test_the_plot_can_be_read_without_eyes() -> None:
     plot = drawn()
     assert plot.get("role") == "img"

@@ -9,6 +9,7 @@ from service.contract.card.facts import chosen, fp32_row, making, served_row, ti
 
 _DEVICES: dict[VariantName, str] = {"cpu": "On the CPU", "cuda": "On the GPU"}
 _SHOWN_LABELS = 12
+_SMALLER = 1.05  # a file is called smaller than another from this ratio on
 
 
 def sentences(manifest: Manifest) -> list[str]:
@@ -92,7 +93,7 @@ def _quantized(manifest: Manifest, name: VariantName) -> str:
     variant, stage = manifest.variants[name], making(manifest) if name == "cpu" else None
     size = manifest.files[variant.file].bytes
     whole = fp32_row(manifest)
-    share = f", 1/{whole.bytes / size:.1f} of the fp32 model" if whole and size else ""
+    share = f", 1/{whole.bytes / size:.1f} of the fp32 model" if whole and size < whole.bytes / _SMALLER else ""
     scheme = f" ({stage.details['scheme']})" if stage and "scheme" in stage.details else ""
     return f"{_DEVICES[name]} it is served in {variant.precision}{scheme}: {size / 1e6:.1f} MB{share}."
 
