@@ -89,7 +89,7 @@ def make_variants(
         parity: Parity = check_parity(served, float32, checkpoint.max_length, seed=seed)
         details.update({"shapes": parity.shapes, "largest_difference": parity.largest_difference})
         for name, engine in engines.items():
-            check_padding(engine, what=graphs[name].name)
+            check_padding(engine, what=graphs[name].name, longest=min(24, checkpoint.max_length))
     if made is None:
         return Parts(model, tokenizer, graphs, engines, precision, (), None, None)
     return Parts(model, tokenizer, graphs, engines, precision, made.latency, made.search, made.plan)

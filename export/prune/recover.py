@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from export.divergence import Logits, divergence
 from export.hardware import has_native_bfloat16
 from export.predict import torch_inputs
 from export.reference import choose_rows
+from export.teaching import softened_loss
 from service.contract.bundle import Task
 from service.engine import usable_cores
 from service.tokenizer import Tokens
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 HELD_OUT = 0.1
 MOST_HELD_OUT = 500
-TEMPERATURE = 2.0
 _LOOKS = 4  # how often the held-out rows are looked at
 _PACE = 10  # the steps by which it is reckoned how many the time allows
 _WARM_UP = 20  # not fewer than those, because the learning rate must not depend on what is reckoned later
@@ -171,7 +170,7 @@ class _Pair:
             for one, other in zip(given.hidden_states[1:], shown.hidden_states[1:], strict=True)
         ]
         hidden = torch.stack(distances).mean()
-        return _soft_loss(given.logits.float(), shown.logits.float(), self.task) + hidden_weight * hidden
+        return softened_loss(given.logits.float(), shown.logits.float(), self.task) + hidden_weight * hidden
 
     def logits(self, model: PreTrainedModel, tokens: Sequence[Tokens]) -> Logits:
         """(n, labels) logits in the order of ``tokens``."""
@@ -205,15 +204,6 @@ def _on_best_device(*models: nn.Module) -> Iterator[str]:
     finally:
         for model in models:
             model.to(device="cpu")
-
-
-def _soft_loss(given: torch.Tensor, shown: torch.Tensor, task: Task) -> torch.Tensor:
-    """Divergence of softened answers, times the squared temperature so that its gradients keep their size."""
-    if task == "single-label":
-        one, other = (functional.log_softmax(logits / TEMPERATURE, dim=-1) for logits in (given, shown))
-        return functional.kl_div(one, other, reduction="batchmean", log_target=True) * TEMPERATURE**2
-    target = torch.sigmoid(shown / TEMPERATURE)
-    return functional.binary_cross_entropy_with_logits(given / TEMPERATURE, target) * TEMPERATURE**2
 
 
 def _batches(tokens: Sequence[Tokens], size: int, seed: int) -> Iterator[list[Tokens]]:
