@@ -68,16 +68,19 @@ class SearchRows:
         return float(self._correct(self.wanted).mean())
 
     def trial(self, made: Quantized, folder: Path, *, step: int, speedup: float) -> Trial:
-        """Answer every row by itself, and in batches, as the gate will."""
-        engine = load_engine(made.file, device="cpu", threads=1, max_length=max(map(len, self.tokens)))
-        logits = np.concatenate([engine.run([one]).logits for one in self.tokens])
+        """Answer every row by itself, and in batches, as the gate will; float32 answers as the checkpoint does."""
+        logits = batched = self.wanted
+        if made.scheme.method != "none":
+            engine = load_engine(made.file, device="cpu", threads=1, max_length=max(map(len, self.tokens)))
+            logits = np.concatenate([engine.run([one]).logits for one in self.tokens])
+            batched = batched_logits(engine, self.tokens)
         right = self._correct(logits)
         paired = paired_difference(self._correct(self.wanted), right)
         return Trial(
             file=made.file.relative_to(folder).as_posix(), step=step, speedup=speedup, scheme=made.scheme,
             accuracy=float(right.mean()), difference=100 * paired.difference, lower_bound=100 * paired.lower,
             divergence=divergence(logits, self.wanted, self.task),
-            batch_flip_rate=flip_rate(self._labels(logits), self._labels(batched_logits(engine, self.tokens))),
+            batch_flip_rate=flip_rate(self._labels(logits), self._labels(batched)),
             quantized=made.matmuls, bytes=made.bytes,
         )  # fmt: skip
 
