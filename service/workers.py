@@ -73,15 +73,20 @@ def serve_workers(settings: ServiceSettings) -> None:
 
 def _wait(workers: list[SpawnProcess], asked: threading.Event) -> None:
     """Until every worker ended. :raises WorkerEnded: if one did so unasked."""
+    running = list(workers)
     first: SpawnProcess | None = None
-    while running := [worker for worker in workers if worker.exitcode is None]:
-        wait([worker.sentinel for worker in running])
-        ended = next((worker for worker in running if worker.exitcode is not None), None)
-        obeyed = ended is not None and asked.is_set() and ended.exitcode in (0, -signal.SIGTERM)
-        if ended is not None and first is None and not obeyed:
-            first = ended
-            logger.error("%s ended with exit code %s; the others finish what they have", ended.name, ended.exitcode)
-            _signal(workers, signal.SIGTERM)
+    while running:
+        done = wait([worker.sentinel for worker in running])
+        for worker in [one for one in running if one.sentinel in done]:
+            worker.join()  # the sentinel is a little earlier than the exit code
+            running.remove(worker)
+            obeyed = asked.is_set() and worker.exitcode in (0, -signal.SIGTERM)
+            if first is None and not obeyed:
+                first = worker
+                logger.error(
+                    "%s ended with exit code %s; the others finish what they have", worker.name, worker.exitcode
+                )
+                _signal(running, signal.SIGTERM)
     if first is not None:
         code = first.exitcode or 1
         raise WorkerEnded(f"{first.name} ended with exit code {first.exitcode}.", code if code in (1, 2, 3) else 1)

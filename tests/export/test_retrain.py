@@ -24,7 +24,7 @@ from service.contract.dataset import Dataset
 from service.contract.errors import BundleError, DatasetError
 from service.contract.features import PROJECTED, encode_embedding
 from service.contract.record import Feedback, Record
-from service.contract.repository import read_serving, versions
+from service.contract.repository import Serving, read_serving, versions
 from service.contract.segments import seal, segment_path
 from tests.export.conftest import NEW_BAD, NEW_GOOD, RECIPE, Trained, sentences
 
@@ -167,7 +167,7 @@ def test_a_better_challenger_goes_live_with_the_figures_on_record(repo: Path, tr
     done = run(repo, trained, tmp_path / "log", new)
     bundle = open_bundle(repo / "tiny" / "2")
     assert done.accepted
-    assert read_serving(repo, "tiny").model_dump() == {"live": "2", "previous": "1"}
+    assert read_serving(repo, "tiny") == Serving(live="2", previous="1")
     challenge = bundle.manifest.challenge
     assert challenge is not None
     assert challenge.champion.digest == open_bundle(repo / "tiny" / "1").digest

@@ -15,11 +15,13 @@ from typing import Any
 import httpx
 import pytest
 
+from service import workers
 from service.contract.errors import SettingsError
 from service.contract.repository import set_live
 from service.contract.segments import read_segment, sealed_segments
 from service.contract.settings import load_settings
 from service.settings import ServiceSettings
+from service.workers import WorkerEnded
 from tests.fakes import make_bundle
 from tests.processes import free_port, plumbline, running, until
 
@@ -161,22 +163,57 @@ def test_a_worker_that_ends_unasked_ends_the_server_and_the_others_finish_first(
         for _ in range(9):
             post(f"{url}/predict", {"inputs": "good"})
         until(lambda: sample(url, "plumbline_records_total") == 9)
-        workers = children(process.pid)
-        assert len(workers) == 3
-        os.kill(workers[1], ends)
+        processes = children(process.pid)
+        assert len(processes) == 3
+        os.kill(processes[1], ends)
         assert process.wait(30) == 1
     assert "worker-2 ended with exit code" in stderr.read_text()
     assert "Traceback" not in stderr.read_text()
-    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    assert not any(Path(f"/proc/{one}").exists() for one in processes)
     assert len(list((tmp_path / "log").rglob("*.jsonl"))) <= 1  # of the killed one; the others sealed theirs
+
+
+class Ended:
+    """A process whose end is seen a little before its exit code is known."""
+
+    name, pid = "worker-1", None
+
+    def __init__(self, exitcode: int) -> None:
+        self.sentinel, write = os.pipe()
+        os.close(write)
+        self._exitcode = exitcode
+        self.exitcode: int | None = None
+
+    def join(self) -> None:
+        self.exitcode = self._exitcode
+        os.close(self.sentinel)
+
+
+@pytest.mark.parametrize(
+    ("exitcodes", "asked", "ends_with"),
+    [((-9,), False, 1), ((0,), False, 1), ((0, 2), True, 2), ((3, 0), False, 3), ((-9, 0), True, 1)],
+)
+def test_no_end_is_missed_that_nobody_asked_for(exitcodes: tuple[int, ...], asked: bool, ends_with: int) -> None:
+    stopping = threading.Event()
+    if asked:
+        stopping.set()
+    with pytest.raises(WorkerEnded) as ended:
+        workers._wait([Ended(code) for code in exitcodes], stopping)  # type: ignore[misc]
+    assert ended.value.exit_code == ends_with
+
+
+def test_ends_that_were_asked_for_are_no_error() -> None:
+    stopping = threading.Event()
+    stopping.set()
+    workers._wait([Ended(0), Ended(-signal.SIGTERM)], stopping)  # type: ignore[list-item]
 
 
 def test_workers_do_not_outlive_a_parent_that_was_killed(repo: Path) -> None:
     with serving(repo) as (process, _):
-        workers = children(process.pid)
+        processes = children(process.pid)
         process.kill()
         process.wait()
-        until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), what="workers to end")
+        until(lambda: not any(Path(f"/proc/{one}").exists() for one in processes), what="workers to end")
 
 
 def test_a_repository_that_cannot_be_served_ends_the_server_with_the_reason(tmp_path: Path) -> None:
