@@ -17,7 +17,7 @@ from service.contract.bundle import Manifest
 from service.errors import InvalidRequest
 from service.metrics import Metrics
 from service.predictor import Answer, Predictor
-from service.protocols import TimeoutHeader, check_ready, describe, predictor, seconds
+from service.protocols import TimeoutHeader, check_ready, described, predictor, seconds
 from service.protocols.tensors import (
     HEADER_LENGTH,
     REQUEST_SCHEMA,
@@ -148,11 +148,10 @@ async def infer(
         ),
         body,
     )
-    response = Response(content, media_type="application/json" if head is None else "application/octet-stream")
+    headers = described(answer)
     if head is not None:
-        response.headers[HEADER_LENGTH] = str(head)
-    describe(answer, response)
-    return response
+        headers[HEADER_LENGTH] = str(head)
+    return Response(content, 200, headers, "application/json" if head is None else "application/octet-stream")
 
 
 def _described_outputs(manifest: Manifest) -> list[TensorMetadata]:
