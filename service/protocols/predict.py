@@ -85,7 +85,9 @@ def _scored(answer: Answer, top_k: int | None) -> list[list[dict[str, str | floa
     return [
         [
             {"id": prediction.id, "label": label, "score": prob}
-            for prob, label in sorted(zip(prediction.probs, labels, strict=True), key=_PROBABILITY, reverse=True)[:top_k]
+            for prob, label in sorted(zip(prediction.probs, labels, strict=True), key=_PROBABILITY, reverse=True)[
+                :top_k
+            ]
         ]
         for prediction in answer.predictions
     ]
