@@ -16,9 +16,10 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from service import __version__
+from service.admission import Admission
 from service.contract.errors import InvalidInput, PlumblineError
 from service.contract.redact import BUILT_IN, Redactor, read_rules
-from service.errors import Overloaded, RequestError, Unauthorized
+from service.errors import RequestError
 from service.keys import Keys, for_administration, for_predictions
 from service.live import load
 from service.metrics import Metrics
@@ -66,6 +67,7 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
     app.add_middleware(
         RequestMiddleware,
         metrics=metrics,
+        admit=Admission(lambda: app.state.predictor, settings.model),
         max_body_bytes=settings.max_body_bytes,
         model_of=lambda named: _model_of(app, named),
         stopping=lambda: bool(app.state.stopping),
@@ -73,11 +75,11 @@ def create_app(settings: ServiceSettings, on_failure: Callable[[PlumblineError],
     app.state.keys = keys = Keys(digests(settings.api_keys), digests(settings.admin_keys))
     if not keys.required and settings.host not in ("127.0.0.1", "::1", "localhost"):
         logger.warning("anyone who reaches %s may use this server: no keys are configured", settings.host)
+    for protocol in (predict, oip, feedback):  # routes are tried in this order, so the busy ones stand first
+        app.include_router(protocol.router, dependencies=[Depends(for_predictions)])
     app.include_router(probes.router)
     app.include_router(status.router)
     app.include_router(oip.health)
-    for protocol in (predict, oip, feedback):
-        app.include_router(protocol.router, dependencies=[Depends(for_predictions)])
     app.include_router(repository.router, dependencies=[Depends(for_administration)])
     app.add_exception_handler(PlumblineError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
@@ -162,12 +164,7 @@ def _on_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestError):
         logger.error("request failed: %s", error)
         return _respond(500, error.code, str(error))
-    headers = {}
-    if isinstance(error, Overloaded):
-        headers["retry-after"] = str(error.retry_after)
-    if isinstance(error, Unauthorized):
-        headers["www-authenticate"] = "Bearer"
-    return _respond(error.status, error.code, str(error), headers)
+    return _respond(error.status, error.code, str(error), error.headers)
 
 
 def _on_invalid(request: Request, error: Exception) -> JSONResponse:

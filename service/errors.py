@@ -19,7 +19,13 @@ from service.contract.errors import PlumblineError
 
 
 class RequestError(PlumblineError):
+    """``headers`` go with the response."""
+
     status = 500
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {}
 
 
 class Malformed(RequestError):  # noqa: N818  named by what the client sees, like the rest of the tree
@@ -28,6 +34,10 @@ class Malformed(RequestError):  # noqa: N818  named by what the client sees, lik
 
 class Unauthorized(RequestError):  # noqa: N818
     code, status = "unauthorized", 401
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"www-authenticate": "Bearer"}
 
 
 class Forbidden(RequestError):  # noqa: N818
@@ -54,6 +64,10 @@ class Overloaded(RequestError):  # noqa: N818
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"retry-after": str(self.retry_after)}
 
 
 class NotReady(RequestError):  # noqa: N818

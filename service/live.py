@@ -72,13 +72,16 @@ class LiveModel:
         self._in_flight += 1
         self._idle.clear()
         try:
-            self.batcher.check_room(len(texts))  # a full queue refuses before any work
             tokenized = await self._tokenize(texts, deadline)
             return tokenized, await self.batcher.submit(tokenized.tokens, deadline)
         finally:
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
+
+    def check_room(self) -> None:
+        """:raises Overloaded: if a text of the model's full length would not find room in the queue."""
+        self.batcher.check_room(self.manifest.max_length)
 
     async def _tokenize(self, texts: Sequence[str], deadline: float) -> Tokenized:
         """Tokenize a little here, and more on a thread of its own, if not too much is waiting for that."""

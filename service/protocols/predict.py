@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from service.predictor import Answer, Predictor
-from service.protocols import TimeoutHeader, described, predictor, seconds, settings
-from service.settings import ServiceSettings
+from service.protocols import described, documented, parse, within
 
 router = APIRouter(tags=["predict"])
 
@@ -47,36 +45,28 @@ class Scored(BaseModel):
     score: float
 
 
-@router.post("/predict", response_model=list[Scored] | list[list[Scored]])
-async def predict(
-    body: PredictRequest,
-    predictor: Annotated[Predictor, Depends(predictor)],
-    settings: Annotated[ServiceSettings, Depends(settings)],
-    timeout_ms: TimeoutHeader = None,
-) -> Response:
+@router.post("/predict", response_model=list[Scored] | list[list[Scored]], openapi_extra=documented(PredictRequest))
+async def predict(request: Request) -> Response:
     """Classify a text, or a list of texts: ``[{"id", "label", "score"}]``, nested for a list."""
-    answer = await _classify(body, predictor, settings, timeout_ms)
+    body = parse(PredictRequest, await request.body())
+    answer = await _classify(body, request)
     scored = _scored(answer, body.parameters.top_k or 1)
     return _respond(scored[0] if isinstance(body.inputs, str) else scored, answer)
 
 
-@router.post("/", response_model=list[list[Scored]])
-async def endpoint(
-    body: PredictRequest,
-    predictor: Annotated[Predictor, Depends(predictor)],
-    settings: Annotated[ServiceSettings, Depends(settings)],
-    timeout_ms: TimeoutHeader = None,
-) -> Response:
+@router.post("/", response_model=list[list[Scored]], openapi_extra=documented(PredictRequest))
+async def endpoint(request: Request) -> Response:
     """As ``/predict``, but nested for a single text too, and with every label unless ``top_k`` says less."""
-    answer = await _classify(body, predictor, settings, timeout_ms)
+    body = parse(PredictRequest, await request.body())
+    answer = await _classify(body, request)
     return _respond(_scored(answer, body.parameters.top_k), answer)
 
 
-async def _classify(
-    body: PredictRequest, predictor: Predictor, settings: ServiceSettings, timeout_ms: int | None
-) -> Answer:
+async def _classify(body: PredictRequest, request: Request) -> Answer:
+    state = request.app.state
+    predictor: Predictor = state.predictor
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-    return await predictor.predict(predictor.model(settings.model), texts, seconds(timeout_ms))
+    return await predictor.predict(predictor.model(state.settings.model), texts, within(request))
 
 
 def _scored(answer: Answer, top_k: int | None) -> list[list[dict[str, str | float]]]:

@@ -34,7 +34,15 @@ class Connection:
 
 
 def middleware(app: Any, metrics: Metrics) -> RequestMiddleware:
-    return RequestMiddleware(app, metrics=metrics, max_body_bytes=100, model_of=lambda name: "", stopping=lambda: False)
+    return RequestMiddleware(
+        app,
+        metrics=metrics,
+        admit=lambda scope: None,
+        max_body_bytes=100,
+        model_of=lambda name: "",
+        stopping=lambda: False,
+        listen_after=0.001,
+    )
 
 
 async def test_a_request_is_cancelled_when_its_client_hangs_up() -> None:
