@@ -37,10 +37,12 @@ def middleware(app: Any, metrics: Metrics) -> RequestMiddleware:
     return RequestMiddleware(
         app,
         metrics=metrics,
-        max_body_bytes=100,
         guard=lambda scope: None,
+        admit=lambda scope: None,
+        max_body_bytes=100,
         model_of=lambda name: "",
         stopping=lambda: False,
+        listen_after=0.001,
     )
 
 
