@@ -85,6 +85,8 @@ class Driver:
         pending: set[asyncio.Task[None]] = set()
 
         async def one() -> None:
+            while idle and idle[-1].closed:  # servers close what is idle for long
+                idle.pop()
             connection = idle.pop() if idle else await connect(self.url)
             if await self._one(connection):
                 idle.append(connection)

@@ -9,9 +9,9 @@ import time
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
+import orjson
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import context
@@ -53,7 +53,7 @@ class RequestMiddleware:
         model_of: Callable[[str | None], str],
         stopping: Callable[[], bool],
         log_requests: bool = False,
-        listen_after: float = 0.1,
+        listen_after: float = 0.5,
     ) -> None:
         self._app = app
         self._metrics = metrics
@@ -95,13 +95,13 @@ class RequestMiddleware:
         except ClientDisconnect:
             status = _CLOSED
         except RequestError as error:
-            await _answer(error.status, error.code, str(error), error.headers)(scope, receive, send_with_id)
+            await _answer(send_with_id, error.status, error.code, str(error), error.headers)
         except Exception:
             logger.exception("a request failed")
             if status:
                 raise
             message = "the server failed on this request; its log says why."
-            await _answer(500, "internal", message)(scope, receive, send_with_id)
+            await _answer(send_with_id, 500, "internal", message, {})
         finally:
             self._observe(scope, status, time.perf_counter() - started)
 
@@ -146,8 +146,12 @@ def _log(scope: Scope, status: int, seconds: float) -> None:
     logger.info("%(method)s %(path)s %(status)d in %(milliseconds).1f ms", fields, extra={"fields": fields})
 
 
-def _answer(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": message, "code": code}, status, headers)
+async def _answer(send: Send, status: int, code: str, message: str, headers: dict[str, str]) -> None:
+    body = orjson.dumps({"error": message, "code": code})
+    raw = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    raw += [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _replay(body: bytes) -> Receive:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,20 +54,25 @@ def test_where_starting_a_batch_is_dear_it_is_filled() -> None:
     assert pack(waiting, 20, BatchCost(overhead=5000, budget=10_000, per_second=1.0)) == waiting
 
 
-def test_a_line_through_the_times_gives_the_overhead_the_rate_and_the_budget() -> None:
+def test_a_line_through_the_times_gives_the_overhead_and_the_rate() -> None:
     tokens = [32, 64, 128, 256, 512, 1024]
     cost = fit(tokens, [0.0001 * (8 + one) for one in tokens])
     assert cost.overhead == pytest.approx(8)
-    assert cost.budget == 256  # 512 tokens would be done only 1.5 % faster
+    assert cost.budget == 1024
     assert cost.per_second == pytest.approx(1024 / (0.0001 * 1032))
-    assert fit(tokens, [0.0001 * (8 + one) for one in tokens], most=100).budget == 100
 
 
-def test_times_that_do_not_grow_still_give_a_cost() -> None:
-    cost = fit([32, 64, 128], [0.001, 0.001, 0.001])
+@pytest.mark.parametrize("seconds", [[0.001, 0.001, 0.001], [0.001, 0.004, 0.016], [0.002, 0.001, 0.001]])
+def test_times_that_make_no_sense_still_give_a_cost_to_work_with(seconds: list[float]) -> None:
+    cost = fit([32, 64, 128], seconds)
+    assert cost.overhead >= 4
     assert cost.budget == 128
-    assert cost.overhead >= 0
-    assert fit([32, 64], [0.002, 0.001]).overhead >= 0
+
+
+def test_no_batch_is_as_long_as_one_that_took_too_long() -> None:
+    cost = measure(lambda batch: time.sleep(0.006 * len(batch)), max_length=32, most=0)
+    assert cost.budget == 4 * 32
+    assert measure(lambda batch: None, max_length=32, most=100).budget == 100
 
 
 def test_measuring_runs_growing_batches_of_one_length() -> None:
