@@ -11,10 +11,9 @@ from collections.abc import Callable
 
 from starlette.types import Scope
 
+from service.context import refused_at
 from service.errors import Overloaded, RequestError
 from service.predictor import Predictor
-
-REFUSED_ROUTE = "plumbline.route"  # in the scope, for the metrics: no router has seen the request yet
 
 _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 
@@ -51,6 +50,6 @@ class Admission:
             model.check_room()
         except Overloaded as error:
             predictor.rollout.failed(model, error)
-            scope[REFUSED_ROUTE] = route
+            refused_at(scope, route)
             scope["path_params"] = {"name": model.manifest.name}
             raise

@@ -15,7 +15,6 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import context
-from service.admission import REFUSED_ROUTE
 from service.contract.record import new_id
 from service.errors import BodyTooLarge, DeadlinePassed, NotReady, Overloaded, RequestError
 from service.metrics import Metrics
@@ -126,7 +125,7 @@ class RequestMiddleware:
                 return b"".join(chunks)
 
     def _observe(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", None) or scope.get(REFUSED_ROUTE, "unmatched")
+        route = context.route_of(scope) or "unmatched"
         model = self._model_of(scope.get("path_params", {}).get("name"))
         self._metrics.requests.labels(model, route, str(status)).inc()
         self._metrics.request_seconds.labels(model).observe(seconds)

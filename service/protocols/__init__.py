@@ -76,12 +76,9 @@ def parse(model: type[Body], content: bytes) -> Body:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise invalid(error) from error
-
-
-def invalid(error: ValidationError) -> InvalidRequest:
-    problem = error.errors(include_url=False, include_input=False)[0]
-    return InvalidRequest(f"{'.'.join(map(str, problem['loc'])) or 'the body'}: {problem['msg']}.")
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, problem["loc"])) or "the body"
+        raise InvalidRequest(f"{where}: {problem['msg']}.") from error
 
 
 def documented(model: type[BaseModel]) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, FailFast, Field, ValidationError
+from pydantic import BaseModel, FailFast, Field
 
 from service.errors import InvalidRequest, Malformed
-from service.protocols import invalid
+from service.protocols import parse
 
 HEADER_LENGTH = "inference-header-content-length"
 _MOST_DIGITS = 18
@@ -75,13 +75,7 @@ def parse_request(body: bytes, header_length: str | None) -> tuple[InferRequest,
         if not digits or int(header_length) > len(body):
             raise Malformed(f"{HEADER_LENGTH} is {header_length[:20]!r}; the body has {len(body)} bytes.")
         length = int(header_length)
-    try:
-        return InferRequest.model_validate_json(body[:length]), body[length:]
-    except ValidationError as error:
-        problem = error.errors()[0]
-        if problem["type"] == "json_invalid":
-            raise Malformed(f"the body is not valid JSON: {problem['ctx']['error']}.") from error
-        raise invalid(error) from error
+    return parse(InferRequest, body[:length]), body[length:]
 
 
 def read_texts(tensor: InputTensor, binary: bytes) -> list[str]:
