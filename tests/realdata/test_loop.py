@@ -106,13 +106,15 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
             *files,
             f"--repo={models}",
             f"--name={NAME}",
+            "--time-budget=3m",
             "--allow-inconclusive",
             "--json",
         )
     )
     quality = exported["manifest"]["quality"]["cpu"]
+    chosen = next(one["name"] for one in exported["manifest"]["search"]["candidates"] if one["chosen"])
     print(
-        f"\nexport: {quality['verdict']}, int8 minus fp32 {quality['difference']:+.2f} points, "
+        f"\nexport: {chosen}; {quality['verdict']}, {quality['difference']:+.2f} points, "
         f"at least {quality['lower_bound']:+.2f} with 95 %, {quality['rows']} rows"
     )
     assert quality["verdict"] != "fail"
