@@ -1,41 +1,35 @@
-"""Throughput and latency of the server against the same model in a bare loop, in one run.
+"""The numbers of serving in one run: against the same model in a bare loop, against a peer, and under strain.
 
-    python -m loadtest.bench_serving MODELS --name NAME --short CSV [--long CSV] [--rounds 5] [--seconds 6]
+    python -m loadtest.bench_serving MODELS --name NAME --short CSV [--long CSV] [--only speed,overload,…]
 
 The server has one core, the client another; the bare loops run on the server's core while it is idle. Short texts are
 the rows of ``--short``; the mix is nine to one row of 150 to 220 words of ``--long``. Everything is on: validation,
 metrics, request ids, and a record of every answer. Rounds are interleaved; medians are printed, and ratios to the
-length-bucketed bare loop (a window of 64 texts under 512 padded tokens) of the same round.
+length-bucketed bare loop (a window of 64 texts under 512 padded tokens) of the same round. Exit code 3 if something
+is not as it must be.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import random
-import socket
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import httpx
-
-from loadtest.client import closed_loop
-from service.contract.bundle import TOKENIZER, Bundle
+from loadtest.bare import BareLoops, mix, per_second
+from loadtest.client import Speed, closed_loop
+from loadtest.endurance import Row, overload, soak, start, switch_and_stop
+from loadtest.server import CLIENT_CORE, SERVER_CORE, pin, serving, started
 from service.contract.dataset import read_dataset
 from service.contract.repository import live_bundle
-from service.engine import Engine
-from service.tokenizer import TextTokenizer
 
-SERVER_CORE, CLIENT_CORE = 0, 1
-WINDOW, BATCH_TOKENS = 64, 512
 USERS = (1, 16, 64)
+PARTS = ("speed", "peer", "start", "switch", "overload", "soak")
+_SHARES = {("short", 16): 0.82, ("short", 64): 0.88, ("mixed", 16): 0.85, ("mixed", 64): 0.90}
+_SINGLE_MS = 0.7
+_TIMES_PEER = 10  # for a pruned bundle
 
 
 def main() -> None:
@@ -46,119 +40,96 @@ def main() -> None:
     parser.add_argument("--long", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)}; default all")
+    parser.add_argument("--checkpoint", type=Path, help="for the peer; default the newest one in the repository")
+    parser.add_argument("--overload-seconds", type=float, default=60.0)
+    parser.add_argument("--soak-requests", type=int, default=100_000)
     options = parser.parse_args()
     workloads = {"short": read_dataset(options.short, label_column=None).texts}
     if options.long is not None:
         workloads["mixed"] = mix(workloads["short"], read_dataset(options.long, label_column=None).texts)
-    rates: dict[tuple[str, str], list[float]] = defaultdict(list)
-    ratios: dict[tuple[str, str], list[float]] = defaultdict(list)
-    tails: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-    loops = BareLoops(live_bundle(options.models, options.name))
-    with serving(options.models) as url:
-        for number in range(options.rounds):
+    texts = workloads.get("mixed", workloads["short"])
+    parts = {
+        "speed": lambda: speed(options.models, options.name, workloads, options.rounds, options.seconds),
+        "peer": lambda: peer(options.models, options.name, options.checkpoint, texts, options.seconds),
+        "start": lambda: start(options.models),
+        "switch": lambda: switch_and_stop(options.models, options.name, texts),
+        "overload": lambda: overload(options.models, texts, options.overload_seconds),
+        "soak": lambda: soak(options.models, texts, options.soak_requests),
+    }
+    holds = True
+    for part in options.only.split(","):
+        for row in parts[part]():
+            print(f"{row.what:<48} {row.measured:>26}   {row.must:<12} {'' if row.holds else 'MISSED'}", flush=True)
+            holds = holds and row.holds
+    sys.exit(0 if holds else 3)
+
+
+def speed(models: Path, name: str, workloads: Mapping[str, Sequence[str]], rounds: int, seconds: float) -> list[Row]:
+    """Answers a second and times, beside those of the bare loops."""
+    bare: dict[tuple[str, str], list[float]] = defaultdict(list)
+    speeds: dict[tuple[str, int], list[Speed]] = defaultdict(list)
+    loops = BareLoops(live_bundle(models, name))
+    with serving(models) as server:
+        for number in range(rounds):
             for workload, texts in workloads.items():
                 pin(SERVER_CORE)
-                rates[workload, "bare loop, one by one"].append(timed(loops.one_by_one, texts, options.seconds / 2))
-                bound = timed(loops.bucketed, texts, options.seconds / 2)
-                rates[workload, "bare loop, bucketed"].append(bound)
+                bare[workload, "single"].append(loops.single_call(texts, seconds / 4))
+                bare[workload, "one by one"].append(per_second(loops.one_by_one, texts, seconds / 2))
+                bare[workload, "bucketed"].append(per_second(loops.bucketed, texts, seconds / 2))
                 pin(CLIENT_CORE)
                 for users in USERS:
-                    load = closed_loop(f"{url}/predict", texts, users, options.seconds)
-                    key = (workload, f"server, {users} client{'s' if users > 1 else ''}")
-                    if set(load.statuses) != {200}:
-                        sys.exit(f"{key}: answers other than 200: {dict(load.statuses)}")
-                    rates[key].append(load.rate)
-                    ratios[key].append(load.rate / bound)
-                    tails[key].append((load.percentile(50), load.percentile(99)))
-            print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
-    print(f"{'texts':<6} {'what':<24} {'per second':>10} {'of bucketed':>12} {'p50, ms':>8} {'p99, ms':>8}")
-    for workload, what in sorted(rates, key=lambda key: key[0], reverse=True):
-        key = (workload, what)
-        ratio = f"{statistics.median(ratios[key]):12.0%}" if key in ratios else " " * 12
-        tail = [f"{statistics.median(one):8.1f}" for one in zip(*tails[key], strict=True)] if key in tails else []
-        print(f"{workload:<6} {what:<24} {statistics.median(rates[key]):10.0f} {ratio} {' '.join(tail)}")
+                    speeds[workload, users].append(
+                        _answered(closed_loop(f"{server.url}/predict", texts, users, seconds))
+                    )
+            print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+    rows = []
+    for workload in workloads:
+        one, bucketed = (statistics.median(bare[workload, what]) for what in ("one by one", "bucketed"))
+        rows.append(Row(f"{workload}: bare loop one by one, bucketed", f"{one:.0f}, {bucketed:.0f}/s", "", True))
+        rows += [
+            _row(workload, users, found, bare[workload, "bucketed"], bare[workload, "single"])
+            for (of, users), found in speeds.items()
+            if of == workload
+        ]
+    return rows
 
 
-class BareLoops:
-    """The model without a server: tokenizer and engine in a loop, on one thread."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        manifest = bundle.manifest
-        self._tokenizer = TextTokenizer(bundle.file(TOKENIZER), manifest.max_length)
-        file = bundle.file(manifest.variants["cpu"].file)
-        self._engine = Engine(file, device="cpu", threads=1, max_length=manifest.max_length)
-        self._engine.warm_up()
-
-    def one_by_one(self, texts: Sequence[str]) -> None:
-        for text in texts:
-            self._engine.run(self._tokenizer([text]))
-
-    def bucketed(self, texts: Sequence[str]) -> None:
-        ordered = sorted(self._tokenizer(texts), key=len)
-        start = 0
-        while start < len(ordered):
-            stop = start + 1
-            while (
-                stop < len(ordered)
-                and self._engine.padded_length(len(ordered[stop])) * (stop + 1 - start) <= BATCH_TOKENS
-            ):
-                stop += 1
-            self._engine.run(ordered[start:stop])
-            start = stop
+def _answered(found: Speed) -> Speed:
+    if set(found.statuses) != {200}:
+        sys.exit(f"answers other than 200: {dict(found.statuses)}")
+    return found
 
 
-def timed(loop: Callable[[Sequence[str]], None], texts: Sequence[str], seconds: float) -> float:
-    """Texts a second, fed in windows of 64."""
-    done, started = 0, time.perf_counter()
-    while (spent := time.perf_counter() - started) < seconds:
-        place = done % len(texts)
-        window = texts[place : place + WINDOW]
-        loop(window)
-        done += len(window)
-    return done / spent
+def _row(workload: str, users: int, found: list[Speed], bucketed: list[float], single: list[float]) -> Row:
+    rate, p50, p99 = (
+        statistics.median(values) for values in zip(*((s.rate, s.p50, s.p99) for s in found), strict=True)
+    )
+    what = f"{workload}, {users} client{'s' if users > 1 else ''}: p50 {p50:.1f}, p99 {p99:.1f} ms"
+    if users == 1:
+        over = statistics.median(s.p50 - bare for s, bare in zip(found, single, strict=True))
+        must = f"<= +{_SINGLE_MS} ms" if workload == "short" else ""
+        return Row(what, f"{rate:.0f}/s, {over:+.2f} ms to bare", must, not must or over <= _SINGLE_MS)
+    share = statistics.median(s.rate / bare for s, bare in zip(found, bucketed, strict=True))
+    least = _SHARES[workload, users]
+    return Row(what, f"{rate:.0f}/s, {share:.0%} of bucketed", f">= {least:.0%}", share >= least)
 
 
-def mix(short: Sequence[str], long: Sequence[str]) -> list[str]:
-    """Nine short texts to one of 150 to 220 words, in a fixed random order."""
-    chosen = random.Random(0)  # noqa: S311  an order, no secret
-    found = [text for text in long if 150 <= len(text.split()) <= 220]
-    mixed = [*short, *(chosen.choice(found) for _ in range(len(short) // 9))]
-    chosen.shuffle(mixed)
-    return mixed
-
-
-@contextmanager
-def serving(models: Path) -> Iterator[str]:
-    """The server on its core, logging every record to a temporary folder."""
-    with socket.socket() as probe, tempfile.TemporaryDirectory() as log:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        pin(SERVER_CORE)
-        arguments = ["serve", f"--repo={models}", f"--log={log}", f"--port={port}", "--threads=1"]
-        process = subprocess.Popen([sys.executable, "-m", "service", *arguments], stderr=subprocess.DEVNULL)
-        url = f"http://127.0.0.1:{port}"
-        try:
-            while not _ready(url):
-                if process.poll() is not None:
-                    sys.exit(f"the server ended with {process.returncode}")
-                time.sleep(0.05)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def _ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def pin(core: int) -> None:
-    """Keep this process, and what it starts from now on, on one core."""
-    os.sched_setaffinity(0, {core})
+def peer(models: Path, name: str, checkpoint: Path | None, texts: Sequence[str], seconds: float) -> list[Row]:
+    """Beside FastAPI around a transformers pipeline with the checkpoint, in turns, 64 clients."""
+    found = checkpoint or max((models / name / "checkpoints").glob("*/"), key=lambda one: one.stat().st_mtime)
+    arguments = ["-m", "loadtest.pipeline_server", str(found), "{port}"]
+    with serving(models) as server, started(arguments, "/readyz") as other:
+        rates = [
+            tuple(_answered(closed_loop(f"{one.url}/predict", texts, 64, seconds)).rate for one in (server, other))
+            for _ in range(3)
+        ]
+    times = statistics.median(ours / theirs for ours, theirs in rates)
+    pruned = any(stage.name == "prune" and stage.applied for stage in live_bundle(models, name).manifest.pipeline)
+    must = f">= {_TIMES_PEER} times" if pruned else ""
+    theirs = statistics.median(theirs for _, theirs in rates)
+    what = f"64 clients{', pruned' if pruned else ''}; a transformers pipeline: {theirs:.0f}/s"
+    return [Row(what, f"{times:.1f} times it", must, not must or times >= _TIMES_PEER)]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A closed-loop HTTP client: a fixed number of users, each sending its next text when the last was answered."""
+"""Load: closed loops, in which users wait for their answers, and open ones, in which requests come as they come."""
 
 from __future__ import annotations
 
@@ -6,48 +6,139 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
-import aiohttp
 import numpy as np
-import numpy.typing as npt
+
+from loadtest.connection import Connection, connect, post_request
+
+FAILED = 0  # instead of a status: the connection broke
+
+
+@dataclass
+class Load:
+    """What a run of load saw.
+
+    ``done`` are (seconds since the beginning, milliseconds taken) of each answer with status 200; ``statuses`` counts
+    all answers; ``untold`` are refusals that did not say when to come again.
+    """
+
+    done: list[tuple[float, float]] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+    untold: int = 0
+
+    def rate(self, start: float, end: float) -> float:
+        """Answers a second between two moments."""
+        return sum(start <= moment < end for moment, _ in self.done) / (end - start)
+
+    def percentile(self, share: float, start: float = 0.0, end: float = float("inf")) -> float:
+        taken = [milliseconds for moment, milliseconds in self.done if start <= moment < end]
+        return float(np.percentile(taken, share)) if taken else float("nan")
+
+
+class Driver:
+    """Sends texts in turn to a URL and notes the answers."""
+
+    def __init__(self, url: str, texts: Sequence[str]) -> None:
+        self.url = url
+        self.load = Load()
+        self._requests: Iterator[bytes] = itertools.cycle([post_request(url, text) for text in texts])
+        self._began = time.perf_counter()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    async def users(self, number: int, seconds: float, reconnect: bool = False) -> None:
+        """``number`` users, each sending its next text when the last was answered, for some seconds.
+
+        :param reconnect: come back when the server has closed the connection between two requests.
+        """
+        end = self.seconds() + seconds
+
+        async def user() -> None:
+            connection = await connect(self.url)
+            while self.seconds() < end:
+                if connection.closed and reconnect:
+                    connection = await connect(self.url)
+                if not await self._one(connection):
+                    break
+            connection.close()
+
+        await asyncio.gather(*(user() for _ in range(number)))
+
+    async def requests(self, number: int, users: int) -> None:
+        """The same for so many requests in all."""
+        left = iter(range(number))
+
+        async def user() -> None:
+            connection = await connect(self.url)
+            for _ in left:
+                await self._one(connection)
+            connection.close()
+
+        await asyncio.gather(*(user() for _ in range(users)))
+
+    async def arrivals(self, rate: float, seconds: float) -> None:
+        """So many requests a second, whether or not the ones before were answered; returns with the last answer."""
+        idle: list[Connection] = []
+        pending: set[asyncio.Task[None]] = set()
+
+        async def one() -> None:
+            while idle and idle[-1].closed:  # servers close what is idle for long
+                idle.pop()
+            connection = idle.pop() if idle else await connect(self.url)
+            if await self._one(connection):
+                idle.append(connection)
+
+        began = self.seconds()
+        sent = 0
+        while (elapsed := self.seconds() - began) < seconds:
+            while sent < elapsed * rate:
+                task = asyncio.create_task(one())
+                pending.add(task)
+                task.add_done_callback(pending.discard)
+                sent += 1
+            await asyncio.sleep(0.002)
+        await asyncio.gather(*pending)
+        for connection in idle:
+            connection.close()
+
+    async def _one(self, connection: Connection) -> bool:
+        """Whether the connection can be used again."""
+        started = time.perf_counter()
+        try:
+            response = await connection.post(next(self._requests))
+        except ConnectionError:
+            self.load.statuses[FAILED] += 1
+            return False
+        now = time.perf_counter()
+        self.load.statuses[response.status] += 1
+        if response.status == 200:
+            self.load.done.append((now - self._began, 1000 * (now - started)))
+        elif response.status == 429 and not response.headers.get("retry-after", "").isdigit():
+            self.load.untold += 1
+        return True
 
 
 @dataclass(frozen=True)
-class Load:
-    """What a run of load saw: answers a second, latencies of the answers in milliseconds, and answers by status."""
+class Speed:
+    """Answers a second and latencies in milliseconds, after a warm-up that is not counted."""
 
     rate: float
-    latencies: npt.NDArray[np.float64]
+    p50: float
+    p99: float
     statuses: Counter[int]
 
-    def percentile(self, share: float) -> float:
-        return float(np.percentile(self.latencies, share)) if self.latencies.size else float("nan")
 
+def closed_loop(url: str, texts: Sequence[str], users: int, seconds: float, warm_up: float = 0.5) -> Speed:
+    """POST ``{"inputs": text}`` to ``url`` from ``users`` connections for ``seconds``, after a warm-up."""
 
-def closed_loop(url: str, texts: Sequence[str], users: int, seconds: float, warm_up: float = 0.5) -> Load:
-    """POST ``{"inputs": text}`` to ``url`` from ``users`` connections; what ends during the warm-up is not counted."""
-    return asyncio.run(_closed_loop(url, texts, users, seconds, warm_up))
+    async def run() -> Load:
+        driver = Driver(url, texts)
+        await driver.users(users, warm_up + seconds)
+        return driver.load
 
-
-async def _closed_loop(url: str, texts: Sequence[str], users: int, seconds: float, warm_up: float) -> Load:
-    following = itertools.cycle(texts)
-    latencies: list[float] = []
-    statuses: Counter[int] = Counter()
-    begin = time.perf_counter() + warm_up
-    end = begin + seconds
-
-    async def user(session: aiohttp.ClientSession) -> None:
-        while (started := time.perf_counter()) < end:
-            async with session.post(url, json={"inputs": next(following)}) as response:
-                await response.read()
-            done = time.perf_counter()
-            if begin <= done <= end:
-                statuses[response.status] += 1
-                if response.status == 200:
-                    latencies.append(1000 * (done - started))
-
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=users)) as session:
-        await asyncio.gather(*(user(session) for _ in range(users)))
-    return Load(len(latencies) / seconds, np.array(latencies), statuses)
+    load = asyncio.run(run())
+    window = warm_up, warm_up + seconds
+    return Speed(load.rate(*window), load.percentile(50, *window), load.percentile(99, *window), load.statuses)

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from service import __version__
 from service.added import as_plain
+from service.admission import Admission
 from service.contract.errors import InvalidInput, PlumblineError
 from service.contract.redact import BUILT_IN, Redactor, read_rules
 from service.errors import RequestError
@@ -86,6 +87,7 @@ def create_app(
         RequestMiddleware,
         metrics=metrics,
         guard=Guard(keys),
+        admit=Admission(lambda: app.state.predictor, settings.model),
         max_body_bytes=settings.max_body_bytes,
         model_of=lambda named: _model_of(app, named),
         stopping=lambda: bool(app.state.stopping),
@@ -95,11 +97,12 @@ def create_app(
         app.add_middleware(tracing.wrap)
     if not keys.required and settings.host not in ("127.0.0.1", "::1", "localhost"):
         logger.warning("anyone who reaches %s may use this server: no keys are configured", settings.host)
+    for protocol in (predict, oip, feedback):  # routes are tried in this order, so the busy ones stand first
+        app.include_router(protocol.router)
     app.include_router(probes.router)
     app.include_router(status.router)
     app.include_router(oip.health)
-    for protocol in (predict, oip, feedback, repository):
-        app.include_router(protocol.router)
+    app.include_router(repository.router)
     app.add_exception_handler(PlumblineError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)

@@ -4,4 +4,18 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
+from starlette.types import Scope
+
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+_REFUSED_ROUTE = "plumbline.route"
+
+
+def route_of(scope: Scope) -> str:
+    """The path of the route that a request was for, with its parameters unfilled; empty if there is none."""
+    return getattr(scope.get("route"), "path", "") or scope.get(_REFUSED_ROUTE, "")
+
+
+def refused_at(scope: Scope, route: str) -> None:
+    """Say which route a request was for that no router has seen."""
+    scope[_REFUSED_ROUTE] = route

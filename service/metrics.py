@@ -9,6 +9,18 @@ _POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 _SHARES = tuple(step / 20 for step in range(1, 21))
 
 
+class AnswerMetrics:
+    """What every answer of one model is counted in, looked up once."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self.queue_seconds = metrics.queue_seconds.labels(model)
+        self.tokenization_seconds = metrics.tokenization_seconds.labels(model)
+        self.inference_seconds = metrics.inference_seconds.labels(model)
+        self.confidence = metrics.confidence.labels(model)
+        self.input_tokens = metrics.input_tokens.labels(model)
+        self.truncated = metrics.truncated.labels(model)
+
+
 class Metrics:
     """The metrics of one process, on a registry of its own so that several apps can live in one test."""
 
@@ -67,3 +79,10 @@ class Metrics:
         self.uploads = counter("plumbline_uploads", "Copies of sealed segments that were attempted.", "result")
         self.uploads_pending = Gauge("plumbline_uploads_pending", "Sealed segments without a copy.", registry=registry)
         self.feedback = counter("plumbline_feedback", "Labels that came back.", "correct")
+
+        self._answers: dict[str, AnswerMetrics] = {}
+
+    def answers(self, model: str) -> AnswerMetrics:
+        if (found := self._answers.get(model)) is None:
+            found = self._answers[model] = AnswerMetrics(self, model)
+        return found

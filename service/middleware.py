@@ -9,9 +9,9 @@ import time
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
-from starlette.datastructures import Headers, MutableHeaders
+import orjson
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import context
@@ -33,10 +33,12 @@ class RequestMiddleware:
     A request whose client hangs up is cancelled, so that work still waiting is never run.
     An error that nothing expected is answered here, so that it has an id too.
 
-    :param guard: raises a :class:`RequestError` if the request may not be made; asked before the body is read.
+    :param guard: raises a :class:`RequestError` if the request may not be made.
+    :param admit: raises one if there is no room for it; both are asked before the body is read.
     :param model_of: the served model that a request is for, by the name in its path if there is one; else empty.
     :param stopping: whether the server is about to stop; answers then close their connection.
     :param log_requests: say each request in the log.
+    :param listen_after: seconds without an answer after which it is watched whether the client hangs up.
     """
 
     def __init__(
@@ -44,19 +46,23 @@ class RequestMiddleware:
         app: ASGIApp,
         *,
         metrics: Metrics,
-        max_body_bytes: int,
         guard: Callable[[Scope], None],
+        admit: Callable[[Scope], None],
+        max_body_bytes: int,
         model_of: Callable[[str | None], str],
         stopping: Callable[[], bool],
         log_requests: bool = False,
+        listen_after: float = 0.5,
     ) -> None:
         self._app = app
         self._metrics = metrics
-        self._max_body_bytes = max_body_bytes
         self._guard = guard
+        self._admit = admit
+        self._max_body_bytes = max_body_bytes
         self._model_of = model_of
         self._stopping = stopping
         self._log_requests = log_requests
+        self._listen_after = listen_after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,26 +79,28 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
+                headers = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
                 if self._stopping():
-                    headers["connection"] = "close"
+                    headers.append((b"connection", b"close"))
+                message["headers"] = headers
             await send(message)
 
         try:
             self._guard(scope)
+            self._admit(scope)
             body = await self._read(asked, receive)
-            await _unless_gone(self._app(scope, _replay(body), send_with_id), receive, lambda: status > 0)
+            answer = self._app(scope, _replay(body), send_with_id)
+            await _unless_gone(answer, receive, lambda: status > 0, self._listen_after)
         except ClientDisconnect:
             status = _CLOSED
         except RequestError as error:
-            await _answer(error.status, error.code, str(error), error.headers)(scope, receive, send_with_id)
+            await _answer(send_with_id, error.status, error.code, str(error), error.headers)
         except Exception:
             logger.exception("a request failed")
             if status:
                 raise
             message = "the server failed on this request; its log says why."
-            await _answer(500, "internal", message)(scope, receive, send_with_id)
+            await _answer(send_with_id, 500, "internal", message, {})
         finally:
             self._observe(scope, status, time.perf_counter() - started)
 
@@ -117,7 +125,7 @@ class RequestMiddleware:
                 return b"".join(chunks)
 
     def _observe(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+        route = context.route_of(scope) or "unmatched"
         model = self._model_of(scope.get("path_params", {}).get("name"))
         self._metrics.requests.labels(model, route, str(status)).inc()
         self._metrics.request_seconds.labels(model).observe(seconds)
@@ -137,8 +145,12 @@ def _log(scope: Scope, status: int, seconds: float) -> None:
     logger.info("%(method)s %(path)s %(status)d in %(milliseconds).1f ms", fields, extra={"fields": fields})
 
 
-def _answer(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": message, "code": code}, status, headers)
+async def _answer(send: Send, status: int, code: str, message: str, headers: dict[str, str]) -> None:
+    body = orjson.dumps({"error": message, "code": code})
+    raw = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    raw += [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _replay(body: bytes) -> Receive:
@@ -155,10 +167,16 @@ def _replay(body: bytes) -> Receive:
     return replay
 
 
-async def _unless_gone(answer: Awaitable[None], receive: Receive, begun: Callable[[], bool]) -> None:
-    """Await the answer; cancel it if the client hangs up before it has begun. :raises ClientDisconnect: then."""
+async def _unless_gone(
+    answer: Awaitable[None], receive: Receive, begun: Callable[[], bool], listen_after: float
+) -> None:
+    """Await the answer; cancel it if the client hangs up before it has begun. :raises ClientDisconnect: then.
+
+    Listening takes a task of its own, so it begins only when the answer has been a while in coming.
+    """
     task = asyncio.current_task()
     assert task is not None
+    listening: asyncio.Task[None] | None = None
     gone = False
 
     async def listen() -> None:
@@ -169,7 +187,11 @@ async def _unless_gone(answer: Awaitable[None], receive: Receive, begun: Callabl
             gone = True
             task.cancel()
 
-    listening = asyncio.create_task(listen())
+    def start() -> None:
+        nonlocal listening
+        listening = asyncio.create_task(listen())
+
+    timer = asyncio.get_running_loop().call_later(listen_after, start)
     try:
         await answer
     except asyncio.CancelledError:
@@ -178,4 +200,6 @@ async def _unless_gone(answer: Awaitable[None], receive: Receive, begun: Callabl
         task.uncancel()
         raise ClientDisconnect from None
     finally:
-        listening.cancel()
+        timer.cancel()
+        if listening is not None:
+            listening.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +16,7 @@ from service.contract.dataset import SEPARATOR
 from service.contract.features import encode_embedding
 from service.contract.record import Feedback, Record, new_id, now_rfc3339
 from service.errors import InvalidRequest, NotReady, Overloaded, UnknownModel
-from service.live import LiveModel, Observation
+from service.live import LiveModel, Observation, Tokenized
 from service.metrics import Metrics
 from service.recorder import Recorder
 from service.rollout import Rollout
@@ -133,20 +134,12 @@ class Predictor:
             self.rollout.failed(live, error)
             raise
         latency = (time.monotonic() - started) * 1000
-        model = live.manifest.name
-        predictions = []
-        for text, tokens, item in zip(texts, tokenized.tokens, batched, strict=True):
-            seen = item.answer
-            prediction = Prediction(new_id(), seen.label, seen.confidence, seen.probs.tolist())
-            predictions.append(prediction)
-            self._remember(model, prediction, latency)
-            self._count(live.manifest, tokens, item)
-            if self._recorder is not None:
-                self._recorder.offer(
-                    model, _record(live, text[: live.max_characters], tokens, seen, prediction, latency)
-                )
-        self.rollout.answered(live, texts, predictions, latency / 1000)
-        self._metrics.tokenization_seconds.labels(model).observe(tokenized.seconds)
+        predictions = [
+            Prediction(new_id(), item.answer.label, item.answer.confidence, item.answer.probs.tolist())
+            for item in batched
+        ]
+        # The books can wait until the answer is on its way, but not longer: they are in order before the next request.
+        asyncio.get_running_loop().call_soon(self._book, live, texts, tokenized, batched, predictions, latency)
         answer = Answer(
             live.manifest,
             live.bundle.digest,
@@ -157,6 +150,26 @@ class Predictor:
         )
         self._on_answer(answer)
         return answer
+
+    def _book(
+        self,
+        live: LiveModel,
+        texts: Sequence[str],
+        tokenized: Tokenized,
+        batched: Sequence[Batched[Observation]],
+        predictions: Sequence[Prediction],
+        latency_ms: float,
+    ) -> None:
+        """Count, remember and log what was answered, and tell the rollout."""
+        model = live.manifest.name
+        for text, tokens, item, prediction in zip(texts, tokenized.tokens, batched, predictions, strict=True):
+            self._remember(model, prediction, latency_ms)
+            self._count(live.manifest, tokens, item)
+            if self._recorder is not None:
+                record = _record(live, text[: live.max_characters], tokens, item.answer, prediction, latency_ms)
+                self._recorder.offer(model, record)
+        self._metrics.answers(model).tokenization_seconds.observe(tokenized.seconds)
+        self.rollout.answered(live, texts, predictions, latency_ms / 1000)
 
     def remembered(self, prediction_id: str) -> tuple[str, str] | None:
         """The model and label of one of the last predictions of this process."""
@@ -180,16 +193,17 @@ class Predictor:
         self._metrics.feedback.labels(model, right).inc()
 
     def _count(self, manifest: Manifest, tokens: Tokens, item: Batched[Observation]) -> None:
-        metrics, model, label = self._metrics, manifest.name, item.answer.label
-        metrics.queue_seconds.labels(model).observe(item.queued)
-        metrics.inference_seconds.labels(model).observe(item.ran)
-        metrics.confidence.labels(model).observe(item.answer.confidence)
-        metrics.input_tokens.labels(model).observe(len(tokens))
+        model, label = manifest.name, item.answer.label
+        metrics = self._metrics.answers(model)
+        metrics.queue_seconds.observe(item.queued)
+        metrics.inference_seconds.observe(item.ran)
+        metrics.confidence.observe(item.answer.confidence)
+        metrics.input_tokens.observe(len(tokens))
         # Each of several labels counts by itself: their combinations would be too many for a metric.
         for one in label.split(SEPARATOR) if manifest.task == "multi-label" else (label,):
-            metrics.predictions.labels(model, one).inc()
+            self._metrics.predictions.labels(model, one).inc()
         if tokens.truncated:
-            metrics.truncated.labels(model).inc()
+            metrics.truncated.inc()
 
     def _remember(self, model: str, prediction: Prediction, latency_ms: float) -> None:
         self._labels[prediction.id] = (model, prediction.label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from socket import socket
@@ -71,12 +72,24 @@ def serve_one(settings: ServiceSettings, fleet: Fleet, sockets: list[socket] | N
     # uvicorn raises the signal again after a clean stop; with this handler the exit code is then 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
+    _spare_the_collector()
     try:
         server.run(sockets)
     except SystemExit as error:  # uvicorn's way to say that it could not listen
         raise PlumblineError(f"cannot listen on {settings.host}:{settings.port}; is the port taken?") from error
     if failures:
         raise failures[0]
+
+
+def _spare_the_collector() -> None:
+    """Keep Python's cyclic collector off what lives as long as the process, and from running many times a second.
+
+    Requests leave hardly any cycles behind, but they allocate enough to have everything looked through all the time:
+    a quarter of what the event loop did.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(25_000, 20, 20)
 
 
 def _tracing(settings: ServiceSettings) -> Tracing | None:

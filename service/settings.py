@@ -39,7 +39,9 @@ class ServiceSettings(Settings):
     )
     max_body_bytes: int = Field(default=4 * 2**20, ge=1024, description="largest request body")
     max_items: int = Field(default=256, ge=1, le=65536, description="most texts in one request")
-    batch_tokens: int = Field(default=512, ge=1, description="padded tokens in one batch")
+    batch_tokens: int = Field(
+        default=0, ge=0, description="most padded tokens in one batch; 0 takes what was measured at warm-up"
+    )
     queue_tokens: int = Field(default=65536, ge=1, description="tokens waiting or running before requests are refused")
     request_timeout_seconds: float = Field(default=30.0, gt=0, description="deadline of a request that names none")
     grace_seconds: float = Field(default=5.0, ge=0, description="work after SIGTERM, while readiness fails already")

@@ -20,6 +20,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import __version__
+from service.context import route_of
 
 if TYPE_CHECKING:
     from service.predictor import Answer
@@ -67,7 +68,7 @@ class Tracing:
                 try:
                     await app(scope, receive, send_and_note)
                 finally:
-                    if route := getattr(scope.get("route"), "path", ""):
+                    if route := route_of(scope):
                         span.update_name(f"{scope['method']} {route}")
                         span.set_attribute("http.route", route)
 

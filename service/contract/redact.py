@@ -18,11 +18,15 @@ from service.contract.errors import SettingsError
 
 @dataclass(frozen=True)
 class Rule:
-    """What to look for and, where the pattern alone says too much, whether a find is really one."""
+    """What to look for and, where the pattern alone says too much, whether a find is really one.
+
+    Every find holds what ``needs`` matches, if that is given: most texts hold none, and are not searched further.
+    """
 
     kind: str
     pattern: re.Pattern[str]
     confirm: Callable[[str], bool] = lambda found: True
+    needs: re.Pattern[str] | None = None
 
 
 def is_card(found: str) -> bool:
@@ -49,18 +53,19 @@ def is_address(found: str) -> bool:
 
 # Every pattern starts at a word border and repeats a bounded number of times, so a text costs linear time.
 _KEY_PREFIX = r"(?:sk|pk|rk|ghp|gho|ghs|github_pat|glpat|xox[abprs]|hf|plb|whsec)[_-]"
+_DIGIT, _AT, _COLON, _JWT = re.compile(r"\d"), re.compile("@"), re.compile(":"), re.compile("eyJ")
 BUILT_IN = (
-    Rule("EMAIL", re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")),
+    Rule("EMAIL", re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}"), needs=_AT),
     Rule("KEY", re.compile(rf"(?<![\w-])(?:{_KEY_PREFIX}[A-Za-z0-9_-]{{16,255}}|AKIA[0-9A-Z]{{16}})(?!\w)")),
-    Rule("KEY", re.compile(r"(?<![\w-])eyJ[\w-]{8,2000}+\.[\w-]{8,4000}+\.[\w-]{8,1000}+")),
-    Rule("IBAN", re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)"), is_iban),
-    Rule("IBAN", re.compile(r"(?<!\w)[a-z]{2}\d{2}[a-z0-9]{11,30}(?!\w)"), is_iban),
-    Rule("CARD", re.compile(r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-])"), is_card),
-    Rule("IP", re.compile(r"(?<![\w.:])\d{1,3}(?:\.\d{1,3}){3}(?![\w:]|\.\d)"), is_address),
-    Rule("IP", re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])"), is_address),
-    Rule("PHONE", re.compile(r"(?<!\w)(?:\+|00)[1-9]\d{0,2}(?:[ ./()-]{0,2}\d){6,13}(?!\w)")),
-    Rule("PHONE", re.compile(r"(?<!\w)\(?0\d{1,4}\)?[ /-]\d(?:[ -]?\d){4,8}(?!\w)")),
-    Rule("PHONE", re.compile(r"(?<!\w)\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\w)")),
+    Rule("KEY", re.compile(r"(?<![\w-])eyJ[\w-]{8,2000}+\.[\w-]{8,4000}+\.[\w-]{8,1000}+"), needs=_JWT),
+    Rule("IBAN", re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)"), is_iban, _DIGIT),
+    Rule("IBAN", re.compile(r"(?<!\w)[a-z]{2}\d{2}[a-z0-9]{11,30}(?!\w)"), is_iban, _DIGIT),
+    Rule("CARD", re.compile(r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-])"), is_card, _DIGIT),
+    Rule("IP", re.compile(r"(?<![\w.:])\d{1,3}(?:\.\d{1,3}){3}(?![\w:]|\.\d)"), is_address, _DIGIT),
+    Rule("IP", re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])"), is_address, _COLON),
+    Rule("PHONE", re.compile(r"(?<!\w)(?:\+|00)[1-9]\d{0,2}(?:[ ./()-]{0,2}\d){6,13}(?!\w)"), needs=_DIGIT),
+    Rule("PHONE", re.compile(r"(?<!\w)\(?0\d{1,4}\)?[ /-]\d(?:[ -]?\d){4,8}(?!\w)"), needs=_DIGIT),
+    Rule("PHONE", re.compile(r"(?<!\w)\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\w)"), needs=_DIGIT),
 )
 
 
@@ -69,9 +74,13 @@ class Redactor:
 
     def __init__(self, rules: Sequence[Rule] = BUILT_IN) -> None:
         self._rules = tuple(rules)
+        self._needs = {rule.needs for rule in rules if rule.needs is not None}
 
     def __call__(self, text: str) -> str:
+        missing = {needs for needs in self._needs if needs.search(text) is None}
         for rule in self._rules:
+            if rule.needs in missing:
+                continue
             text = rule.pattern.sub(lambda found, rule=rule: _replace(rule, found), text)  # type: ignore[misc]
         return text
 

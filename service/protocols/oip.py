@@ -17,11 +17,10 @@ from service import __version__
 from service.contract.bundle import Manifest
 from service.errors import InvalidRequest
 from service.predictor import Answer, Predictor
-from service.protocols import TimeoutHeader, check_all_ready, describe, predictor, seconds
+from service.protocols import check_all_ready, described, documented, predictor, within
 from service.protocols.gathered import gathered
 from service.protocols.tensors import (
     HEADER_LENGTH,
-    REQUEST_SCHEMA,
     InferRequest,
     InferResponse,
     OutputTensor,
@@ -35,9 +34,7 @@ health = APIRouter(prefix="/v2/health", tags=["operations"])  # probes ask for n
 
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "model_repository(unload)", "statistics"]
 
-# The body of infer is read by hand, for the binary data behind the JSON; this describes it to OpenAPI.
-_INFER_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": REQUEST_SCHEMA}}}}
-
+_INFER = documented(InferRequest)  # read by hand, for the binary data behind the JSON
 
 _LONGEST_TIMEOUT = 86_400_000_000  # microseconds
 
@@ -132,11 +129,9 @@ async def model_ready(name: str, predictor: Models, version: str | None = None) 
     return {"name": name, "ready": True}
 
 
-@router.post("/models/{name}/infer", response_model=InferResponse, openapi_extra=_INFER_BODY)
-@router.post("/models/{name}/versions/{version}/infer", response_model=InferResponse, openapi_extra=_INFER_BODY)
-async def infer(
-    name: str, request: Request, predictor: Models, version: str | None = None, timeout_ms: TimeoutHeader = None
-) -> Response:
+@router.post("/models/{name}/infer", response_model=InferResponse, openapi_extra=_INFER)
+@router.post("/models/{name}/versions/{version}/infer", response_model=InferResponse, openapi_extra=_INFER)
+async def infer(name: str, request: Request, predictor: Models, version: str | None = None) -> Response:
     model = predictor.who_answers(name, version)
     body, binary = parse_request(await request.body(), request.headers.get(HEADER_LENGTH))
     if [tensor.name for tensor in body.inputs] != ["text"]:
@@ -144,18 +139,17 @@ async def infer(
         raise InvalidRequest(f"inputs are {given}; give exactly one, called 'text'.")
     wanted = _wanted(body)
     texts = read_texts(body.inputs[0], binary)
-    answer = await predictor.predict(model, texts, _timeout(body, timeout_ms))
+    answer = await predictor.predict(model, texts, _timeout(body, request))
     content, head = write_response(
         InferResponse(
             model_name=name, model_version=answer.manifest.version, id=body.id, outputs=_outputs(answer, wanted)
         ),
         body,
     )
-    response = Response(content, media_type="application/json" if head is None else "application/octet-stream")
+    headers = described(answer)
     if head is not None:
-        response.headers[HEADER_LENGTH] = str(head)
-    describe(answer, response)
-    return response
+        headers[HEADER_LENGTH] = str(head)
+    return Response(content, 200, headers, "application/json" if head is None else "application/octet-stream")
 
 
 def _described_outputs(manifest: Manifest) -> list[TensorMetadata]:
@@ -194,11 +188,11 @@ def _outputs(answer: Answer, wanted: list[str]) -> list[OutputTensor]:
     ]
 
 
-def _timeout(body: InferRequest, timeout_ms: int | None) -> float | None:
+def _timeout(body: InferRequest, request: Request) -> float | None:
     """Seconds, by the protocol's parameter ``timeout`` in microseconds or the header."""
     given = body.parameters.get("timeout")
     if given is None:
-        return seconds(timeout_ms)
+        return within(request)
     if isinstance(given, bool) or not isinstance(given, int) or not 0 < given <= _LONGEST_TIMEOUT:
         raise InvalidRequest("parameter 'timeout' must be a whole number of microseconds above 0, at most a day.")
     return given / 1_000_000

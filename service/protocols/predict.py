@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+import orjson
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
 
-from service.predictor import Answer, Prediction, Predictor
-from service.protocols import TimeoutHeader, describe, predictor, seconds, settings
-from service.settings import ServiceSettings
+from service.predictor import Answer, Predictor
+from service.protocols import described, documented, parse, within
 
 router = APIRouter(tags=["predict"])
+
+_PROBABILITY = itemgetter(0)
 
 
 class Parameters(BaseModel):
@@ -47,45 +50,44 @@ class Scored(BaseModel):
     score: float
 
 
-@router.post("/predict")
-async def predict(
-    body: PredictRequest,
-    response: Response,
-    predictor: Annotated[Predictor, Depends(predictor)],
-    settings: Annotated[ServiceSettings, Depends(settings)],
-    timeout_ms: TimeoutHeader = None,
-) -> list[Scored] | list[list[Scored]]:
+@router.post("/predict", response_model=list[Scored] | list[list[Scored]], openapi_extra=documented(PredictRequest))
+async def predict(request: Request) -> Response:
     """Classify a text, or a list of texts: ``[{"id", "label", "score"}]``, nested for a list."""
-    scored = await _classify(body, response, predictor, settings, timeout_ms, body.parameters.top_k or 1)
-    return scored[0] if isinstance(body.inputs, str) else scored
+    body = parse(PredictRequest, await request.body())
+    answer = await _classify(body, request)
+    scored = _scored(answer, body.parameters.top_k or 1)
+    return _respond(scored[0] if isinstance(body.inputs, str) else scored, answer)
 
 
-@router.post("/")
-async def endpoint(
-    body: PredictRequest,
-    response: Response,
-    predictor: Annotated[Predictor, Depends(predictor)],
-    settings: Annotated[ServiceSettings, Depends(settings)],
-    timeout_ms: TimeoutHeader = None,
-) -> list[list[Scored]]:
+@router.post("/", response_model=list[list[Scored]], openapi_extra=documented(PredictRequest))
+async def endpoint(request: Request) -> Response:
     """As ``/predict``, but nested for a single text too, and with every label unless ``top_k`` says less."""
-    return await _classify(body, response, predictor, settings, timeout_ms, body.parameters.top_k)
+    body = parse(PredictRequest, await request.body())
+    answer = await _classify(body, request)
+    return _respond(_scored(answer, body.parameters.top_k), answer)
 
 
-async def _classify(
-    body: PredictRequest,
-    response: Response,
-    predictor: Predictor,
-    settings: ServiceSettings,
-    timeout_ms: int | None,
-    top_k: int | None,
-) -> list[list[Scored]]:
+async def _classify(body: PredictRequest, request: Request) -> Answer:
+    state = request.app.state
+    predictor: Predictor = state.predictor
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-    answer = await predictor.predict(predictor.who_answers(settings.model), texts, seconds(timeout_ms))
-    describe(answer, response)
-    return [_scored(answer, prediction, top_k) for prediction in answer.predictions]
+    return await predictor.predict(predictor.who_answers(state.settings.model), texts, within(request))
 
 
-def _scored(answer: Answer, prediction: Prediction, top_k: int | None) -> list[Scored]:
-    ranked = sorted(zip(prediction.probs, answer.manifest.labels, strict=True), key=lambda pair: -pair[0])
-    return [Scored(id=prediction.id, label=label, score=prob) for prob, label in ranked[:top_k]]
+def _scored(answer: Answer, top_k: int | None) -> list[list[dict[str, str | float]]]:
+    """The most probable labels of each text, in the shape of :class:`Scored`."""
+    labels = answer.manifest.labels
+    return [
+        [
+            {"id": prediction.id, "label": label, "score": prob}
+            for prob, label in sorted(zip(prediction.probs, labels, strict=True), key=_PROBABILITY, reverse=True)[
+                :top_k
+            ]
+        ]
+        for prediction in answer.predictions
+    ]
+
+
+def _respond(content: object, answer: Answer) -> Response:
+    """Serialized here: these answers are made of what is known to fit, so they are not validated once more."""
+    return Response(orjson.dumps(content), headers=described(answer), media_type="application/json")

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, FailFast, Field, ValidationError
+from pydantic import BaseModel, FailFast, Field
 
 from service.errors import InvalidRequest, Malformed
+from service.protocols import parse
 
 HEADER_LENGTH = "inference-header-content-length"
 _MOST_DIGITS = 18
@@ -48,20 +49,6 @@ class InferRequest(BaseModel):
         return bool(self.parameters.get("binary_data_output", False))
 
 
-def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
-    """A JSON schema with its references replaced by what they refer to."""
-    if isinstance(schema, list):
-        return [_inlined(one, definitions) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if "$ref" in schema:
-        return _inlined(definitions[schema["$ref"].rsplit("/", 1)[-1]], definitions)
-    return {key: _inlined(value, definitions) for key, value in schema.items() if key != "$defs"}
-
-
-REQUEST_SCHEMA = _inlined(InferRequest.model_json_schema(), InferRequest.model_json_schema()["$defs"])
-
-
 class OutputTensor(BaseModel):
     name: str
     shape: list[int]
@@ -88,14 +75,7 @@ def parse_request(body: bytes, header_length: str | None) -> tuple[InferRequest,
         if not digits or int(header_length) > len(body):
             raise Malformed(f"{HEADER_LENGTH} is {header_length[:20]!r}; the body has {len(body)} bytes.")
         length = int(header_length)
-    try:
-        return InferRequest.model_validate_json(body[:length]), body[length:]
-    except ValidationError as error:
-        problem = error.errors()[0]
-        if problem["type"] == "json_invalid":
-            raise Malformed(f"the body is not valid JSON: {problem['ctx']['error']}.") from error
-        where = ".".join(map(str, problem["loc"])) or "the body"
-        raise InvalidRequest(f"{where}: {problem['msg']}.") from error
+    return parse(InferRequest, body[:length]), body[length:]
 
 
 def read_texts(tensor: InputTensor, binary: bytes) -> list[str]:

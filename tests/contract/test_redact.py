@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.contract.errors import SettingsError
-from service.contract.redact import BUILT_IN, Redactor, read_rules
+from service.contract.redact import BUILT_IN, Redactor, Rule, read_rules
 
 redact = Redactor()
 
@@ -79,3 +79,13 @@ def test_a_rule_that_cannot_work_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "rules").write_text(f"OK x\n{line}\n")
     with pytest.raises(SettingsError, match="line 2"):
         read_rules(tmp_path / "rules")
+
+
+@given(
+    st.lists(
+        st.sampled_from(["jo@example.org", "٤٤٤ ٤٤٤ ٤٤٤٤", "+49 30 1234567", "::1", "fe80::a", "eyJ", "a", " ", "@"])
+    )
+)
+def test_looking_first_for_what_a_find_needs_changes_nothing(parts: list[str]) -> None:
+    text = "".join(parts)
+    assert redact(text) == Redactor([Rule(rule.kind, rule.pattern, rule.confirm) for rule in BUILT_IN])(text)

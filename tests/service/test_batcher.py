@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from service.batcher import Batcher
 from service.errors import DeadlinePassed, NotReady, Overloaded
+from service.packing import BatchCost
 
 
 class FakeEngine:
@@ -34,7 +35,8 @@ class FakeEngine:
 
 
 def make(engine: FakeEngine, *, batch_tokens: int = 32, queue_tokens: int = 10_000) -> Batcher[str, str]:
-    return Batcher(engine.run, padded_length=lambda n: n, batch_tokens=batch_tokens, queue_tokens=queue_tokens)
+    cost = BatchCost(overhead=4, budget=batch_tokens, per_second=10_000)
+    return Batcher(engine.run, padded_length=lambda n: n, cost=cost, queue_tokens=queue_tokens)
 
 
 async def until(condition: object, what: object) -> None:
@@ -159,6 +161,37 @@ async def test_an_engine_error_reaches_its_batch_only() -> None:
     with pytest.raises(ValueError, match="poison"):
         await batcher.submit(["poison"])
     assert (await batcher.submit(["fine"], math.inf))[0].answer == "FINE"
+    await batcher.close()
+
+
+async def test_an_engine_that_answers_too_few_is_an_error_and_not_a_silence() -> None:
+    cost = BatchCost(overhead=4, budget=32, per_second=10_000)
+    batcher: Batcher[str, str] = Batcher(lambda batch: [], padded_length=lambda n: n, cost=cost, queue_tokens=100)
+    with pytest.raises(ValueError, match="shorter"):
+        await batcher.submit(["a", "b"])
+    await batcher.close()
+
+
+async def test_an_error_in_one_batch_drops_the_rest_of_its_request() -> None:
+    engine = FakeEngine(held=True)
+    batcher = make(engine)
+    first = await held(batcher, engine)
+    failing = asyncio.create_task(batcher.submit(["poison"] + ["L" * 30] * 3))
+    await asyncio.sleep(0)
+    engine.gate.set()
+    with pytest.raises(ValueError, match="poison"):
+        await failing
+    await first
+    await until(lambda: batcher.tokens == 0, "tokens of the failed request")
+    assert len(engine.batches) < 5
+    await batcher.close()
+
+
+async def test_what_arrives_together_at_an_idle_engine_is_one_batch() -> None:
+    engine = FakeEngine()
+    batcher = make(engine)
+    await asyncio.gather(*(batcher.submit([text]) for text in ("aaaa", "bbbb", "cccc")))
+    assert engine.batches == [["aaaa", "bbbb", "cccc"]]
     await batcher.close()
 
 

@@ -1,13 +1,15 @@
-"""A client that hangs up costs no work."""
+"""A client that hangs up costs no work, and neither does one that is refused by the head of its request."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
+import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from service.errors import Overloaded, Unauthorized
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 
@@ -33,14 +35,22 @@ class Connection:
         self.sent.append(message)
 
 
-def middleware(app: Any, metrics: Metrics) -> RequestMiddleware:
+def accept(scope: Scope) -> None:
+    """A guard and an admission that refuse nothing."""
+
+
+def middleware(
+    app: Any, metrics: Metrics, guard: Callable[[Scope], None] = accept, admit: Callable[[Scope], None] = accept
+) -> RequestMiddleware:
     return RequestMiddleware(
         app,
         metrics=metrics,
+        guard=guard,
+        admit=admit,
         max_body_bytes=100,
-        guard=lambda scope: None,
         model_of=lambda name: "",
         stopping=lambda: False,
+        listen_after=0.001,
     )
 
 
@@ -88,3 +98,24 @@ async def test_a_cancelled_server_is_not_taken_for_a_client_that_hung_up() -> No
     request.cancel()
     (outcome,) = await asyncio.gather(request, return_exceptions=True)
     assert isinstance(outcome, asyncio.CancelledError)
+
+
+@pytest.mark.parametrize(("known", "status"), [(False, 401), (True, 429)])
+async def test_who_may_not_ask_is_refused_before_there_is_a_look_for_room_and_both_before_the_body_is_read(
+    known: bool, status: int
+) -> None:
+    def guard(scope: Scope) -> None:
+        if not known:
+            raise Unauthorized("no key")
+
+    def admit(scope: Scope) -> None:
+        assert known, "the load is nobody's business who may not ask"
+        raise Overloaded("full", retry_after=3)
+
+    async def unread() -> Message:
+        raise AssertionError("the body was read")
+
+    connection = Connection()
+    await middleware(None, Metrics(), guard, admit)(dict(SCOPE), unread, connection.send)
+    assert connection.sent[0]["status"] == status
+    assert ((b"retry-after", b"3") in connection.sent[0]["headers"]) == known

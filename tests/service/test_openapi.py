@@ -24,7 +24,8 @@ def test_what_may_be_left_out_of_a_header_is_not_null(client: TestClient) -> Non
 
 
 def test_an_empty_list_of_texts_is_described_as_refused(client: TestClient) -> None:
-    inputs = client.get("/openapi.json").json()["components"]["schemas"]["PredictRequest"]["properties"]["inputs"]
+    described = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["requestBody"]
+    inputs = described["content"]["application/json"]["schema"]["properties"]["inputs"]
     assert inputs["anyOf"] == [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
     assert client.post("/predict", json={"inputs": []}).status_code == 422
 
@@ -33,3 +34,40 @@ def test_an_empty_list_of_texts_is_described_as_refused(client: TestClient) -> N
 def test_a_flag_is_a_boolean(client: TestClient, ready: object) -> None:
     assert client.post("/v2/repository/index", json={"ready": ready}).status_code == 422
     assert client.post("/v2/repository/index", json={"ready": True}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "answer"),
+    [
+        ("/predict", {"inputs", "parameters"}, None),
+        ("/", {"inputs", "parameters"}, "array"),
+        ("/v2/models/{name}/infer", {"id", "parameters", "inputs", "outputs"}, None),
+    ],
+)
+def test_bodies_and_the_deadline_are_described_as_they_are_read(
+    client: TestClient, path: str, fields: set[str], answer: str | None
+) -> None:
+    described = client.get("/openapi.json").json()["paths"][path]["post"]
+    body = described["requestBody"]["content"]["application/json"]["schema"]
+    assert set(body["properties"]) == fields
+    assert "$ref" not in str(body)
+    (deadline,) = [one for one in described["parameters"] if one["in"] == "header"]
+    assert deadline["name"] == "x-request-timeout-ms"
+    assert (deadline["schema"]["minimum"], deadline["schema"]["maximum"]) == (1, 86_400_000)
+    found = described["responses"]["200"]["content"]["application/json"]["schema"]
+    assert found.get("type") == answer
+    assert "422" in described["responses"]
+
+
+@pytest.mark.parametrize("given", ["86400001", "9" * 400, "1.5", "²", " "])
+def test_a_deadline_outside_what_is_described_is_refused(client: TestClient, given: str) -> None:
+    headers = {"x-request-timeout-ms": given.encode()}
+    response = client.post("/predict", json={"inputs": "good"}, headers=headers)
+    assert response.status_code == 422
+    assert "x-request-timeout-ms" in response.json()["error"]
+
+
+@pytest.mark.parametrize("content", [b"", b"[" * 100_000, b'{"inputs": ' + b"9" * 5000 + b"}", b'"\xff"'])
+def test_what_json_cannot_hold_is_malformed(client: TestClient, content: bytes) -> None:
+    response = client.post("/predict", content=content)
+    assert (response.status_code, response.json()["code"]) == (400, "malformed")

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from service.errors import Overloaded
 from service.live import LiveModel
 from service.metrics import Metrics
 from service.rollout import Shadow
+from service.tokenizer import TextTokenizer, Tokens
 from tests.fakes import make_bundle
 from tests.processes import until
 
@@ -128,6 +129,27 @@ class TestCanary:
         assert refused.status_code == 429
         errors = 'plumbline_version_errors_total{code="overloaded",model="reviews",version="2"}'
         assert counted(canaried, errors) == 1
+
+    def test_a_request_is_refused_unread_only_if_who_would_answer_it_is_full(
+        self, canaried: TestClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(self: LiveModel) -> None:
+            if self.manifest.version == "1":
+                raise Overloaded("full", retry_after=1)
+
+        monkeypatch.setattr(LiveModel, "check_room", full)
+        ids = [f"request-{number}" for number in range(30)]
+
+        def status(path: str, request_id: str) -> int:
+            return canaried.post(path, content=b"no JSON", headers={"x-request-id": request_id}).status_code
+
+        for path in ("/predict", "/", "/v2/models/reviews/infer"):
+            assert [status(path, one) for one in ids] == [400 if share_of(one) < 0.3 else 429 for one in ids]
+        assert {status("/v2/models/reviews/versions/2/infer", one) for one in ids} == {400}
+        assert {status("/v2/models/reviews/versions/1/infer", one) for one in ids} == {429}
+        refused = 3 * sum(share_of(one) >= 0.3 for one in ids) + len(ids)
+        errors = 'plumbline_version_errors_total{code="overloaded",model="reviews",version="1"}'
+        assert counted(canaried, errors) == refused
 
     def test_its_weight_changes_without_loading_it_again(
         self, canaried: TestClient, repo: Path, monkeypatch: pytest.MonkeyPatch
@@ -273,6 +295,23 @@ class TestShadow:
         self.shadowed(start(), repo)
         until(lambda: len(lowered) == 2)
         assert sorted(name.split("_")[0] for name in lowered) == ["inference", "tokenizer"]
+
+    def test_even_a_short_text_is_tokenized_for_it_on_its_own_thread(
+        self, client: TestClient, repo: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_bundle(repo, live=False, seed=2)
+        self.shadowed(client, repo)
+        real, threads = TextTokenizer.__call__, []
+
+        def noted(self: TextTokenizer, texts: Sequence[str]) -> list[Tokens]:
+            threads.append(threading.current_thread().name.split("_")[0])
+            return real(self, texts)
+
+        monkeypatch.setattr(TextTokenizer, "__call__", noted)
+        assert ask(client, "1") == "1"
+        until(lambda: self.inputs(client, "agreed") == 1)
+        assert len(threads) == 2
+        assert [name == "tokenizer" for name in threads] == [False, True]
 
     @pytest.mark.skipif(not hasattr(os, "setpriority"), reason="no such priorities here")
     def test_only_the_calling_thread_is_lowered(self) -> None:

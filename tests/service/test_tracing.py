@@ -20,6 +20,8 @@ from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.contract.errors import SettingsError
+from service.errors import Overloaded
+from service.live import LiveModel
 from service.serve import serve
 from service.settings import ServiceSettings
 from service.tracing import Tracing
@@ -79,6 +81,16 @@ def test_the_open_inference_protocol_is_traced_by_its_route(traced: Traced) -> N
     body = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["good"]}]}
     client.post("/v2/models/reviews/infer", json=body)
     assert set(spans()) == {"POST /v2/models/{name}/infer", "tokenize", "queue", "inference"}
+
+
+def test_what_is_refused_unread_is_traced_by_its_route_too(traced: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: LiveModel) -> None:
+        raise Overloaded("full", retry_after=1)
+
+    client, spans = traced
+    monkeypatch.setattr(LiveModel, "check_room", full)
+    assert client.post("/v2/models/reviews/infer", json={}).status_code == 429
+    assert set(spans()) == {"POST /v2/models/{name}/infer"}
 
 
 def test_the_callers_trace_goes_on(traced: Traced) -> None:

@@ -1,0 +1,85 @@
+"""Servers as processes on a core of their own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+SERVER_CORE, CLIENT_CORE = 0, 1
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server; ``seconds`` is the time from its start until it was ready."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    seconds: float
+
+    def megabytes(self) -> float:
+        """Resident memory."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))  # noqa: PTH208  counted, not used
+
+
+def pin(core: int) -> None:
+    """Keep this process, and what it starts from now on, on one core."""
+    os.sched_setaffinity(0, {core})
+
+
+@contextmanager
+def serving(models: Path, **environment: str) -> Iterator[Server]:
+    """Plumbline on its core, with one thread for inference, logging every record to a temporary folder."""
+    with tempfile.TemporaryDirectory() as log:
+        arguments = ["-m", "service", "serve", f"--repo={models}", f"--log={log}", "--threads=1", "--port={port}"]
+        with started(arguments, "/readyz", **environment) as server:
+            yield server
+
+
+@contextmanager
+def started(arguments: Sequence[str], ready: str, **environment: str) -> Iterator[Server]:
+    """A Python program on the server's core; ``{port}`` in its arguments is replaced by a free one.
+
+    :param ready: path that answers 200 when the server is ready.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    pin(SERVER_CORE)
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, *(one.format(port=port) for one in arguments)],
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
+    pin(CLIENT_CORE)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while not _answers(f"{url}{ready}"):
+            if process.poll() is not None:
+                sys.exit(f"the server ended with {process.returncode}")
+            time.sleep(0.01)
+        yield Server(url, process, time.perf_counter() - began)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
