@@ -95,13 +95,13 @@ def kept_units(step: PruneStep) -> list[Kept]:
 def search_folder(root: Path, name: str, key: str) -> Iterator[Path]:
     """The folder of the search with this key, beside the model's versions.
 
-    It stays after an interruption or a refusal, so that the same command goes on from there, and is removed otherwise;
-    after a week it is removed by the next export. If another process is at the same search, this one gets a folder of
+    It stays after an interruption or a refusal, so that the same command goes on from there, and is removed otherwise.
+    After a week the next export removes it, and what killed exports had staged. If another process is at the same search, this one gets a folder of
     its own.
     """
     model = root / check_name(name)
     model.mkdir(parents=True, exist_ok=True)
-    for old in model.glob(f"{_PREFIX}*"):
+    for old in [*model.glob(f"{_PREFIX}*"), *model.glob(".staging-*")]:
         if time.time() - old.stat().st_mtime > _STALE_SECONDS:
             shutil.rmtree(old, ignore_errors=True)
     folder = model / f"{_PREFIX}{key[:16]}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -278,6 +280,16 @@ def test_a_damaged_search_is_begun_anew(trained: Trained, repo: Path, monkeypatc
     (state,) = (repo / "tiny").glob(".search-*/search.json")
     state.write_bytes(state.read_bytes()[:100])
     assert exported(trained, repo, **PRUNE).bundle.manifest.version == "2"
+
+
+def test_what_was_left_a_week_ago_is_removed(tmp_path: Path) -> None:
+    for name, days in ((".search-old", 8), (".staging-old", 8), (".search-young", 6), ("1", 30)):
+        folder = tmp_path / "tiny" / name
+        folder.mkdir(parents=True)
+        os.utime(folder, (time.time() - days * 86_400,) * 2)
+    with search_folder(tmp_path, "tiny", "0123456789abcdef") as mine:
+        assert mine.is_dir()
+    assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == [".search-young", "1"]
 
 
 def test_a_bundle_can_be_made_again_to_the_last_byte(pruned: Exported, trained: Trained) -> None:
