@@ -96,8 +96,8 @@ def search_folder(root: Path, name: str, key: str) -> Iterator[Path]:
     """The folder of the search with this key, beside the model's versions.
 
     It stays after an interruption or a refusal, so that the same command goes on from there, and is removed otherwise.
-    After a week the next export removes it, and what killed exports had staged. If another process is at the same search, this one gets a folder of
-    its own.
+    After a week the next export removes it, and what killed exports had staged. If another process is at the same
+    search, this one gets a folder of its own.
     """
     model = root / check_name(name)
     model.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,7 @@ from export.retrain import Rejected, retrain
 from export.search import variant as variant_module
 from export.search import walk as walk_module
 from export.search.choice import choose, front, is_inside, is_provable
+from export.search.store import search_folder
 from export.search.trial import Trial
 from service.contract.bundle import open_bundle
 from service.contract.errors import InvalidInput, Refused
