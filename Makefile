@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check test-all format clean
+.PHONY: help setup demo test lint check test-all format clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,12 +25,13 @@ demo: $(READY) ## the main job: fine-tune, export, serve, drift, alert, retrain,
 test: $(READY) ## the quick tests
 	$(PYTEST) -m 'not slow and not realdata' -n 2
 
-check: $(READY) ## lint, types, dependency contracts, quick tests
+lint: $(READY) ## style, types, dependency contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(MAKE) --no-print-directory test
+
+check: lint test ## all of lint, and the quick tests
 
 test-all: $(READY) ## every test, also those that train models and start processes
 	$(PYTEST)

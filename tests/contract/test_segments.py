@@ -104,6 +104,17 @@ class TestSeal:
 
 
 class TestDamage:
+    def test_a_long_segment_keeps_its_order_and_names_its_damaged_lines(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        lines = [*records(1_300), b"", b"{torn"]
+        lines.insert(700, b"no JSON")
+        with caplog.at_level(logging.WARNING):
+            sealed = seal(open_segment(tmp_path, lines), "predictions")
+        assert sealed is not None
+        assert numbers(sealed) == list(range(1_300))
+        assert [record.args[1] for record in caplog.records if record.args] == [701, 1303]  # type: ignore[index]
+
     @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
     @given(share=st.floats(0, 1))
     def test_a_torn_tail_is_cut_and_what_was_whole_is_kept(self, tmp_path: Path, share: float) -> None:
