@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, TypeVar, cast
 
 from fastapi import Request
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from service.errors import InvalidRequest, Malformed, NotReady
 from service.fleet import Fleet
@@ -14,6 +13,16 @@ from service.predictor import Answer, Predictor
 from service.settings import ServiceSettings
 
 Body = TypeVar("Body", bound=BaseModel)
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool | str):
+        raise ValueError("this is no number")
+    return value
+
+
+# Of an int: what JSON Schema calls one, which 2.0 is, and neither true nor "2".
+AS_DESCRIBED = BeforeValidator(_number)
 
 
 # FastAPI runs dependencies that are not coroutines on a thread of their own: two hops for reading an attribute.
@@ -70,13 +79,11 @@ def parse(model: type[Body], content: bytes) -> Body:
     :raises Malformed: if it is not JSON. :raises InvalidRequest: naming the field.
     """
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise Malformed(f"the body is not valid JSON: {str(error)[:200]}.") from error
-    try:
-        return model.model_validate(value)
+        return model.model_validate_json(content)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
+        if problem["type"] == "json_invalid":
+            raise Malformed(f"the body is not valid JSON: {problem['ctx']['error']}.") from error
         where = ".".join(map(str, problem["loc"])) or "the body"
         raise InvalidRequest(f"{where}: {problem['msg']}.") from error
 

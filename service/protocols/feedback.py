@@ -16,11 +16,14 @@ from service.settings import ServiceSettings
 router = APIRouter(tags=["feedback"])
 
 
+_NOT_BLANK = r"[^\s\x1c-\x1f]"  # the controls are space to Python, but not to Unicode
+
+
 class FeedbackRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: UUID = Field(description="the id that /predict gave")
-    label: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+    label: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000, pattern=_NOT_BLANK)]
     source: str = Field(default="api", max_length=200, description="who says so: a person, a rule, a later event")
 
 

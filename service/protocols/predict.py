@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
 
 from service.predictor import Answer, Predictor
-from service.protocols import described, documented, parse, within
+from service.protocols import AS_DESCRIBED, described, documented, parse, within
 
 router = APIRouter(tags=["predict"])
 
@@ -20,7 +20,9 @@ _PROBABILITY = itemgetter(0)
 class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    top_k: int | None = Field(default=None, ge=1, description="labels per text, most probable first")
+    top_k: Annotated[int, Field(ge=1), AS_DESCRIBED] | None = Field(
+        default=None, description="labels per text, most probable first"
+    )
 
 
 # How many there may be is checked by the predictor; this is for the description.

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, FailFast, Field
 
 from service.errors import InvalidRequest, Malformed
-from service.protocols import parse
+from service.protocols import AS_DESCRIBED, parse
 
 HEADER_LENGTH = "inference-header-content-length"
 _MOST_DIGITS = 18
@@ -24,7 +24,7 @@ Parameters = dict[str, Any]
 
 class InputTensor(BaseModel):
     name: str
-    shape: Annotated[list[Annotated[int, Field(ge=0)]], FailFast(), Field(max_length=8)]
+    shape: Annotated[list[Annotated[int, Field(ge=0), AS_DESCRIBED]], FailFast(), Field(max_length=8)]
     datatype: str
     parameters: Parameters = {}
     data: list[Any] | None = None

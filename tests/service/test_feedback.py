@@ -49,6 +49,7 @@ def test_answers_and_labels_are_logged_and_join_by_id(repo: Path, tmp_path: Path
         {"id": "no", "label": "a"},
         {"id": "x" * 36, "label": "a"},
         {"id": new_id(), "label": " "},
+        {"id": new_id(), "label": "\x1c\x85"},
         {"id": new_id(), "label": "a" * 1001},
         {"id": new_id(), "label": 1},
     ],

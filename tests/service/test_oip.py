@@ -176,6 +176,13 @@ def test_a_header_length_that_does_not_fit_is_a_400(client: TestClient, length: 
     assert response.json()["code"] == "malformed"
 
 
+@pytest.mark.parametrize("part", ['"id": "%s"', '"parameters": {"%s": 1}', '"%s": 1'])
+def test_a_lone_surrogate_anywhere_is_a_400(client: TestClient, part: str) -> None:
+    body = json.dumps({"inputs": [_text("good")]})[:-1] + ", " + part % "\\ud800" + "}"
+    response = client.post(INFER, content=body)
+    assert (response.status_code, response.json()["code"]) == (400, "malformed")
+
+
 def test_the_index_says_why_a_version_does_not_answer(client: TestClient, repo: Path) -> None:
     make_bundle(repo, golden_shift=1.0)
     until(

@@ -71,3 +71,11 @@ def test_a_deadline_outside_what_is_described_is_refused(client: TestClient, giv
 def test_what_json_cannot_hold_is_malformed(client: TestClient, content: bytes) -> None:
     response = client.post("/predict", content=content)
     assert (response.status_code, response.json()["code"]) == (400, "malformed")
+
+
+@pytest.mark.parametrize(("count", "status"), [(True, 422), ("1", 422), (1.5, 422), (1, 200), (1.0, 200)])
+def test_a_whole_number_is_what_json_schema_calls_one(client: TestClient, count: object, status: int) -> None:
+    answer = client.post("/predict", json={"inputs": "good", "parameters": {"top_k": count}})
+    assert answer.status_code == status
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [count], "data": ["good"]}
+    assert client.post("/v2/models/reviews/infer", json={"inputs": [tensor]}).status_code == status

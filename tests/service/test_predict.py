@@ -99,10 +99,9 @@ def test_an_invalid_request_is_a_422_that_names_the_field(client: TestClient, bo
     assert named in response.json()["error"]
 
 
-def test_a_lone_surrogate_is_a_422(client: TestClient) -> None:
-    content = b'{"inputs": "\\ud800"}'
-    response = client.post("/predict", content=content, headers={"content-type": "application/json"})
-    assert response.status_code == 422
+def test_a_lone_surrogate_is_a_400(client: TestClient) -> None:
+    response = client.post("/predict", content=b'{"inputs": "\\ud800"}')
+    assert (response.status_code, response.json()["code"]) == (400, "malformed")
 
 
 def test_a_body_over_the_limit_is_a_413(start: Callable[..., TestClient]) -> None:
