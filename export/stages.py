@@ -31,8 +31,3 @@ class Stages:
         self.done.append(Stage(name=name, applied=True, seconds=round(seconds, 3), details=details))
         shown = ", ".join(f"{key} {value}" for key, value in details.items() if not isinstance(value, dict | list))
         logger.info("%s: %.1f s%s", name, seconds, f" ({shown})" if shown else "")
-
-    def skip(self, name: str, reason: str) -> None:
-        """Record a stage that was not applied, and why."""
-        self.done.append(Stage(name=name, applied=False, seconds=0.0, details={"reason": reason}))
-        logger.info("%s: not applied (%s)", name, reason)
