@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -80,6 +81,11 @@ class Layer:
     @property
     def head_size(self) -> int:
         return int(getattr(self.module.get_submodule(self.known.context), self.known.width)) // self.heads
+
+    def head_columns(self, heads: Sequence[int]) -> torch.Tensor:
+        """Which inputs of :attr:`output` come from ``heads``."""
+        size = self.head_size
+        return torch.tensor([head * size + place for head in heads for place in range(size)], dtype=torch.long)
 
     @property
     def neurons(self) -> int:

@@ -38,9 +38,9 @@ class Lesson:
 
     minutes: float = 3.0
     epochs: int = 3
-    learning_rate: float = 5e-5
+    learning_rate: float = 1e-4
     batch_size: int = 32
-    hidden_weight: float = 1.0
+    hidden_weight: float = 10.0
     again: tuple[int, int] | None = None
 
 

@@ -1,4 +1,4 @@
-"""One step of gradual pruning: importance, knapsack under a latency budget, surgery; recovery follows.
+"""One step of gradual pruning: importance, knapsack under a latency budget, surgery, reconstruction; recovery follows.
 
 Steps start from the model that the step before left, with its importance measured anew: several small cuts with
 recovery between them lose less than one deep cut. A pruned model lives in memory only, because transformers knows one
@@ -23,8 +23,9 @@ from export.onnx import export_onnx
 from export.projections import join_projections
 from export.prune.architecture import layers_of
 from export.prune.importance import mask_gradients, removal
+from export.prune.reconstruct import cut_and_reconstruct, input_moments
 from export.prune.search import Ranking, search
-from export.prune.surgery import Kept, cut
+from export.prune.surgery import Kept
 from export.prune.table import LatencyTable, measure_layer
 from export.quantize import DYNAMIC, quantize
 from export.reference import choose_rows
@@ -85,6 +86,12 @@ def check_pruning(model: PreTrainedModel, rows: Dataset, target_speedup: float |
         )
 
 
+def sample(rows: Dataset, seed: int) -> Dataset:
+    """The rows that rank units and that reconstruction looks at."""
+    drawn = choose_rows(len(rows), SAMPLE, seed)
+    return Dataset([rows.texts[row] for row in drawn], [rows.targets[row] for row in drawn])
+
+
 def survey(
     model: PreTrainedModel,
     tokenizer: TextTokenizer,
@@ -97,9 +104,9 @@ def survey(
     seed: int,
 ) -> Ground:
     """Time the layers of the unpruned ``model`` and draw the rows that rank units; ``work`` is scratch."""
-    chosen = choose_rows(len(rows), SAMPLE, seed)
-    tokens = tokenizer([rows.texts[row] for row in chosen])
-    targets = encode([rows.targets[row] for row in chosen], labels, task)
+    drawn = sample(rows, seed)
+    tokens = tokenizer(drawn.texts)
+    targets = encode(drawn.targets, labels, task)
     unpruned = graph_run(unpruned_int8)
     table = measure_layer(model, unpruned, _typical(tokens), work)
     return Ground(task, tokens, targets, table, len(layers_of(model)), unpruned, work)
@@ -116,12 +123,13 @@ def shrink(ground: Ground, model: PreTrainedModel, target: float, *, tries: int)
     rankings = [Ranking(removal(one.heads), removal(one.neurons)) for one in gradients]
     table, beside = ground.table, ground.table.beside_layers_ms(ground.layers)
     aim = target * (1 + _ABOVE) / 2
+    moments = input_moments(model, ground.tokens)
     found: list[Shrunk] = []
     for _ in range(tries):
         kept = search(rankings, table, table.model_ms / aim - beside)
         if kept is None or any(kept == one.kept for one in found):
             break
-        smaller = cut(model, kept)
+        smaller = cut_and_reconstruct(model, kept, moments)
         found.append(Shrunk(smaller, kept, _speedup(ground, smaller)))
         logger.info("prune: aimed at %.2fx, measured %.2fx as fast as the unpruned int8", aim, found[-1].speedup)
         if _BELOW <= found[-1].speedup / target <= _ABOVE:

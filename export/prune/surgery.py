@@ -65,6 +65,11 @@ def from_mask(mask: str) -> tuple[int, ...]:
     return tuple(unit for unit in range(number.bit_length()) if number >> unit & 1)
 
 
+def everything(model: PreTrainedModel) -> list[Kept]:
+    """What is kept if nothing is cut."""
+    return [Kept(tuple(range(layer.heads)), tuple(range(layer.neurons))) for layer in layers_of(model)]
+
+
 def cut(model: PreTrainedModel, kept: Sequence[Kept]) -> PreTrainedModel:
     """A copy of a model, pruned or not, with only the units that ``kept`` names, one entry per layer.
 
@@ -108,7 +113,7 @@ class _Multiply:
 
 
 def _cut_heads(layer: Layer, heads: Sequence[int]) -> None:
-    known, module, size = layer.known, layer.module, layer.head_size
+    known, module = layer.known, layer.module
     if not heads:
         last = layer.output
         if known.output_in_context:
@@ -117,7 +122,7 @@ def _cut_heads(layer: Layer, heads: Sequence[int]) -> None:
             module.set_submodule(known.context, NoContext())
             module.set_submodule(known.output, Bias(last))
         return
-    columns = torch.tensor([head * size + place for head in heads for place in range(size)])
+    columns = layer.head_columns(heads)
     for name in (known.query, known.key, known.value):
         path = f"{known.context}.{name}"
         module.set_submodule(path, _rows(layer.matrix(path), columns))

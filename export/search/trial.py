@@ -24,13 +24,14 @@ from service.tokenizer import TextTokenizer, Tokens
 class Trial(BaseModel):
     """A graph in ``file`` (relative to the search's folder) and how it answered the search rows; see ``Candidate``.
 
-    ``step`` is how many pruning steps its model went through.
+    ``step`` is how many pruning steps its ``model`` went through.
     """
 
     model_config = ConfigDict(frozen=True)
 
     file: str
     step: int
+    model: str
     speedup: float
     scheme: Scheme
     accuracy: float
@@ -43,7 +44,7 @@ class Trial(BaseModel):
 
     @property
     def name(self) -> str:
-        return f"{'unpruned' if self.step == 0 else f'pruned {self.speedup:.2f}x'}, {self.scheme.name}"
+        return f"{self.model}, {self.scheme.name}"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class SearchRows:
     def baseline(self) -> float:
         return float(self._correct(self.wanted).mean())
 
-    def trial(self, made: Quantized, folder: Path, *, step: int, speedup: float) -> Trial:
+    def trial(self, made: Quantized, folder: Path, *, step: int, model: str, speedup: float) -> Trial:
         """Answer every row by itself, and in batches, as the gate will; float32 answers as the checkpoint does."""
         logits = batched = self.wanted
         if made.scheme.method != "none":
@@ -77,7 +78,7 @@ class SearchRows:
         right = self._correct(logits)
         paired = paired_difference(self._correct(self.wanted), right)
         return Trial(
-            file=made.file.relative_to(folder).as_posix(), step=step, speedup=speedup, scheme=made.scheme,
+            file=made.file.relative_to(folder).as_posix(), step=step, model=model, speedup=speedup, scheme=made.scheme,
             accuracy=float(right.mean()), difference=100 * paired.difference, lower_bound=100 * paired.lower,
             divergence=divergence(logits, self.wanted, self.task),
             batch_flip_rate=flip_rate(self._labels(logits), self._labels(batched)),

@@ -2,7 +2,8 @@
 
 First the unpruned model is tried with every scheme. Then it is pruned step by step, each step starting from the model
 that the last one left and recovery brought back; each step's model is tried with the schemes that were worth their
-time on the unpruned one. The walk ends at the speed-up asked for, where too much accuracy is lost, or with the budget.
+time on the unpruned one. A model that lost too much is not pruned further, but learns once more, with all the time
+left. The walk ends if that did not help, at the speed-up asked for, or with the budget.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from export.latency import graph_run, time_in_turns
 from export.onnx import export_onnx
 from export.predict import torch_inputs
 from export.projections import join_projections
+from export.prune.reconstruct import cut_and_reconstruct, input_moments
 from export.prune.recover import Lesson, Recovered, recover
-from export.prune.step import Ground, Shrunk, check_pruning, shrink, survey
-from export.prune.surgery import as_mask, cut
+from export.prune.step import Ground, Shrunk, check_pruning, sample, shrink, survey
+from export.prune.surgery import as_mask, everything
 from export.quantize import DYNAMIC, FLOAT, PER_TENSOR, STATIC, Feeds, Quantized, quantize
 from export.reference import choose_rows
-from export.search.choice import front
+from export.search.choice import front, is_inside
 from export.search.progress import Budget, Teller
 from export.search.store import Progress, Store, kept_units
 from export.search.trial import SearchRows
@@ -42,7 +44,6 @@ _MOST_STEPS = 5
 _LEAST_UPDATES = 300
 _GOOD_SECONDS, _LEAST_SECONDS = 75.0, 15.0  # of recovery: fewer steps rather than less; no step with less
 _SCHEMES = 3  # that pruned models are tried with
-_HOPELESS = 1.0  # points beyond those allowed after which no deeper cut is tried
 _CALIBRATION_ROWS = 128
 _TRIES = 4
 _SENSITIVITY_SHARE = 0.15
@@ -93,10 +94,11 @@ class Subject:
 def follow(subject: Subject, plan: Plan, store: Store) -> Quantized:
     """Do what ``plan`` says, without measuring anything: the same subject gives the same file."""
     model, threads = subject.model, torch.get_num_threads()
+    seen = subject.tokenizer(sample(subject.train, subject.seed).texts)
     torch.set_num_threads(plan.torch_threads)
     try:
         for place, step in enumerate(plan.steps, 1):
-            model = cut(model, kept_units(step))
+            model = cut_and_reconstruct(model, kept_units(step), input_moments(model, seen))
             subject.recover(model, Lesson(again=(step.planned_steps, step.train_steps)), place)
             store.keep_weights(model, place)
     finally:
@@ -158,7 +160,7 @@ class Walk:
             seconds=_SENSITIVITY_SHARE * self.budget.seconds,
         )  # fmt: skip
         for scheme in (FLOAT, DYNAMIC, PER_TENSOR, STATIC, *mixed_schemes(hurt)):
-            self._try(joined, scheme, 0, 1.0)
+            self._try(joined, scheme, 0, "unpruned", 1.0)
         int8 = [trial for trial in self.progress.trials if trial.scheme != FLOAT]
         runs = {trial.file: graph_run(store.folder / trial.file) for trial in int8}
         timed = time_in_turns(runs, rows.tokens, seconds=_SECONDS)
@@ -176,21 +178,24 @@ class Walk:
                 self._save(ended=_OUT_OF_TIME)
                 return
             begun, place = self.budget.spent, len(self.progress.steps) + 1
-            ground = ground or self._survey()
-            shrunk = self._shrink(ground, model, place)
+            again = self._lost_too_much()
+            if again:
+                shrunk: Shrunk | None = Shrunk(model, everything(model), self.progress.steps[-1].speedup)
+            else:
+                ground = ground or self._survey()
+                shrunk = self._shrink(ground, model)
             if shrunk is None:
                 return
-            model = shrunk.model
-            lesson = self._lesson(self._recovery_seconds(place))
-            self._teller.trying(f"recovery of the model pruned to {shrunk.speedup:.2f} times the speed")
-            did = self.subject.recover(model, lesson, place)
+            model, what = shrunk.model, f"pruned {shrunk.speedup:.2f}x{', recovered again' if again else ''}"
+            self._teller.trying(f"recovery, {what}")
+            did = self.subject.recover(model, self._lesson(self._recovery_seconds(again=again)), place)
             self.store.keep_weights(model, place)
             joined = self.subject.joined(model, self.store, place)
             for scheme in self.progress.schemes:
-                self._try(joined, scheme, place, shrunk.speedup)
-            step = _record(shrunk, did)
+                self._try(joined, scheme, place, what, shrunk.speedup)
             overhead = self.budget.spent - begun - did.seconds
-            self._save(steps=(*self.progress.steps, step), overhead=overhead, ended=self._reason_to_end(place, shrunk))
+            self.progress = self.progress.model_copy(update={"steps": (*self.progress.steps, _record(shrunk, did))})
+            self._save(overhead=overhead, ended=self._reason_to_end(again=again))
 
     def _survey(self) -> Ground:
         self._teller.trying("how long layers of several widths take")
@@ -201,11 +206,11 @@ class Walk:
             self.store.folder / unpruned.file, self.store.place(0, "survey"), seed=subject.seed,
         )  # fmt: skip
 
-    def _shrink(self, ground: Ground, model: PreTrainedModel, place: int) -> Shrunk | None:
+    def _shrink(self, ground: Ground, model: PreTrainedModel) -> Shrunk | None:
         """The next smaller model; None, with the reason, if there is none that is faster than the last one."""
-        aim = self._aims[place - 1]
+        aim = self._aims[self._cuts]
         self._teller.trying(f"pruning to {aim:.2f} times the speed")
-        exact = self.target_speedup is not None and place == len(self._aims)
+        exact = self.target_speedup is not None and self._cuts == len(self._aims) - 1
         shrunk = shrink(ground, model, aim, tries=_TRIES if exact else 2)
         reached = max((step.speedup for step in self.progress.steps), default=1.0)
         if shrunk is not None and shrunk.speedup > reached:
@@ -218,13 +223,23 @@ class Walk:
         self._save(ended=f"no model faster than {reached:.2f} times was found")
         return None
 
-    def _recovery_seconds(self, place: int) -> float:
-        """An equal part of the time left for each of as many steps as it allows with good recovery."""
-        overhead, left = self.progress.overhead, self.budget.left
-        if self.target_speedup is None:
-            steps = max(1, min(len(self._aims) - place + 1, int(left / (overhead + _GOOD_SECONDS))))
-        else:
-            steps = len(self._aims) - place + 1
+    @property
+    def _cuts(self) -> int:
+        """How often units were cut away; each cut made the model faster."""
+        return len({step.speedup for step in self.progress.steps})
+
+    def _lost_too_much(self) -> bool:
+        """Whether the last step's model is not good enough to be pruned further, unless the speed-up is what counts."""
+        last = [trial for trial in self.progress.trials if trial.step == len(self.progress.steps)]
+        return self.target_speedup is None and not any(is_inside(trial, self.max_drop) for trial in last)
+
+    def _recovery_seconds(self, *, again: bool) -> float:
+        """An equal part of the time left for each of as many cuts as it allows with good recovery; or all of it."""
+        overhead, left, steps = self.progress.overhead, self.budget.left, len(self._aims) - self._cuts
+        if again:
+            steps = 1
+        elif self.target_speedup is None:
+            steps = max(1, min(steps, int(left / (overhead + _GOOD_SECONDS))))
         return max(_LEAST_SECONDS, (left - (steps - 1 + _TRYING_SHARE) * overhead) / steps)
 
     def _lesson(self, seconds: float) -> Lesson:
@@ -232,21 +247,21 @@ class Walk:
         epoch = max(1, len(self.subject.train) // Lesson.batch_size)
         return Lesson(minutes=seconds / 60, epochs=max(Lesson.epochs, math.ceil(_LEAST_UPDATES / epoch)))
 
-    def _try(self, joined: Path, scheme: Scheme, step: int, speedup: float) -> None:
+    def _try(self, joined: Path, scheme: Scheme, step: int, model: str, speedup: float) -> None:
         if any((trial.step, trial.scheme) == (step, scheme) for trial in self.progress.trials):
             return  # it was tried before an interruption
-        self._teller.trying(f"{'unpruned' if step == 0 else f'pruned {speedup:.2f}x'}, {scheme.name}")
+        self._teller.trying(f"{model}, {scheme.name}")
         made = self.subject.quantized(joined, self.store, step, scheme)
-        trial = self.rows.trial(made, self.store.folder, step=step, speedup=speedup)
+        trial = self.rows.trial(made, self.store.folder, step=step, model=model, speedup=speedup)
         self._teller.found(trial)
         self._save(trials=(*self.progress.trials, trial))
 
-    def _reason_to_end(self, step: int, shrunk: Shrunk) -> str | None:
-        if step >= len(self._aims):
-            return f"the last step was done ({shrunk.speedup:.2f} times the speed)"
-        best = max(trial.difference for trial in self.progress.trials if trial.step == step)
-        if best < -(self.max_drop + _HOPELESS):
-            return f"at {shrunk.speedup:.2f} times the speed too much accuracy was lost ({best:+.2f} points)"
+    def _reason_to_end(self, *, again: bool) -> str | None:
+        speed, lost = f"{self.progress.steps[-1].speedup:.2f} times the speed", self._lost_too_much()
+        if lost and again:
+            return f"at {speed} too much accuracy was lost, and to learn once more did not bring enough of it back"
+        if self._cuts == len(self._aims) and not lost:
+            return f"the last step was done ({speed})"
         return None
 
     def _save(self, **found: object) -> None:

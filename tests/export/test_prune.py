@@ -27,11 +27,13 @@ from transformers import (
 
 from export.onnx import export_onnx
 from export.parity import check_parity
+from export.predict import torch_inputs
 from export.prune.architecture import KNOWN, layers_of
 from export.prune.importance import Removal, mask_gradients, removal
+from export.prune.reconstruct import cut_and_reconstruct, input_moments
 from export.prune.search import Ranking, choose, search
 from export.prune.step import LEAST_ROWS, check_pruning
-from export.prune.surgery import Kept, Mask, as_mask, cut, from_mask, masked
+from export.prune.surgery import Kept, Mask, as_mask, cut, everything, from_mask, masked
 from export.prune.table import LatencyTable
 from service.contract.dataset import Dataset
 from service.contract.errors import InvalidInput
@@ -128,6 +130,78 @@ def test_a_cut_model_can_be_ranked_and_cut_again(kind: str) -> None:
     torch.testing.assert_close(logits(twice), logits(at_once))
 
 
+def some_tokens() -> list[Tokens]:
+    rng = np.random.default_rng(5)
+    ids = [[2, *rng.integers(5, 40, size=count).tolist(), 3] for count in rng.integers(2, 20, size=70)]
+    return [Tokens(one, [0] * len(one), False, 0.0) for one in ids]
+
+
+def hidden_states(model: PreTrainedModel, tokens: Sequence[Tokens]) -> torch.Tensor:
+    with torch.no_grad():
+        told = [model(**torch_inputs(model, [one]), output_hidden_states=True).hidden_states[1][0] for one in tokens]
+    return torch.cat(told)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("gone", ["heads", "neurons", "all heads", "all neurons"])
+def test_a_reconstructed_model_is_closer_than_one_that_was_only_cut(kind: str, gone: str) -> None:
+    """The first layer's states, on texts that reconstruction did not see."""
+    model, tokens = random_model(kind), some_tokens()
+    heads, neurons = {
+        "heads": ((0, 2, 3), tuple(range(NEURONS))),
+        "neurons": (tuple(range(HEADS)), tuple(range(8, NEURONS))),
+        "all heads": ((), tuple(range(NEURONS))),
+        "all neurons": (tuple(range(HEADS)), ()),
+    }[gone]
+    kept = [Kept(heads, neurons), *everything(model)[1:]]
+    moments = input_moments(model, tokens[:50])
+    before = [parameter.clone() for parameter in model.parameters()]
+    wanted = hidden_states(model, tokens[50:])
+    errors = [
+        (hidden_states(smaller, tokens[50:]) - wanted).square().mean().item()
+        for smaller in (cut(model, kept), cut_and_reconstruct(model, kept, moments))
+    ]
+    assert errors[1] < 0.9 * errors[0]
+    assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+
+
+def test_a_unit_that_another_can_stand_in_for_costs_nothing() -> None:
+    """Neuron 1 is made three times neuron 0, so that neuron 0 can do the work of both."""
+    model, tokens = random_model("bert"), some_tokens()
+    up = layers_of(model)[0].module.intermediate
+    with torch.no_grad():
+        up.intermediate_act_fn = torch.nn.ReLU()
+        up.dense.weight[1], up.dense.bias[1] = 3 * up.dense.weight[0], 3 * up.dense.bias[0]
+    kept = [Kept(tuple(range(HEADS)), (0, *range(2, NEURONS))), *everything(model)[1:]]
+    wanted = hidden_states(model, tokens[50:])
+    errors = [
+        (hidden_states(smaller, tokens[50:]) - wanted).square().mean().item()
+        for smaller in (cut(model, kept), cut_and_reconstruct(model, kept, input_moments(model, tokens[:50])))
+    ]
+    assert errors[1] < 0.03 * errors[0]
+
+
+def test_reconstruction_does_not_see_padding() -> None:
+    """Texts of one length, with no padding, and the same among longer ones give sums that add up."""
+    model, tokens = random_model("bert"), some_tokens()
+    together = input_moments(model, tokens[:20])
+    alone = [input_moments(model, [one]) for one in tokens[:20]]
+    for layer in range(LAYERS):
+        for part in ("heads", "neurons"):
+            summed = sum(getattr(one[layer], part) for one in alone)
+            torch.testing.assert_close(getattr(together[layer], part), summed, atol=1e-2, rtol=1e-4)
+
+
+def test_a_block_that_was_cut_away_has_no_moments_and_stays_away() -> None:
+    once = cut(random_model("distilbert"), MIXED)
+    moments = input_moments(once, some_tokens())
+    assert [(one.heads is None, one.neurons is None) for one in moments] == [
+        (False, False), (True, False), (False, True),
+    ]  # fmt: skip
+    again = cut_and_reconstruct(once, everything(once), moments)
+    torch.testing.assert_close(logits(again), logits(once))
+
+
 def test_kept_units_are_written_as_a_bit_mask() -> None:
     assert [as_mask(units) for units in ((), (0,), (0, 2, 5))] == ["0", "1", "25"]
     assert from_mask(as_mask((0, 7, 1535))) == (0, 7, 1535)
@@ -143,8 +217,8 @@ def test_a_layer_whose_heads_all_go_keeps_its_bias() -> None:
 
 def test_nothing_is_cut_when_all_is_kept() -> None:
     model = random_model("distilbert")
-    everything = [Kept(tuple(range(HEADS)), tuple(range(NEURONS)))] * LAYERS
-    torch.testing.assert_close(logits(cut(model, everything)), logits(model))
+    assert everything(model) == [Kept(tuple(range(HEADS)), tuple(range(NEURONS)))] * LAYERS
+    torch.testing.assert_close(logits(cut(model, everything(model))), logits(model))
 
 
 @pytest.mark.parametrize(("task", "targets"), [("single-label", [0, 2, 1]), ("multi-label", [[1, 0, 1]] * 3)])

@@ -24,7 +24,7 @@ from export.prune import step as step_module
 from export.prune.recover import Lesson, recover
 from export.prune.search import search
 from export.prune.step import LEAST_ROWS
-from export.prune.surgery import Kept, cut, from_mask
+from export.prune.surgery import Kept, as_mask, cut, from_mask
 from export.prune.table import LatencyTable
 from export.quantize import DYNAMIC
 from export.reproduce import reproduce
@@ -129,8 +129,8 @@ def test_the_front_holds_what_nothing_beats() -> None:
 
 def trial(file: str, difference: float, lower: float, divergence: float = 0.1, flips: float = 0.0) -> Trial:
     return Trial(
-        file=file, step=0, speedup=1.0, scheme=DYNAMIC, accuracy=0.9, difference=difference, lower_bound=lower,
-        divergence=divergence, batch_flip_rate=flips, quantized=1, bytes=1,
+        file=file, step=0, model="unpruned", speedup=1.0, scheme=DYNAMIC, accuracy=0.9, difference=difference,
+        lower_bound=lower, divergence=divergence, batch_flip_rate=flips, quantized=1, bytes=1,
     )  # fmt: skip
 
 
@@ -188,6 +188,41 @@ def test_without_a_speed_up_the_walk_goes_on_until_nothing_is_faster(trained: Tr
         "no model faster than 2.00 times was found",
         "no model faster than 1.40 times was found",
     }
+
+
+@pytest.mark.usefixtures("as_if_larger")
+def test_a_model_that_lost_too_much_learns_once_more(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the first pruned model is called too inaccurate: it is learnt again, and then pruned on."""
+    real, judged = walk_module.is_inside, []
+
+    def first_not_inside(trial: Trial, max_drop: float) -> bool:
+        judged.append(trial.step)
+        return trial.step != 1 and real(trial, max_drop)
+
+    monkeypatch.setattr(walk_module, "is_inside", first_not_inside)
+    options = PRUNE | {"target_speedup": None, "max_drop": 60.0}
+    bundle = exported(trained, tmp_path, **options).bundle
+    made = bundle.manifest
+    assert made.search is not None
+    assert made.plan is not None
+    names = {one.name.split(", dynamic")[0] for one in made.search.candidates if "dynamic" in one.name}
+    assert {"unpruned", "pruned 1.40x", "pruned 1.40x, recovered again"} <= names
+    if len(made.plan.steps) > 1:
+        assert made.plan.steps[0].speedup == made.plan.steps[1].speedup
+    assert reproduce(bundle, trained.train).sha256 == made.files[made.variants["cpu"].file].sha256
+
+
+@pytest.mark.usefixtures("as_if_larger")
+def test_the_walk_ends_where_learning_once_more_does_not_help(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walk_module, "is_inside", lambda trial, _: trial.step == 0)
+    made = exported(trained, tmp_path, **(PRUNE | {"target_speedup": None, "max_drop": 60.0})).bundle.manifest
+    assert made.search is not None
+    assert made.search.ended.startswith("at 1.40 times the speed too much accuracy was lost")
+    assert {one.speedup for one in made.search.candidates} == {1.0, 1.4}
 
 
 @pytest.mark.usefixtures("as_if_larger")
@@ -307,7 +342,8 @@ def test_what_is_not_the_same_is_not_called_reproduced(pruned: Exported, trained
     made = bundle.manifest
     assert made.plan is not None
     (step,) = made.plan.steps
-    other = made.plan.model_copy(update={"steps": (step.model_copy(update={"train_steps": step.train_steps - 1}),)})
+    one_less = as_mask(from_mask(step.neurons[0])[1:]), *step.neurons[1:]
+    other = made.plan.model_copy(update={"steps": (step.model_copy(update={"neurons": one_less}),)})
     altered = made.model_copy(update={"plan": other})
     with pytest.raises(Refused, match="nothing that is recorded"):
         reproduce(replace(bundle, manifest=altered), trained.train)
