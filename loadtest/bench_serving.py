@@ -125,7 +125,8 @@ def peer(models: Path, name: str, checkpoint: Path | None, texts: Sequence[str],
             for _ in range(3)
         ]
     times = statistics.median(ours / theirs for ours, theirs in rates)
-    pruned = any(stage.name == "prune" and stage.applied for stage in live_bundle(models, name).manifest.pipeline)
+    plan = live_bundle(models, name).manifest.plan
+    pruned = plan is not None and bool(plan.steps)
     must = f">= {_TIMES_PEER} times" if pruned else ""
     theirs = statistics.median(theirs for _, theirs in rates)
     what = f"64 clients{', pruned' if pruned else ''}; a transformers pipeline: {theirs:.0f}/s"

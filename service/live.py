@@ -28,6 +28,8 @@ from service.tokenizer import TextTokenizer, Tokens
 logger = logging.getLogger(__name__)
 
 _CHARACTERS_OF_A_TOKEN = 4  # about, in ordinary text: what the token limit of the queue means before tokenizing
+_QUEUE_SECONDS = 2  # of work may wait, if no setting says how much
+_QUEUE_TEXTS = 16  # of full length may in any case
 _CHARACTERS_AT_ONCE = 2_000  # take some 0.5 ms to tokenize; handing them to a thread and back takes longer than most
 
 
@@ -147,6 +149,8 @@ def load(
 ) -> LiveModel:
     """Verify, load, warm and prove a bundle. Blocking.
 
+    :param batch_tokens: as in :func:`service.engine.measure`.
+    :param queue_tokens: most tokens waiting or running; 0 is what is measured to be done in two seconds.
     :raises BundleError: if a file is damaged or a golden case comes out differently.
     :raises EngineError: if the model cannot run on the device.
     """
@@ -186,7 +190,7 @@ def load(
         run,
         padded_length=engine.padded_length,
         cost=cost,
-        queue_tokens=queue_tokens,
+        queue_tokens=queue_tokens or max(int(_QUEUE_SECONDS * cost.per_second), _QUEUE_TEXTS * manifest.max_length),
         on_batch=on_batch,
     )
     return LiveModel(bundle, variant, tokenizer, engine, batcher, fallback)

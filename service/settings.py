@@ -42,7 +42,11 @@ class ServiceSettings(Settings):
     batch_tokens: int = Field(
         default=0, ge=0, description="most padded tokens in one batch; 0 takes what was measured at warm-up"
     )
-    queue_tokens: int = Field(default=65536, ge=1, description="tokens waiting or running before requests are refused")
+    queue_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="tokens waiting or running before requests are refused; 0 takes two seconds' work, as measured",
+    )
     request_timeout_seconds: float = Field(default=30.0, gt=0, description="deadline of a request that names none")
     grace_seconds: float = Field(default=5.0, ge=0, description="work after SIGTERM, while readiness fails already")
     drain_seconds: int = Field(default=20, ge=0, description="how long answers may take after a signal to stop")

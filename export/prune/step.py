@@ -8,8 +8,9 @@ width for all layers.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from export.prune.architecture import layers_of
 from export.prune.importance import mask_gradients, removal
 from export.prune.reconstruct import cut_and_reconstruct, input_moments
 from export.prune.search import Ranking, search
-from export.prune.surgery import Kept
+from export.prune.surgery import Kept, cut
 from export.prune.table import LatencyTable, measure_layer
 from export.quantize import DYNAMIC, quantize
 from export.reference import choose_rows
@@ -39,12 +40,17 @@ logger = logging.getLogger(__name__)
 LEAST_ROWS = 100
 SAMPLE = 1_024
 _BELOW, _ABOVE = 0.99, 1.05  # a measured speed-up between these shares of its target is near enough
+_TRIES = 4
+_MOST_GAIN = 4.0
 _SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What all steps stand on: the rows that rank units, how long a layer takes, and the model to be faster than."""
+    """What all steps stand on: the rows that rank units, how long a layer takes, and the model to be faster than.
+
+    ``gain`` is how much more a cut model gains than ``table`` says: the more of it goes, the better the caches hold it.
+    """
 
     task: Task
     tokens: Sequence[Tokens]
@@ -53,11 +59,13 @@ class Ground:
     layers: int
     unpruned: Run
     work: Path
+    gain: float = 1.0
 
     @property
     def limit(self) -> float:
-        """How many times as fast a model without heads and neurons would be."""
-        return self.table.model_ms / max(self.table.beside_layers_ms(self.layers), 1e-6)
+        """About how many times as fast a model without heads and neurons would be."""
+        promised = self.table.model_ms / max(self.table.beside_layers_ms(self.layers), 1e-6)
+        return 1 + (promised - 1) * self.gain
 
 
 @dataclass(frozen=True)
@@ -109,23 +117,35 @@ def survey(
     targets = encode(drawn.targets, labels, task)
     unpruned = graph_run(unpruned_int8)
     table = measure_layer(model, unpruned, _typical(tokens), work)
-    return Ground(task, tokens, targets, table, len(layers_of(model)), unpruned, work)
+    ground = Ground(task, tokens, targets, table, len(layers_of(model)), unpruned, work)
+    return replace(ground, gain=_gain(ground, model))
 
 
-def shrink(ground: Ground, model: PreTrainedModel, target: float, *, tries: int) -> Shrunk | None:
+def _gain(ground: Ground, model: PreTrainedModel) -> float:
+    """Of the model cut to half, what it gains over what the table promises."""
+    layer, table = layers_of(model)[0], ground.table
+    heads, neurons = max(1, layer.heads // 2), max(1, layer.neurons // 2)
+    halves = [Kept(tuple(range(heads)), tuple(range(neurons)))] * ground.layers
+    cost = float(table.attention_ms(np.array([heads]))[0] + table.feed_forward_ms(np.array([neurons]))[0])
+    promised = table.model_ms / (table.beside_layers_ms(ground.layers) + ground.layers * cost)
+    measured = _speedup(ground, cut(model, halves))
+    logger.info("prune: cut to half, promised %.2fx, measured %.2fx", promised, measured)
+    return min(_MOST_GAIN, max(1 / _MOST_GAIN, (measured - 1) / max(promised - 1, 0.02)))
+
+
+def shrink(ground: Ground, model: PreTrainedModel, target: float, *, exactly: bool) -> Shrunk | None:
     """Cut ``model`` so that it is ``target`` times as fast as the unpruned one; None if that is out of reach.
 
-    Layers timed alone share the caches with nobody, so the table is off by a little: up to ``tries`` times the budget
-    is moved by what the graph really takes. Of those that reach the target the slowest is taken, which lost least;
-    else the fastest.
+    The table is off by more than a little, so a few times the budget is moved by what the graph really takes.
+    With ``exactly`` the slowest of those that reach the target is taken, else the nearest to it.
     """
     gradients = mask_gradients(model, ground.tokens, ground.targets, ground.task)
     rankings = [Ranking(removal(one.heads), removal(one.neurons)) for one in gradients]
     table, beside = ground.table, ground.table.beside_layers_ms(ground.layers)
-    aim = target * (1 + _ABOVE) / 2
+    aim = 1 + (target * (1 + _ABOVE) / 2 - 1) / ground.gain
     moments = input_moments(model, ground.tokens)
     found: list[Shrunk] = []
-    for _ in range(tries):
+    for _ in range(_TRIES):
         kept = search(rankings, table, table.model_ms / aim - beside)
         if kept is None or any(kept == one.kept for one in found):
             break
@@ -135,10 +155,12 @@ def shrink(ground: Ground, model: PreTrainedModel, target: float, *, tries: int)
         if _BELOW <= found[-1].speedup / target <= _ABOVE:
             break
         aim = 1 + (aim - 1) * (target - 1) / max(found[-1].speedup - 1, 0.02)
+    if not found:
+        return None
     enough = [one for one in found if one.speedup >= target * _BELOW]
-    if enough:
-        return min(enough, key=lambda one: one.speedup)
-    return max(found, key=lambda one: one.speedup) if found else None
+    if exactly:
+        return min(enough, key=lambda one: one.speedup) if enough else max(found, key=lambda one: one.speedup)
+    return min(found, key=lambda one: abs(math.log(one.speedup / target)))
 
 
 def _speedup(ground: Ground, pruned: PreTrainedModel) -> float:

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from export.errors import ParityError
 from export.graphs import weights_file
 from export.hardware import instruction_set
 from export.latency import graph_run, time_in_turns
@@ -45,7 +46,6 @@ _LEAST_UPDATES = 300
 _GOOD_SECONDS, _LEAST_SECONDS = 75.0, 15.0  # of recovery: fewer steps rather than less; no step with less
 _SCHEMES = 3  # that pruned models are tried with
 _CALIBRATION_ROWS = 128
-_TRIES = 4
 _SENSITIVITY_SHARE = 0.15
 _TRYING_SHARE = 0.5  # of a step's time beside recovery that comes after it
 _OUT_OF_TIME = "the time budget was used up"
@@ -211,14 +211,15 @@ class Walk:
         aim = self._aims[self._cuts]
         self._teller.trying(f"pruning to {aim:.2f} times the speed")
         exact = self.target_speedup is not None and self._cuts == len(self._aims) - 1
-        shrunk = shrink(ground, model, aim, tries=_TRIES if exact else 2)
+        shrunk = shrink(ground, model, aim, exactly=exact)
         reached = max((step.speedup for step in self.progress.steps), default=1.0)
         if shrunk is not None and shrunk.speedup > reached:
             return shrunk
         if self.target_speedup is not None:
             raise Refused(
                 f"no pruned model is {self.target_speedup:g} times as fast here; {reached:.2f} times was reached, and "
-                f"{ground.limit:.1f} times is the limit, without any heads and neurons. Give a lower --target-speedup."
+                f"about {ground.limit:.1f} times is the limit, without any heads and neurons. "
+                "Give a lower --target-speedup."
             )
         self._save(ended=f"no model faster than {reached:.2f} times was found")
         return None
@@ -251,7 +252,12 @@ class Walk:
         if any((trial.step, trial.scheme) == (step, scheme) for trial in self.progress.trials):
             return  # it was tried before an interruption
         self._teller.trying(f"{model}, {scheme.name}")
-        made = self.subject.quantized(joined, self.store, step, scheme)
+        try:
+            made = self.subject.quantized(joined, self.store, step, scheme)
+        except ParityError:
+            if not scheme.float_nodes:
+                raise
+            return  # so much was cut away that only those were left
         trial = self.rows.trial(made, self.store.folder, step=step, model=model, speedup=speedup)
         self._teller.found(trial)
         self._save(trials=(*self.progress.trials, trial))

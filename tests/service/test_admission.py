@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from starlette.testclient import TestClient
 
+from service import live
 from service.engine import Engine, Outputs
+from service.packing import BatchCost
 from service.tokenizer import Tokens
 from tests.service.test_metrics import value
 
@@ -63,3 +65,12 @@ def test_what_needs_no_engine_is_answered_while_the_queue_is_full(full: TestClie
 
 def test_an_empty_queue_takes_more_than_it_may_hold(start: Callable[..., TestClient]) -> None:
     assert start(queue_tokens=1).post("/predict", json={"inputs": ["good " * 30] * 3}).status_code == 200
+
+
+@pytest.mark.parametrize(("per_second", "queue"), [(50_000.0, 100_000), (1.0, 16 * 16)])
+def test_without_a_setting_the_queue_holds_two_seconds_work_or_sixteen_long_texts(
+    start: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch, per_second: float, queue: int
+) -> None:
+    monkeypatch.setattr(live, "measure", lambda *_: BatchCost(overhead=4.0, budget=512, per_second=per_second))
+    model = start().app.state.predictor.models["reviews"]  # type: ignore[attr-defined]
+    assert model.batcher.queue_tokens == queue
