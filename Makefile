@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check test-all format clean
+.PHONY: help setup demo test lint check test-all gpu-check format clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ check: lint test ## all of lint, and the quick tests
 
 test-all: $(READY) ## every test, also those that train models and start processes
 	$(PYTEST)
+
+gpu-check: ## on a host with a GPU: parity, refusal, throughput; MODELS=, NAME=, TEXTS=
+	$(PYTHON) -m loadtest.gpu_check $(MODELS) --name $(NAME) --texts $(TEXTS) --append docs/benchmarks.md
 
 format: $(READY) ## let ruff format and fix
 	$(BIN)/ruff format .

@@ -38,9 +38,9 @@ class Load:
 
 
 class Driver:
-    """Sends texts in turn to a URL and notes the answers."""
+    """Sends texts, or lists of texts, in turn to a URL and notes the answers."""
 
-    def __init__(self, url: str, texts: Sequence[str]) -> None:
+    def __init__(self, url: str, texts: Sequence[str | Sequence[str]]) -> None:
         self.url = url
         self.load = Load()
         self._requests: Iterator[bytes] = itertools.cycle([post_request(url, text) for text in texts])
@@ -131,8 +131,10 @@ class Speed:
     statuses: Counter[int]
 
 
-def closed_loop(url: str, texts: Sequence[str], users: int, seconds: float, warm_up: float = 0.5) -> Speed:
-    """POST ``{"inputs": text}`` to ``url`` from ``users`` connections for ``seconds``, after a warm-up."""
+def closed_loop(
+    url: str, texts: Sequence[str | Sequence[str]], users: int, seconds: float, warm_up: float = 0.5
+) -> Speed:
+    """POST ``{"inputs": …}`` to ``url`` from ``users`` connections for ``seconds``, after a warm-up."""
 
     async def run() -> Load:
         driver = Driver(url, texts)

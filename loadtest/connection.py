@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -79,9 +80,9 @@ async def connect(url: str) -> Connection:
     return connection
 
 
-def post_request(url: str, text: str) -> bytes:
-    """``POST {"inputs": text}`` to a URL, as bytes."""
+def post_request(url: str, inputs: str | Sequence[str]) -> bytes:
+    """``POST {"inputs": …}``, a text or a list of texts, to a URL, as bytes."""
     parts = urlsplit(url)
-    body = orjson.dumps({"inputs": text})
+    body = orjson.dumps({"inputs": inputs})
     head = f"POST {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body

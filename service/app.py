@@ -10,18 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from service import __version__
 from service.added import as_plain
 from service.admission import Admission
 from service.contract.errors import InvalidInput, PlumblineError
 from service.contract.redact import BUILT_IN, Redactor, read_rules
-from service.errors import RequestError
+from service.errors import RequestError, as_response
 from service.fleet import Fleet
 from service.guard import Guard
 from service.keys import Keys
@@ -97,6 +98,9 @@ def create_app(
         app.add_middleware(tracing.wrap)
     if not keys.required and settings.host not in ("127.0.0.1", "::1", "localhost"):
         logger.warning("anyone who reaches %s may use this server: no keys are configured", settings.host)
+    # The way through FastAPI's router costs as much as ours from there on. It describes these routes, and Starlette's
+    # takes the requests, which they read by themselves.
+    app.router.routes.extend(_Route(path, handler, methods=["POST"]) for path, handler in predict.HANDLERS.items())
     for protocol in (predict, oip, feedback):  # routes are tried in this order, so the busy ones stand first
         app.include_router(protocol.router)
     app.include_router(probes.router)
@@ -107,6 +111,14 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     return app
+
+
+class _Route(Route):
+    """One that FastAPI's router also names in the scope, as it does its own."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, found = super().matches(scope)
+        return match, {**found, "route": self}
 
 
 @asynccontextmanager
@@ -229,29 +241,24 @@ def _uploader(settings: ServiceSettings, metrics: Metrics, store: Store) -> Uplo
     )
 
 
-def _respond(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    printable = message.encode("utf-8", "backslashreplace").decode()
-    return JSONResponse({"error": printable, "code": code}, status, headers)
-
-
-def _on_error(request: Request, error: Exception) -> JSONResponse:
+def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, PlumblineError)
     if not isinstance(error, RequestError):
         logger.error("request failed: %s", error)
-        return _respond(500, error.code, str(error))
-    return _respond(error.status, error.code, str(error), error.headers)
+        return as_response(500, error.code, str(error))
+    return as_response(error.status, error.code, str(error), error.headers)
 
 
-def _on_invalid(request: Request, error: Exception) -> JSONResponse:
+def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problem = error.errors()[0]
     if problem["type"] == "json_invalid":
-        return _respond(400, "malformed", f"the body is not valid JSON: {problem['ctx']['error']}.")
+        return as_response(400, "malformed", f"the body is not valid JSON: {problem['ctx']['error']}.")
     where = ".".join(str(part) for part in problem["loc"] if part != "body") or "the body"
-    return _respond(422, "invalid_request", f"{where}: {problem['msg']}.")
+    return as_response(422, "invalid_request", f"{where}: {problem['msg']}.")
 
 
-def _on_http(request: Request, error: Exception) -> JSONResponse:
+def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     codes = {400: "malformed", 404: "not_found", 405: "method_not_allowed"}
     headers = dict(error.headers or {})
@@ -259,4 +266,4 @@ def _on_http(request: Request, error: Exception) -> JSONResponse:
         # The router names the methods of the first route with this path only.
         path = request.app.openapi()["paths"].get(getattr(request.scope.get("route"), "path", ""), {})
         headers = {"allow": ", ".join(sorted(method.upper() for method in path))} if path else headers
-    return _respond(error.status_code, codes.get(error.status_code, "http"), f"{error.detail}.", headers)
+    return as_response(error.status_code, codes.get(error.status_code, "http"), f"{error.detail}.", headers)

@@ -15,6 +15,9 @@ PlumblineError
 
 from __future__ import annotations
 
+import orjson
+from starlette.responses import Response
+
 from service.contract.errors import PlumblineError
 
 
@@ -76,3 +79,9 @@ class NotReady(RequestError):  # noqa: N818
 
 class DeadlinePassed(RequestError):  # noqa: N818
     code, status = "deadline_passed", 504
+
+
+def as_response(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
+    """The answer to a request that failed: ``{"error": message, "code": code}``."""
+    printable = message.encode("utf-8", "backslashreplace").decode()
+    return Response(orjson.dumps({"error": printable, "code": code}), status, headers, "application/json")

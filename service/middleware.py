@@ -9,14 +9,13 @@ import time
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
-import orjson
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import context
 from service.contract.record import new_id
-from service.errors import BodyTooLarge, DeadlinePassed, NotReady, Overloaded, RequestError
+from service.errors import BodyTooLarge, DeadlinePassed, NotReady, Overloaded, RequestError, as_response
 from service.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -94,13 +93,14 @@ class RequestMiddleware:
         except ClientDisconnect:
             status = _CLOSED
         except RequestError as error:
-            await _answer(send_with_id, error.status, error.code, str(error), error.headers)
+            refusal = as_response(error.status, error.code, str(error), error.headers)
+            await refusal(scope, receive, send_with_id)
         except Exception:
             logger.exception("a request failed")
             if status:
                 raise
-            message = "the server failed on this request; its log says why."
-            await _answer(send_with_id, 500, "internal", message, {})
+            failure = as_response(500, "internal", "the server failed on this request; its log says why.")
+            await failure(scope, receive, send_with_id)
         finally:
             self._observe(scope, status, time.perf_counter() - started)
 
@@ -143,14 +143,6 @@ def _log(scope: Scope, status: int, seconds: float) -> None:
         "milliseconds": round(seconds * 1000, 3),
     }
     logger.info("%(method)s %(path)s %(status)d in %(milliseconds).1f ms", fields, extra={"fields": fields})
-
-
-async def _answer(send: Send, status: int, code: str, message: str, headers: dict[str, str]) -> None:
-    body = orjson.dumps({"error": message, "code": code})
-    raw = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    raw += [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _replay(body: bytes) -> Receive:

@@ -69,6 +69,9 @@ async def endpoint(request: Request) -> Response:
     return _respond(_scored(answer, body.parameters.top_k), answer)
 
 
+HANDLERS = {"/predict": predict, "/": endpoint}
+
+
 async def _classify(body: PredictRequest, request: Request) -> Answer:
     state = request.app.state
     predictor: Predictor = state.predictor

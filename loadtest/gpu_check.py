@@ -1,0 +1,211 @@
+"""Does the server do on this GPU what it must? Prints the figures, and adds them to a file of benchmarks.
+
+    python -m loadtest.gpu_check MODELS --name NAME --texts CSV [--append docs/benchmarks.md]
+
+The model is exported with ``--target both``. Checked are: the CUDA variant says what the CPU variant says, alone and in
+padded batches; a server that was told ``--device cuda`` refuses to start where there is none; requests of 32 texts are
+answered at 80 % or more of the speed of the bare loop on the same GPU, tokenizer and fp16 session. How much input and
+output binding would gain is shown. Exit code 3 if something is not as it must be, 2 without a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from loadtest.client import closed_loop
+from loadtest.endurance import Row
+from loadtest.server import serving
+from service.contract.bundle import TOKENIZER, Bundle, VariantName
+from service.contract.dataset import read_dataset
+from service.contract.repository import live_bundle
+from service.engine import Engine, EngineError
+from service.tokenizer import TextTokenizer, Tokens
+
+TEXTS = 32  # in a request, and in a batch of the bare loop
+USERS = 8
+_LEAST_SHARE = 0.8
+_LEAST_AGREEMENT = 0.99
+_MOST_FLIPS = 0.02
+
+
+@dataclass(frozen=True)
+class Bare:
+    """A variant without a server."""
+
+    tokenizer: TextTokenizer
+    engine: Engine
+
+    @classmethod
+    def of(cls, bundle: Bundle, variant: VariantName) -> Bare:
+        """:raises EngineError: if the variant cannot run here."""
+        manifest = bundle.manifest
+        if variant not in manifest.variants:
+            raise EngineError(f"{bundle.path} has no variant for {variant}. Export with --target both.")
+        file = bundle.file(manifest.variants[variant].file)
+        engine = Engine(file, device=variant, threads=1, max_length=manifest.max_length)
+        engine.warm_up()
+        return cls(TextTokenizer(bundle.file(TOKENIZER), manifest.max_length), engine)
+
+    def labels(self, texts: Sequence[str], batch: int) -> npt.NDArray[np.int64]:
+        """The most probable label of each text, run in batches of this size."""
+        tokens = self.tokenizer(texts)
+        parts = [self.engine.run(tokens[start : start + batch]).logits for start in range(0, len(tokens), batch)]
+        return np.asarray(np.concatenate(parts).argmax(axis=1), dtype=np.int64)
+
+    def per_second(self, texts: Sequence[str], seconds: float) -> float:
+        """Texts a second in batches of 32, tokenizing included."""
+        done, started = 0, time.perf_counter()
+        while (spent := time.perf_counter() - started) < seconds:
+            batch = texts[done % len(texts) :][:TEXTS]
+            self.engine.run(self.tokenizer(batch))
+            done += len(batch)
+        return done / spent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--texts", type=Path, required=True)
+    parser.add_argument("--append", type=Path, help="file of benchmarks to add the figures to")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument(
+        "--device", choices=["cuda", "cpu"], default="cuda", help="cpu tries this program without a GPU"
+    )
+    options = parser.parse_args()
+    texts = read_dataset(options.texts, label_column=None).texts
+    try:
+        rows = check(options.models, options.name, texts, options.device, options.rounds, options.seconds)
+    except EngineError as error:
+        print(f"gpu-check: {error}", file=sys.stderr)
+        sys.exit(2)
+    for row in rows:
+        print(f"{row.what:<48} {row.measured:>26}   {row.must:<12} {'' if row.holds else 'MISSED'}", flush=True)
+    if options.append is not None:
+        with options.append.open("a", encoding="utf-8") as file:
+            file.write(section(rows, hardware() if options.device == "cuda" else "no GPU"))
+    sys.exit(0 if all(row.holds for row in rows) else 3)
+
+
+def check(
+    models: Path, name: str, texts: Sequence[str], device: VariantName, rounds: int, seconds: float
+) -> list[Row]:  # fmt: skip
+    """:raises EngineError: if the variant cannot run on the device."""
+    bundle = live_bundle(models, name)
+    bare = Bare.of(bundle, device)
+    rows = [*_agreement(bare, Bare.of(bundle, "cpu"), texts), _refusal(models)]
+    if device == "cuda":
+        file = bundle.file(bundle.manifest.variants[device].file)
+        rows.append(_binding(file, bare.tokenizer(texts[:TEXTS]), rounds))
+    return [*rows, _throughput(models, bare, texts, device, rounds, seconds)]
+
+
+def _agreement(bare: Bare, cpu: Bare, texts: Sequence[str]) -> list[Row]:
+    alone = bare.labels(texts, 1)
+    agreement = float((alone == cpu.labels(texts, 1)).mean())
+    flips = float((alone != bare.labels(texts, TEXTS)).mean())
+    return [
+        Row(
+            f"same label as on the CPU, {len(texts)} texts",
+            f"{agreement:.2%}",
+            ">= 99 %",
+            agreement >= _LEAST_AGREEMENT,
+        ),
+        Row("other label in a batch of 32", f"{flips:.2%}", "<= 2 %", flips <= _MOST_FLIPS),
+    ]
+
+
+def _refusal(models: Path) -> Row:
+    """A server for CUDA that sees no GPU."""
+    command = [sys.executable, "-m", "service", "serve", f"--repo={models}", "--device=cuda", "--port=0"]
+    try:
+        code = subprocess.run(
+            command, env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}, capture_output=True, timeout=120, check=False
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return Row("--device cuda without a GPU", "it serves", "refused", holds=False)
+    return Row("--device cuda without a GPU", f"refused, exit code {code}", "refused", holds=code != 0)
+
+
+def _binding(file: Path, tokens: Sequence[Tokens], rounds: int) -> Row:
+    """One batch of 32 with inputs and outputs bound to memory on the GPU, in turns with a plain run."""
+    session = ort.InferenceSession(file, providers=["CUDAExecutionProvider"])
+    longest = max(map(len, tokens))
+    ids = np.array([one.ids + [0] * (longest - len(one)) for one in tokens], dtype=np.int64)
+    mask = np.array([[1] * len(one) + [0] * (longest - len(one)) for one in tokens], dtype=np.int64)
+    feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    feeds = {node.name: feeds[node.name] for node in session.get_inputs()}
+
+    def bound() -> object:
+        binding = session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, "cuda", 0))
+        for node in session.get_outputs():
+            binding.bind_output(node.name, "cuda")
+        session.run_with_iobinding(binding)
+        return binding.copy_outputs_to_cpu()
+
+    ratios = []
+    for turn in range(rounds + 1):
+        plain_seconds, bound_seconds = _seconds(lambda: session.run(None, feeds)), _seconds(bound)
+        if turn:  # the first is a warm-up
+            ratios.append(plain_seconds / bound_seconds)
+    gain = statistics.median(ratios)
+    return Row("a batch of 32 with bound inputs and outputs", f"{gain:.2f} times as fast", "", holds=True)
+
+
+def _seconds(call: Callable[[], object], times: int = 50) -> float:
+    started = time.perf_counter()
+    for _ in range(times):
+        call()
+    return (time.perf_counter() - started) / times
+
+
+def _throughput(
+    models: Path, bare: Bare, texts: Sequence[str], device: VariantName, rounds: int, seconds: float
+) -> Row:  # fmt: skip
+    requests = [list(texts[start : start + TEXTS]) for start in range(0, len(texts) - TEXTS + 1, TEXTS)]
+    ratios, rates = [], []
+    with serving(models, PLUMBLINE_DEVICE=device) as server:
+        for _ in range(rounds):
+            alone = bare.per_second(texts, seconds / 2)
+            found = closed_loop(f"{server.url}/predict", requests, USERS, seconds)
+            if set(found.statuses) != {200}:
+                sys.exit(f"answers other than 200: {dict(found.statuses)}")
+            rates.append(TEXTS * found.rate)
+            ratios.append(rates[-1] / alone)
+    share = statistics.median(ratios)
+    measured = f"{statistics.median(rates):.0f} texts/s, {share:.0%} of bare"
+    return Row(f"requests of {TEXTS} texts, {USERS} clients", measured, ">= 80 %", share >= _LEAST_SHARE)
+
+
+def hardware() -> str:
+    """The name of the first GPU and its driver, as NVIDIA's tool says."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader", "--id=0"]
+    name, driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().split(", ")
+    return f"{name}, driver {driver}"
+
+
+def section(rows: Sequence[Row], what: str) -> str:
+    """Markdown for a file of benchmarks."""
+    lines = [f"| {row.what} | {row.measured} | {row.must} |" for row in rows]
+    head = f"\n### {what}: {datetime.now(UTC):%Y-%m-%d}, ONNX Runtime {ort.__version__}\n\n"
+    return head + "| | measured | must be |\n|---|---|---|\n" + "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
