@@ -77,7 +77,10 @@ async def _overload(driver: Driver, seconds: float) -> list[Row]:
 
 
 def soak(models: Path, texts: Sequence[str], requests: int) -> list[Row]:
-    """Memory and descriptors over many requests; both are looked at after the first 10,000 and at the end."""
+    """Memory and descriptors over many requests; both are looked at after the first 10,000 and at the end.
+
+    The log is sealed often, so that what that takes, and what it imports, is there at the first look.
+    """
 
     async def run(server: Server) -> tuple[float, float, int, int, int]:
         driver = Driver(f"{server.url}/predict", texts)
@@ -89,7 +92,7 @@ def soak(models: Path, texts: Sequence[str], requests: int) -> list[Row]:
         failed = sum(driver.load.statuses.values()) - driver.load.statuses[200]
         return megabytes, server.megabytes(), descriptors, server.descriptors(), failed
 
-    with serving(models) as server:
+    with serving(models, PLUMBLINE_LOG_SEAL_SECONDS="10") as server:
         before, after, opened, still_open, failed = asyncio.run(run(server))
     growth = after / before - 1
     return [

@@ -30,7 +30,7 @@ from service.live import LiveModel, load
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.predictor import Predictor
-from service.protocols import feedback, oip, predict, probes, repository, status
+from service.protocols import feedback, oip, predict, probes, repository, status, why_not_ready
 from service.recorder import Recorder, as_logged
 from service.repository import RepositoryWatcher
 from service.settings import ServiceSettings, digests
@@ -196,7 +196,7 @@ async def _answer(app: FastAPI, question: str, argument: Any) -> Any:
         case "metrics":
             return as_plain(app.state.metrics.registry.collect())
         case "ready":
-            return predictor.started and bool(predictor.models) and not app.state.stopping
+            return why_not_ready(app) is None
         case "prediction":
             return predictor.remembered(argument)
         case "load":

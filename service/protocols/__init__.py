@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, cast
 
-from fastapi import Request
+from fastapi import FastAPI, Request
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from service.errors import InvalidRequest, Malformed, NotReady
@@ -36,15 +36,20 @@ async def settings(request: Request) -> ServiceSettings:
     return cast(ServiceSettings, request.app.state.settings)
 
 
+def why_not_ready(app: FastAPI) -> str | None:
+    """What keeps this worker from answering predictions."""
+    predictor: Predictor = app.state.predictor
+    if app.state.stopping:
+        return "the server is stopping."
+    if not predictor.started:
+        return "models are being loaded."
+    return None if predictor.models else "every model was unloaded."
+
+
 def check_ready(request: Request) -> None:
     """:raises NotReady: while models are loading, or the server is about to stop."""
-    predictor: Predictor = request.app.state.predictor
-    if request.app.state.stopping:
-        raise NotReady("the server is stopping.")
-    if not predictor.started:
-        raise NotReady("models are being loaded.")
-    if not predictor.models:
-        raise NotReady("every model was unloaded.")
+    if reason := why_not_ready(request.app):
+        raise NotReady(reason)
 
 
 async def check_all_ready(request: Request) -> None:
