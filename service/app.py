@@ -100,7 +100,7 @@ def create_app(
         logger.warning("anyone who reaches %s may use this server: no keys are configured", settings.host)
     # The way through FastAPI's router costs as much as ours from there on. It describes these routes, and Starlette's
     # takes the requests, which they read by themselves.
-    app.router.routes.extend(_Route(path, handler, methods=["POST"]) for path, handler in predict.HANDLERS.items())
+    app.router.routes[:0] = [_Route(path, handler, methods=["POST"]) for path, handler in predict.HANDLERS.items()]
     for protocol in (predict, oip, feedback):  # routes are tried in this order, so the busy ones stand first
         app.include_router(protocol.router)
     app.include_router(probes.router)

@@ -33,7 +33,7 @@ class PredictRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     inputs: str | Texts = Field(description="a text, or a list of texts; a list is a batch, never a pair")
-    parameters: Parameters = Parameters()
+    parameters: Parameters = Field(default_factory=Parameters)  # pydantic would copy a default, at some cost
 
     @field_validator("inputs", mode="before")
     @classmethod
