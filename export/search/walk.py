@@ -2,8 +2,8 @@
 
 First the unpruned model is tried with every scheme. Then it is pruned step by step, each step starting from the model
 that the last one left and recovery brought back; each step's model is tried with the schemes that were worth their
-time on the unpruned one. A model that lost too much is not pruned further, but learns once more, with all the time
-left. The walk ends if that did not help, at the speed-up asked for, or with the budget.
+time on the unpruned one. A model that lost too much is not pruned further, but goes on learning, until it is inside the
+tolerance or there is nothing more to learn. The walk ends there, at the speed-up asked for, or with the budget.
 """
 
 from __future__ import annotations
@@ -186,16 +186,16 @@ class Walk:
                 shrunk = self._shrink(ground, model)
             if shrunk is None:
                 return
-            model, what = shrunk.model, f"pruned {shrunk.speedup:.2f}x{', recovered again' if again else ''}"
+            model, what = shrunk.model, self._name(shrunk.speedup)
             self._teller.trying(f"recovery, {what}")
-            did = self.subject.recover(model, self._lesson(self._recovery_seconds(again=again)), place)
+            did = self.subject.recover(model, self._lesson(self._recovery_seconds()), place)
             self.store.keep_weights(model, place)
             joined = self.subject.joined(model, self.store, place)
             for scheme in self.progress.schemes:
                 self._try(joined, scheme, place, what, shrunk.speedup)
             overhead = self.budget.spent - begun - did.seconds
             self.progress = self.progress.model_copy(update={"steps": (*self.progress.steps, _record(shrunk, did))})
-            self._save(overhead=overhead, ended=self._reason_to_end(again=again))
+            self._save(overhead=overhead, ended=self._reason_to_end(learnt=did.kept_step > 0 or not again))
 
     def _survey(self) -> Ground:
         self._teller.trying("how long layers of several widths take")
@@ -234,13 +234,17 @@ class Walk:
         last = [trial for trial in self.progress.trials if trial.step == len(self.progress.steps)]
         return self.target_speedup is None and not any(is_inside(trial, self.max_drop) for trial in last)
 
-    def _recovery_seconds(self, *, again: bool) -> float:
-        """An equal part of the time left for each of as many cuts as it allows with good recovery; or all of it."""
+    def _name(self, speedup: float) -> str:
+        """What the model of the step that begins is called."""
+        times = 1 + sum(step.speedup == speedup for step in self.progress.steps)
+        return f"pruned {speedup:.2f}x" + (f", recovered {times} times" if times > 1 else "")
+
+    def _recovery_seconds(self) -> float:
+        """An equal part of the time left for each of as many steps as it allows with good recovery."""
         overhead, left, steps = self.progress.overhead, self.budget.left, len(self._aims) - self._cuts
-        if again:
-            steps = 1
-        elif self.target_speedup is None:
-            steps = max(1, min(steps, int(left / (overhead + _GOOD_SECONDS))))
+        if self.target_speedup is None:
+            steps = min(steps, int(left / (overhead + _GOOD_SECONDS)))
+        steps = max(1, steps)
         return max(_LEAST_SECONDS, (left - (steps - 1 + _TRYING_SHARE) * overhead) / steps)
 
     def _lesson(self, seconds: float) -> Lesson:
@@ -262,10 +266,10 @@ class Walk:
         self._teller.found(trial)
         self._save(trials=(*self.progress.trials, trial))
 
-    def _reason_to_end(self, *, again: bool) -> str | None:
+    def _reason_to_end(self, *, learnt: bool) -> str | None:
         speed, lost = f"{self.progress.steps[-1].speedup:.2f} times the speed", self._lost_too_much()
-        if lost and again:
-            return f"at {speed} too much accuracy was lost, and to learn once more did not bring enough of it back"
+        if lost and not learnt:
+            return f"at {speed} too much accuracy was lost, and learning on brought no more of it back"
         if self._cuts == len(self._aims) and not lost:
             return f"the last step was done ({speed})"
         return None
