@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import uvloop
 
 from loadtest.connection import Connection, connect, post_request
 
@@ -141,6 +142,6 @@ def closed_loop(
         await driver.users(users, warm_up + seconds)
         return driver.load
 
-    load = asyncio.run(run())
+    load = uvloop.run(run())
     window = warm_up, warm_up + seconds
     return Speed(load.rate(*window), load.percentile(50, *window), load.percentile(99, *window), load.statuses)

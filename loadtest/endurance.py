@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import uvloop
+
 from loadtest.client import Driver
 from loadtest.server import Server, serving
 from service.contract.repository import read_serving, set_live
@@ -47,7 +49,7 @@ def start(models: Path) -> list[Row]:
 def overload(models: Path, texts: Sequence[str], seconds: float) -> list[Row]:
     """Three times what the server can do, for some seconds, and what it does right after."""
     with serving(models) as server:
-        return asyncio.run(_overload(Driver(f"{server.url}/predict", texts), seconds))
+        return uvloop.run(_overload(Driver(f"{server.url}/predict", texts), seconds))
 
 
 async def _overload(driver: Driver, seconds: float) -> list[Row]:
@@ -93,7 +95,7 @@ def soak(models: Path, texts: Sequence[str], requests: int) -> list[Row]:
         return megabytes, server.megabytes(), descriptors, server.descriptors(), failed
 
     with serving(models, PLUMBLINE_LOG_SEAL_SECONDS="10") as server:
-        before, after, opened, still_open, failed = asyncio.run(run(server))
+        before, after, opened, still_open, failed = uvloop.run(run(server))
     growth = after / before - 1
     return [
         Row(f"soak of {requests} requests: failed", str(failed), "0", not failed),
@@ -105,7 +107,7 @@ def soak(models: Path, texts: Sequence[str], requests: int) -> list[Row]:
 def switch_and_stop(models: Path, name: str, texts: Sequence[str]) -> list[Row]:
     """A new version under load, then SIGTERM under load; users come back when a connection is closed."""
     with _two_versions(models, name) as copy, serving(copy, PLUMBLINE_GRACE_SECONDS=str(_GRACE_SECONDS)) as server:
-        return asyncio.run(_switch_and_stop(server, copy, name, texts))
+        return uvloop.run(_switch_and_stop(server, copy, name, texts))
 
 
 async def _switch_and_stop(server: Server, models: Path, name: str, texts: Sequence[str]) -> list[Row]:
