@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from starlette.types import Scope
 
-from service.context import refused_at
+from service.context import routed
 from service.errors import Overloaded, RequestError
 from service.predictor import Predictor
 
@@ -50,6 +50,6 @@ class Admission:
             model.check_room()
         except Overloaded as error:
             predictor.rollout.failed(model, error)
-            refused_at(scope, route)
+            routed(scope, route)
             scope["path_params"] = {"name": model.manifest.name}
             raise

@@ -14,21 +14,19 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
-from starlette.types import Scope
 
 from service import __version__
 from service.added import as_plain
 from service.admission import Admission
 from service.contract.errors import InvalidInput, PlumblineError
 from service.contract.redact import BUILT_IN, Redactor, read_rules
-from service.errors import RequestError, as_response
+from service.errors import as_response, response_to
 from service.fleet import Fleet
 from service.guard import Guard
 from service.keys import Keys
 from service.live import LiveModel, load
 from service.metrics import Metrics
-from service.middleware import RequestMiddleware
+from service.middleware import RequestMiddleware, Shortcut
 from service.predictor import Predictor
 from service.protocols import feedback, oip, predict, probes, repository, status, why_not_ready
 from service.recorder import Recorder, as_logged
@@ -84,6 +82,7 @@ def create_app(
     app.state.redact = Redactor([*BUILT_IN, *rules])
     app.state.upload_to = open_store(settings.log_upload) if settings.log_upload is not None else None
     keys = Keys(digests(settings.api_keys), digests(settings.admin_keys))
+    app.add_middleware(Shortcut, handlers=predict.HANDLERS)
     app.add_middleware(
         RequestMiddleware,
         metrics=metrics,
@@ -98,9 +97,6 @@ def create_app(
         app.add_middleware(tracing.wrap)
     if not keys.required and settings.host not in ("127.0.0.1", "::1", "localhost"):
         logger.warning("anyone who reaches %s may use this server: no keys are configured", settings.host)
-    # The way through FastAPI's router costs as much as ours from there on. It describes these routes, and Starlette's
-    # takes the requests, which they read by themselves.
-    app.router.routes[:0] = [_Route(path, handler, methods=["POST"]) for path, handler in predict.HANDLERS.items()]
     for protocol in (predict, oip, feedback):  # routes are tried in this order, so the busy ones stand first
         app.include_router(protocol.router)
     app.include_router(probes.router)
@@ -111,14 +107,6 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     return app
-
-
-class _Route(Route):
-    """One that FastAPI's router also names in the scope, as it does its own."""
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        match, found = super().matches(scope)
-        return match, {**found, "route": self}
 
 
 @asynccontextmanager
@@ -243,10 +231,7 @@ def _uploader(settings: ServiceSettings, metrics: Metrics, store: Store) -> Uplo
 
 def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, PlumblineError)
-    if not isinstance(error, RequestError):
-        logger.error("request failed: %s", error)
-        return as_response(500, error.code, str(error))
-    return as_response(error.status, error.code, str(error), error.headers)
+    return response_to(error)
 
 
 def _on_invalid(request: Request, error: Exception) -> Response:

@@ -8,14 +8,14 @@ from starlette.types import Scope
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
-_REFUSED_ROUTE = "plumbline.route"
+_ROUTE = "plumbline.route"
 
 
 def route_of(scope: Scope) -> str:
     """The path of the route that a request was for, with its parameters unfilled; empty if there is none."""
-    return getattr(scope.get("route"), "path", "") or scope.get(_REFUSED_ROUTE, "")
+    return getattr(scope.get("route"), "path", "") or scope.get(_ROUTE, "")
 
 
-def refused_at(scope: Scope, route: str) -> None:
-    """Say which route a request was for that no router has seen."""
-    scope[_REFUSED_ROUTE] = route
+def routed(scope: Scope, route: str) -> None:
+    """Say which route a request is for that no router sees."""
+    scope[_ROUTE] = route

@@ -15,10 +15,14 @@ PlumblineError
 
 from __future__ import annotations
 
+import logging
+
 import orjson
 from starlette.responses import Response
 
 from service.contract.errors import PlumblineError
+
+logger = logging.getLogger(__name__)
 
 
 class RequestError(PlumblineError):
@@ -85,3 +89,11 @@ def as_response(status: int, code: str, message: str, headers: dict[str, str] | 
     """The answer to a request that failed: ``{"error": message, "code": code}``."""
     printable = message.encode("utf-8", "backslashreplace").decode()
     return Response(orjson.dumps({"error": printable, "code": code}), status, headers, "application/json")
+
+
+def response_to(error: PlumblineError) -> Response:
+    """The answer to a request that ended in ``error``; what no request can help is in the log, too."""
+    if isinstance(error, RequestError):
+        return as_response(error.status, error.code, str(error), error.headers)
+    logger.error("request failed: %s", error)
+    return as_response(500, error.code, str(error))

@@ -1,4 +1,4 @@
-"""What happens to every request: an id, the guard, a limit on its body, a line in the metrics."""
+"""What happens to every request: an id, the guard, a limit on its body, a line in the metrics; and a shortcut."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import quote
 
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import context
+from service.contract.errors import PlumblineError
 from service.contract.record import new_id
-from service.errors import BodyTooLarge, DeadlinePassed, NotReady, Overloaded, RequestError, as_response
+from service.errors import BodyTooLarge, DeadlinePassed, NotReady, Overloaded, as_response, response_to
 from service.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -92,9 +94,10 @@ class RequestMiddleware:
             await _unless_gone(answer, receive, lambda: status > 0, self._listen_after)
         except ClientDisconnect:
             status = _CLOSED
-        except RequestError as error:
-            refusal = as_response(error.status, error.code, str(error), error.headers)
-            await refusal(scope, receive, send_with_id)
+        except PlumblineError as error:
+            if status:
+                raise
+            await response_to(error)(scope, receive, send_with_id)
         except Exception:
             logger.exception("a request failed")
             if status:
@@ -133,6 +136,29 @@ class RequestMiddleware:
             self._metrics.rejected.labels(model, reason).inc()
         if self._log_requests:
             _log(scope, status, seconds)
+
+
+class Shortcut:
+    """Hands the busiest requests to their handlers, past FastAPI's router, which costs more than the handlers do.
+
+    The router has the same routes, describes them, and takes whatever is not exactly one of them.
+
+    :param handlers: of POST requests, by path.
+    """
+
+    def __init__(self, app: ASGIApp, handlers: Mapping[str, Callable[[Request], Awaitable[Response]]]) -> None:
+        self._app = app
+        self._handlers = handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        handler = self._handlers.get(path) if scope.get("method") == "POST" else None
+        if handler is None:
+            await self._app(scope, receive, send)
+            return
+        context.routed(scope, path)
+        response = await handler(Request(scope, receive))
+        await response(scope, receive, send)
 
 
 def _log(scope: Scope, status: int, seconds: float) -> None:
