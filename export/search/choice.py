@@ -69,6 +69,11 @@ def is_inside(trial: Trial, max_drop: float) -> bool:
     return trial.difference - _NORMAL_ODDS * _error(trial) >= -max_drop
 
 
+def is_outside(trial: Trial, max_drop: float) -> bool:
+    """Whether it probably loses more than ``max_drop`` points; few rows leave much between this and being inside."""
+    return trial.difference + _NORMAL_ODDS * _error(trial) < -max_drop
+
+
 def is_provable(trial: Trial, max_drop: float, *, search_rows: int, gate_rows: int) -> bool:
     """Whether the gate's 95 % bound would be inside, too, if its rows turned out as the search rows did."""
     return trial.difference - _NORMAL_95 * _error(trial) * sqrt(search_rows / gate_rows) >= -max_drop

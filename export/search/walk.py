@@ -2,8 +2,8 @@
 
 First the unpruned model is tried with every scheme. Then it is pruned step by step, each step starting from the model
 that the last one left and recovery brought back; each step's model is tried with the schemes that were worth their
-time on the unpruned one. A model that lost too much is not pruned further, but goes on learning, until it is inside the
-tolerance or there is nothing more to learn. The walk ends there, at the speed-up asked for, or with the budget.
+time on the unpruned one. A model that is probably outside the tolerance is not pruned further, but goes on learning.
+The walk ends where that brings nothing more, at the speed-up asked for, or with the budget.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from export.prune.step import Ground, Shrunk, check_pruning, sample, shrink, sur
 from export.prune.surgery import as_mask, everything
 from export.quantize import DYNAMIC, FLOAT, PER_TENSOR, STATIC, Feeds, Quantized, quantize
 from export.reference import choose_rows
-from export.search.choice import front, is_inside
+from export.search.choice import front, is_outside
 from export.search.progress import Budget, Teller
 from export.search.store import Progress, Store, kept_units
 from export.search.trial import SearchRows
@@ -232,7 +232,7 @@ class Walk:
     def _lost_too_much(self) -> bool:
         """Whether the last step's model is not good enough to be pruned further, unless the speed-up is what counts."""
         last = [trial for trial in self.progress.trials if trial.step == len(self.progress.steps)]
-        return self.target_speedup is None and not any(is_inside(trial, self.max_drop) for trial in last)
+        return self.target_speedup is None and all(is_outside(trial, self.max_drop) for trial in last)
 
     def _name(self, speedup: float) -> str:
         """What the model of the step that begins is called."""

@@ -31,7 +31,7 @@ from export.reproduce import reproduce
 from export.retrain import Rejected, retrain
 from export.search import variant as variant_module
 from export.search import walk as walk_module
-from export.search.choice import choose, front, is_inside, is_provable
+from export.search.choice import choose, front, is_inside, is_outside, is_provable
 from export.search.store import search_folder
 from export.search.trial import Trial
 from service.contract.bundle import open_bundle
@@ -153,6 +153,16 @@ def test_a_lucky_estimate_on_few_rows_is_not_enough() -> None:
     assert is_inside(trial("better", 0.4, -3.0), 0.5)
 
 
+def test_between_inside_and_outside_is_what_few_rows_cannot_tell() -> None:
+    for difference, lower, found in (
+        (-0.3, -0.5, (True, False)),
+        (-0.5, -1.3, (False, False)),
+        (-0.9, -1.3, (False, True)),
+    ):
+        one = trial("one", difference, lower)
+        assert (is_inside(one, 0.5), is_outside(one, 0.5)) == found
+
+
 def test_a_candidate_whose_labels_depend_on_their_neighbours_is_not_inside() -> None:
     assert is_inside(trial("calm", 0.4, 0.0, flips=0.02), 0.5)
     assert not is_inside(trial("nervous", 0.4, 0.0, flips=0.03), 0.5)
@@ -195,13 +205,7 @@ def test_a_model_that_lost_too_much_learns_on(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the first pruned model is called too inaccurate: it learns on, and then is pruned on."""
-    real, judged = walk_module.is_inside, []
-
-    def first_not_inside(trial: Trial, max_drop: float) -> bool:
-        judged.append(trial.step)
-        return trial.step != 1 and real(trial, max_drop)
-
-    monkeypatch.setattr(walk_module, "is_inside", first_not_inside)
+    monkeypatch.setattr(walk_module, "is_outside", lambda trial, _: trial.step == 1)
     options = PRUNE | {"target_speedup": None, "max_drop": 60.0}
     bundle = exported(trained, tmp_path, **options).bundle
     made = bundle.manifest
@@ -218,7 +222,7 @@ def test_a_model_that_lost_too_much_learns_on(
 def test_the_walk_ends_where_learning_on_does_not_help(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walk_module, "is_inside", lambda trial, _: trial.step == 0)
+    monkeypatch.setattr(walk_module, "is_outside", lambda trial, _: trial.step > 0)
     monkeypatch.setattr(walk_module, "recover", lambda *args, **given: replace(recover(*args, **given), kept_step=0))
     made = exported(trained, tmp_path, **(PRUNE | {"target_speedup": None, "max_drop": 60.0})).bundle.manifest
     assert made.search is not None
