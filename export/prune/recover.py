@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,14 +35,27 @@ _OVERTIME = 1.5  # a machine that became slower may take this much longer than w
 
 @dataclass(frozen=True)
 class Lesson:
-    """How to distil: at most ``epochs`` and ``minutes``, whichever ends first; or exactly what ``again`` says."""
+    """How to distil: at most ``epochs`` and ``minutes``, whichever ends first; or exactly what ``again`` says.
+
+    Without a ``learning_rate`` it is taken from what there is to learn, see :func:`learning_rate`.
+    """
 
     minutes: float = 3.0
     epochs: int = 3
-    learning_rate: float = 1e-4
+    learning_rate: float | None = None
     batch_size: int = 32
     hidden_weight: float = 10.0
     again: tuple[int, int] | None = None
+
+
+def learning_rate(loss: float) -> float:
+    """The peak learning rate for a model whose divergence from its teacher is ``loss``.
+
+    A rate that brings a deeply cut model back fast drives one away that has lost little. With MiniLM, 150 steps on
+    SST-2 brought a divergence of 0.0062 to 0.0046 at 2e-5 and to no less at 5e-5 and above; on CLINC150 0.44 to 0.051
+    at 5e-5 and to 0.024 at 2e-4.
+    """
+    return min(2e-4, max(1e-5, 2.5e-4 * math.sqrt(loss)))
 
 
 @dataclass(frozen=True)
@@ -90,10 +104,11 @@ def recover(
         weights, kept_step, losses = _copy(student), 0, [before]
         batches = _batches(learned, lesson.batch_size, seed)
         schedule = _Schedule(lesson, -(-len(learned) // lesson.batch_size), started, clock)
-        optimizer = torch.optim.AdamW(student.parameters(), lr=lesson.learning_rate, weight_decay=0.01)
+        peak = learning_rate(before) if lesson.learning_rate is None else lesson.learning_rate
+        optimizer = torch.optim.AdamW(student.parameters(), lr=peak, weight_decay=0.01)
         for step in schedule:
             for group in optimizer.param_groups:
-                group["lr"] = lesson.learning_rate * schedule.rate(step)
+                group["lr"] = peak * schedule.rate(step)
             loss = pair.loss(next(batches), lesson.hidden_weight)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
