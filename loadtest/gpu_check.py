@@ -4,8 +4,8 @@
 
 The model is exported with ``--target both``. Checked are: the CUDA variant says what the CPU variant says, alone and in
 padded batches; a server that was told ``--device cuda`` refuses to start where there is none; requests of 32 texts are
-answered at 80 % or more of the speed of the bare loop on the same GPU, tokenizer and fp16 session. How much input and
-output binding would gain is shown. Exit code 3 if something is not as it must be, 2 without a GPU.
+answered at 80 % or more of the speed of the bare loop on the same GPU, tokenizer and fp16 session. How much CUDA
+graphs with bound inputs and outputs gain is shown. Exit code 3 if something is not as it must be, 2 without a GPU.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from service.contract.bundle import TOKENIZER, Bundle, VariantName
 from service.contract.dataset import read_dataset
 from service.contract.repository import live_bundle
 from service.engine import Engine, EngineError
-from service.tokenizer import TextTokenizer, Tokens
+from service.tokenizer import TextTokenizer
 
 TEXTS = 32  # in a request, and in a batch of the bare loop
 USERS = 8
@@ -54,8 +54,7 @@ class Bare:
         manifest = bundle.manifest
         if variant not in manifest.variants:
             raise EngineError(f"{bundle.path} has no variant for {variant}. Export with --target both.")
-        file = bundle.file(manifest.variants[variant].file)
-        engine = Engine(file, device=variant, threads=1, max_length=manifest.max_length)
+        engine = _engine(bundle, variant, graphs=False)
         engine.warm_up()
         return cls(TextTokenizer(bundle.file(TOKENIZER), manifest.max_length), engine)
 
@@ -73,6 +72,11 @@ class Bare:
             self.engine.run(self.tokenizer(batch))
             done += len(batch)
         return done / spent
+
+
+def _engine(bundle: Bundle, variant: VariantName, *, graphs: bool) -> Engine:
+    file = bundle.file(bundle.manifest.variants[variant].file)
+    return Engine(file, device=variant, threads=1, max_length=bundle.manifest.max_length, graphs=graphs)
 
 
 def main() -> None:
@@ -108,9 +112,7 @@ def check(
     bundle = live_bundle(models, name)
     bare = Bare.of(bundle, device)
     rows = [*_agreement(bare, Bare.of(bundle, "cpu"), texts), _refusal(models)]
-    if device == "cuda":
-        file = bundle.file(bundle.manifest.variants[device].file)
-        rows.append(_binding(file, bare.tokenizer(texts[:TEXTS]), rounds))
+    rows += _graphs(bare, bundle, device, texts, rounds)
     return [*rows, _throughput(models, bare, texts, device, rounds, seconds)]
 
 
@@ -141,31 +143,21 @@ def _refusal(models: Path) -> Row:
     return Row("--device cuda without a GPU", f"refused, exit code {code}", "refused", holds=code != 0)
 
 
-def _binding(file: Path, tokens: Sequence[Tokens], rounds: int) -> Row:
-    """One batch of 32 with inputs and outputs bound to memory on the GPU, in turns with a plain run."""
-    session = ort.InferenceSession(file, providers=["CUDAExecutionProvider"])
-    longest = max(map(len, tokens))
-    ids = np.array([one.ids + [0] * (longest - len(one)) for one in tokens], dtype=np.int64)
-    mask = np.array([[1] * len(one) + [0] * (longest - len(one)) for one in tokens], dtype=np.int64)
-    feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-    feeds = {node.name: feeds[node.name] for node in session.get_inputs()}
-
-    def bound() -> object:
-        binding = session.io_binding()
-        for name, array in feeds.items():
-            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, "cuda", 0))
-        for node in session.get_outputs():
-            binding.bind_output(node.name, "cuda")
-        session.run_with_iobinding(binding)
-        return binding.copy_outputs_to_cpu()
-
-    ratios = []
-    for turn in range(rounds + 1):
-        plain_seconds, bound_seconds = _seconds(lambda: session.run(None, feeds)), _seconds(bound)
-        if turn:  # the first is a warm-up
-            ratios.append(plain_seconds / bound_seconds)
-    gain = statistics.median(ratios)
-    return Row("a batch of 32 with bound inputs and outputs", f"{gain:.2f} times as fast", "", holds=True)
+def _graphs(bare: Bare, bundle: Bundle, device: VariantName, texts: Sequence[str], rounds: int) -> list[Row]:
+    """Batches of one text and of 32 as CUDA graphs with bound memory, in turns with plain runs."""
+    captured = _engine(bundle, device, graphs=True)
+    rows = []
+    for size in (1, TEXTS):
+        tokens = bare.tokenizer(texts[:size])
+        plain, graph = bare.engine.run(tokens).logits, captured.run(tokens).logits
+        ratios = [
+            _seconds(lambda batch=tokens: bare.engine.run(batch)) / _seconds(lambda batch=tokens: captured.run(batch))  # type: ignore[misc]
+            for _ in range(rounds)
+        ]
+        same = np.array_equal(plain.argmax(axis=1), graph.argmax(axis=1))
+        measured = f"{statistics.median(ratios):.2f} times as fast" + ("" if same else ", other labels")
+        rows.append(Row(f"a batch of {size} as a CUDA graph, inputs bound", measured, "same labels", same))
+    return rows
 
 
 def _seconds(call: Callable[[], object], times: int = 50) -> float:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from service.errors import as_response, response_to
 from service.fleet import Fleet
 from service.guard import Guard
 from service.keys import Keys
-from service.live import LiveModel, load
+from service.live import LiveModel, Resources, load
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware, Shortcut
 from service.predictor import Predictor
@@ -126,16 +127,20 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         on_answer=tracing.answered if tracing is not None else lambda answer: None,
     )
     app.state.predictor = predictor
-    make = partial(
-        load,
+    resources = Resources(
         device=settings.device,
         threads=settings.threads,
         batch_tokens=settings.batch_tokens,
         queue_tokens=settings.queue_tokens,
-        metrics=metrics,
+        cuda_graphs=settings.cuda_graphs,
     )
     watcher = RepositoryWatcher(
-        settings.repo, predictor, metrics, make, partial(_load_shadow, make), settings.poll_seconds
+        settings.repo,
+        predictor,
+        metrics,
+        partial(load, resources=resources, metrics=metrics),
+        partial(_load_shadow, resources=resources),
+        settings.poll_seconds,
     )
     app.state.watcher = watcher
     await app.state.fleet.listen(partial(_answer, app))
@@ -155,9 +160,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await asyncio.to_thread(tracing.close)
 
 
-def _load_shadow(make: Callable[..., LiveModel], path: Path) -> LiveModel:
+def _load_shadow(path: Path, resources: Resources) -> LiveModel:
     """A version that takes only what others leave of the processor, and whose batches are not in the metrics."""
-    model = make(path, threads=1, metrics=Metrics())
+    model = load(path, replace(resources, threads=1), Metrics())
     model.step_back()
     return model
 

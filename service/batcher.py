@@ -63,6 +63,7 @@ class Batcher(Generic[Item, Answer]):
     :param run: takes a batch, returns one answer per item in the same order; called by one thread at a time.
     :param padded_length: tokens that an item of this length costs in a batch.
     :param queue_tokens: most tokens waiting or running; a request beyond it is refused whole.
+    :param thread: what calls ``run``, with one worker; the batcher shuts it down.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Batcher(Generic[Item, Answer]):
         padded_length: Callable[[int], int],
         cost: BatchCost,
         queue_tokens: int,
+        thread: ThreadPoolExecutor | None = None,
         on_batch: Callable[[int, int, int], None] = lambda items, tokens, padded: None,
     ) -> None:
         self._run = run
@@ -83,7 +85,7 @@ class Batcher(Generic[Item, Answer]):
         self._by_age: dict[int, _Waiting[Item, Answer]] = {}
         self._by_length: dict[int, dict[int, _Waiting[Item, Answer]]] = {}
         self._numbers = itertools.count()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
+        self._thread = thread or ThreadPoolExecutor(1)
         self._busy = False  # a batch runs, or is about to be chosen
         self._idle = asyncio.Event()
         self._idle.set()

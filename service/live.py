@@ -138,25 +138,41 @@ class LiveModel:
 _ModelBatcher = Batcher[Tokens, Observation]
 
 
-def load(
-    path: Path,
-    *,
-    device: Literal["auto", "cpu", "cuda"],
-    threads: int,
-    batch_tokens: int,
-    queue_tokens: int,
-    metrics: Metrics,
-) -> LiveModel:
-    """Verify, load, warm and prove a bundle. Blocking.
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a model runs on and how much it may take.
 
+    :param threads: of inference; 0 is as many as there are usable cores.
     :param batch_tokens: as in :func:`service.engine.measure`.
     :param queue_tokens: most tokens waiting or running; 0 is what is measured to be done in two seconds.
+    :param cuda_graphs: as ``graphs`` of :class:`service.engine.Engine`, for a variant that runs on CUDA.
+    """
+
+    device: Literal["auto", "cpu", "cuda"]
+    threads: int
+    batch_tokens: int
+    queue_tokens: int
+    cuda_graphs: bool
+
+
+def load(path: Path, resources: Resources, metrics: Metrics) -> LiveModel:
+    """Verify, load, warm and prove a bundle, all on the thread that will run its batches. Blocking.
+
     :raises BundleError: if a file is damaged or a golden case comes out differently.
     :raises EngineError: if the model cannot run on the device.
     """
+    thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
+    try:
+        return thread.submit(_load, path, resources, metrics, thread).result()
+    except BaseException:
+        thread.shutdown(wait=False)
+        raise
+
+
+def _load(path: Path, resources: Resources, metrics: Metrics, thread: ThreadPoolExecutor) -> LiveModel:
     bundle = open_bundle(path)
     manifest = bundle.manifest
-    variant, engine, fallback = _engine(bundle, device, threads or usable_cores())
+    variant, engine, fallback = _engine(bundle, resources)
     tokenizer = TextTokenizer(bundle.file(TOKENIZER), manifest.max_length)
     engine.warm_up()
     _prove(bundle, variant, tokenizer, engine)
@@ -172,7 +188,7 @@ def load(
             for row, label in enumerate(seen.labels)
         ]
 
-    cost = measure(run, manifest.max_length, batch_tokens)
+    cost = measure(run, manifest.max_length, resources.batch_tokens)
     logger.info(
         "%s: a batch costs %.0f tokens beyond its own, holds at most %d, and %.0f are done in a second",
         manifest.name,
@@ -180,6 +196,8 @@ def load(
         cost.budget,
         cost.per_second,
     )
+    if variant == "cuda":
+        engine.warm_up(cost.budget)
 
     def on_batch(items: int, tokens: int, padded: int) -> None:
         metrics.batch_size.labels(manifest.name).observe(items)
@@ -190,15 +208,18 @@ def load(
         run,
         padded_length=engine.padded_length,
         cost=cost,
-        queue_tokens=queue_tokens or max(int(_QUEUE_SECONDS * cost.per_second), _QUEUE_TEXTS * manifest.max_length),
+        queue_tokens=resources.queue_tokens
+        or max(int(_QUEUE_SECONDS * cost.per_second), _QUEUE_TEXTS * manifest.max_length),
+        thread=thread,
         on_batch=on_batch,
     )
     return LiveModel(bundle, variant, tokenizer, engine, batcher, fallback)
 
 
-def _engine(bundle: Bundle, device: Literal["auto", "cpu", "cuda"], threads: int) -> tuple[VariantName, Engine, str]:
+def _engine(bundle: Bundle, resources: Resources) -> tuple[VariantName, Engine, str]:
     """The best variant that runs here, its engine, and why a better one does not; :raises EngineError: if none does."""
     manifest = bundle.manifest
+    device, threads = resources.device, resources.threads or usable_cores()
     wanted: tuple[VariantName, ...] = ("cuda", "cpu") if device == "auto" else (device,)
     offered = [variant for variant in wanted if variant in manifest.variants]
     if not offered:
@@ -210,7 +231,8 @@ def _engine(bundle: Bundle, device: Literal["auto", "cpu", "cuda"], threads: int
     for variant in offered:
         file = bundle.file(manifest.variants[variant].file)
         try:
-            engine = Engine(file, device=variant, threads=threads, max_length=manifest.max_length)
+            graphs = resources.cuda_graphs and variant == "cuda"
+            engine = Engine(file, device=variant, threads=threads, max_length=manifest.max_length, graphs=graphs)
         except EngineError as error:
             if variant == offered[-1]:
                 raise

@@ -31,6 +31,10 @@ class ServiceSettings(Settings):
     threads: int = Field(
         default=0, ge=0, le=256, description="inference threads of each worker; 0 shares the usable cores among them"
     )
+    cuda_graphs: bool = Field(
+        default=False,
+        description="on CUDA, capture a graph for each shape of a batch: a slower start, faster small batches",
+    )
     poll_seconds: float = Field(default=1.0, gt=0, le=3600, description="how often the repository is looked at")
     log_format: LogFormat = Field(default="text", description="lines on stderr: for people, or one JSON object each")
     log_requests: bool = Field(default=False, description="a line on stderr for each request")
