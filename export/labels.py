@@ -48,7 +48,13 @@ def encode(targets: Sequence[str], labels: Sequence[str], task: Task) -> npt.NDA
     index = {label: number for number, label in enumerate(labels)}
     if task == "single-label":
         return np.array([index[target] for target in targets], dtype=np.int64)
-    matrix = np.zeros((len(targets), len(labels)), dtype=np.float32)
+    return one_hot(targets, labels).astype(np.float32)
+
+
+def one_hot(targets: Sequence[str], labels: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """(n, labels), True for the label of each target, or for each of its labels."""
+    index = {label: number for number, label in enumerate(labels)}
+    matrix = np.zeros((len(targets), len(labels)), dtype=np.bool_)
     for row, target in enumerate(targets):
-        matrix[row, [index[label] for label in target.split(SEPARATOR)]] = 1.0
+        matrix[row, [index[label] for label in target.split(SEPARATOR)]] = True
     return matrix

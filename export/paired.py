@@ -46,6 +46,11 @@ def paired_difference(old: npt.NDArray[np.bool_], new: npt.NDArray[np.bool_]) ->
     )
 
 
+def standard_error(paired: Paired) -> float:
+    """Of the difference, as a share: what its lower bound would be made of if it were normal."""
+    return (paired.difference - paired.lower) / NormalDist().inv_cdf(ONE_SIDED)
+
+
 def lower_bound(gained: float, lost: float, rows: float, confidence: float = ONE_SIDED) -> float:
     """Tango's one-sided lower bound of (gained - lost) / rows; the counts need not be whole (for planning)."""
     quantile = NormalDist().inv_cdf(confidence)

@@ -56,6 +56,7 @@ def candidates() -> tuple[Candidate, ...]:
         Candidate(
             name=_name(speedup, scheme), speedup=speedup, scheme=scheme,
             accuracy=0.9088 + points / 100, difference=points, lower_bound=bound,
+            estimate=round(0.8 * points, 2), estimate_error=round(0.4 * (points - bound), 2),
             divergence=divergence, p50_ms=p50, p50_range_ms=(0.97 * p50, 1.04 * p50), p95_ms=p95,
             bytes=int(size * 1e6), quantized=quantized, front=front, chosen=_name(speedup, scheme) == CHOSEN,
         )

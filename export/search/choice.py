@@ -11,7 +11,7 @@ from export.search.trial import Trial
 from service.contract.errors import Refused
 
 _REACHED = 0.97  # a speed-up is measured to a few percent
-_NORMAL_95, _NORMAL_ODDS = 1.645, 0.431  # quantiles of the normal distribution for 95 % and for two to one
+_NORMAL_ODDS = 0.431  # the quantile of the normal distribution for odds of two to one
 
 
 def front(costs: Sequence[tuple[float, float]]) -> list[bool]:
@@ -45,7 +45,7 @@ def choose(
         candidates = (
             [one for one in inside if provable and provable(one)]
             or inside
-            or [max(trials, key=lambda one: (one.difference, -one.divergence))]
+            or [max(trials, key=lambda one: (one.estimate, -one.divergence))]
         )
         return min(candidates, key=lambda one: timed[one.file].p50)
     speedups = {one.file: timed[unpruned].p50 / timed[one.file].p50 for one in trials}
@@ -55,30 +55,26 @@ def choose(
             f"no candidate is {target_speedup:g} times as fast as the unpruned int8 model on this machine; the fastest "
             f"is {max(speedups.values()):.2f} times. Give a lower --target-speedup or a longer --time-budget."
         )
-    return max(fast, key=lambda one: (one.difference, -one.divergence))
+    return max(fast, key=lambda one: (one.estimate, -one.divergence))
 
 
 def is_inside(trial: Trial, max_drop: float) -> bool:
     """Whether its labels hardly depend on their neighbours and it probably loses at most ``max_drop`` points.
 
-    Probably means odds of two to one on new rows. That the estimate is inside would not do: the fastest of many
-    estimates is among the luckiest, too.
+    Probably means odds of two to one on new rows, by :mod:`export.search.estimate`. That the estimate is inside would
+    not do: the fastest of many estimates is among the luckiest, too.
     """
     if trial.batch_flip_rate > MAX_BATCH_FLIPS:
         return False
-    return trial.difference - _NORMAL_ODDS * _error(trial) >= -max_drop
+    return trial.estimate - _NORMAL_ODDS * trial.error >= -max_drop
 
 
 def is_outside(trial: Trial, max_drop: float) -> bool:
-    """Whether it probably loses more than ``max_drop`` points; few rows leave much between this and being inside."""
-    return trial.difference + _NORMAL_ODDS * _error(trial) < -max_drop
+    """Whether it probably loses more than ``max_drop`` points; between this and being inside is what cannot be told."""
+    return trial.estimate + _NORMAL_ODDS * trial.error < -max_drop
 
 
 def is_provable(trial: Trial, max_drop: float, *, search_rows: int, gate_rows: int) -> bool:
-    """Whether the gate's 95 % bound would be inside, too, if its rows turned out as the search rows did."""
-    return trial.difference - _NORMAL_95 * _error(trial) * sqrt(search_rows / gate_rows) >= -max_drop
-
-
-def _error(trial: Trial) -> float:
-    """The standard error of the difference, in points."""
-    return (trial.difference - trial.lower_bound) / _NORMAL_95
+    """Whether the gate's 95 % bound would be inside, too, if its rows turned out as is estimated for them."""
+    doubt = (trial.difference - trial.lower_bound) * sqrt(search_rows / gate_rows)
+    return trial.estimate - doubt >= -max_drop

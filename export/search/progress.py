@@ -46,8 +46,10 @@ class Teller:
 
     def found(self, trial: Trial) -> None:
         logger.info(
-            "search: %s: %+.2f points (at least %+.2f), divergence %.4f, %d multiplications in int8, %.1f MB",
-            trial.name, trial.difference, trial.lower_bound, trial.divergence, trial.quantized, trial.bytes / 1e6,
+            "search: %s: %+.2f points (at least %+.2f), expected %+.2f, divergence %.4f, %d multiplications in int8, "
+            "%.1f MB",
+            trial.name, trial.difference, trial.lower_bound, trial.estimate, trial.divergence, trial.quantized,
+            trial.bytes / 1e6,
         )  # fmt: skip
 
     @contextmanager

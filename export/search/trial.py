@@ -12,9 +12,11 @@ from transformers import PreTrainedModel
 
 from export.divergence import Logits, divergence
 from export.gate import flip_rate
-from export.paired import paired_difference
+from export.labels import one_hot
+from export.paired import paired_difference, standard_error
 from export.predict import batched_logits, checkpoint_logits, load_engine
 from export.quantize import Quantized
+from export.search.estimate import Estimate, Judge
 from service.contract.bundle import Scheme, Task
 from service.contract.classify import correct, predicted_labels, probabilities
 from service.contract.dataset import Dataset
@@ -24,7 +26,8 @@ from service.tokenizer import TextTokenizer, Tokens
 class Trial(BaseModel):
     """A graph in ``file`` (relative to the search's folder) and how it answered the search rows; see ``Candidate``.
 
-    ``step`` is how many pruning steps its ``model`` went through.
+    ``step`` is how many pruning steps its ``model`` went through. ``estimate`` and ``error`` are those of
+    :mod:`export.search.estimate`, in points.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,6 +40,8 @@ class Trial(BaseModel):
     accuracy: float
     difference: float
     lower_bound: float
+    estimate: float
+    error: float
     divergence: float
     batch_flip_rate: float
     quantized: int
@@ -53,7 +58,7 @@ class SearchRows:
 
     tokens: Sequence[Tokens]
     targets: Sequence[str]
-    wanted: Logits
+    judge: Judge
     labels: Sequence[str]
     task: Task
 
@@ -62,25 +67,28 @@ class SearchRows:
         cls, model: PreTrainedModel, tokenizer: TextTokenizer, rows: Dataset, labels: Sequence[str], task: Task
     ) -> SearchRows:
         tokens = tokenizer(rows.texts)
-        return cls(tokens, rows.targets, checkpoint_logits(model, tokens), labels, task)
+        judge = Judge(checkpoint_logits(model, tokens), one_hot(rows.targets, labels), task)
+        return cls(tokens, rows.targets, judge, labels, task)
 
     @property
     def baseline(self) -> float:
-        return float(self._correct(self.wanted).mean())
+        return float(self._correct(self.judge.wanted).mean())
 
     def trial(self, made: Quantized, folder: Path, *, step: int, model: str, speedup: float) -> Trial:
         """Answer every row by itself, and in batches, as the gate will; float32 answers as the checkpoint does."""
-        logits = batched = self.wanted
+        logits = batched = self.judge.wanted
         if made.scheme.method != "none":
             engine = load_engine(made.file, device="cpu", threads=1, max_length=max(map(len, self.tokens)))
             logits = np.concatenate([engine.run([one]).logits for one in self.tokens])
             batched = batched_logits(engine, self.tokens)
         right = self._correct(logits)
-        paired = paired_difference(self._correct(self.wanted), right)
+        paired = paired_difference(self._correct(self.judge.wanted), right)
+        estimate = self.judge.estimate(logits, Estimate(100 * paired.difference, 100 * standard_error(paired)))
         return Trial(
             file=made.file.relative_to(folder).as_posix(), step=step, model=model, speedup=speedup, scheme=made.scheme,
             accuracy=float(right.mean()), difference=100 * paired.difference, lower_bound=100 * paired.lower,
-            divergence=divergence(logits, self.wanted, self.task),
+            estimate=estimate.points, error=estimate.error,
+            divergence=divergence(logits, self.judge.wanted, self.task),
             batch_flip_rate=flip_rate(self._labels(logits), self._labels(batched)),
             quantized=made.matmuls, bytes=made.bytes,
         )  # fmt: skip

@@ -154,7 +154,7 @@ def _search(
             Candidate(
                 name=one.name, speedup=one.speedup, scheme=one.scheme.name, accuracy=one.accuracy,
                 difference=one.difference, lower_bound=one.lower_bound, divergence=one.divergence,
-                batch_flip_rate=one.batch_flip_rate,
+                estimate=one.estimate, estimate_error=one.error, batch_flip_rate=one.batch_flip_rate,
                 p50_ms=timed[one.file].p50, p50_range_ms=timed[one.file].p50_range, p95_ms=timed[one.file].p95,
                 bytes=one.bytes, quantized=one.quantized, front=kept, chosen=one is taken,
             )

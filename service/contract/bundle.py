@@ -173,8 +173,10 @@ class Candidate(_Model):
     """One model that the search tried: a degree of pruning and a way to quantize, judged on the search rows.
 
     ``speedup`` is what the pruning aimed at, against the unpruned int8 model (1: not pruned); ``difference`` is in
-    points against the checkpoint; ``divergence`` is the mean Kullback-Leibler divergence of the answers from the
-    checkpoint's, in nats. ``front`` says that no other candidate is both faster and more accurate.
+    points against the checkpoint, as the labels of the search rows have it; ``estimate`` is what it probably is on
+    others, with its standard error, by the labels and the checkpoint's own probabilities; ``divergence`` is the mean
+    Kullback-Leibler divergence of the answers from the checkpoint's, in nats. ``front`` says that no other candidate
+    is both faster and more accurate.
     """
 
     name: str
@@ -183,6 +185,8 @@ class Candidate(_Model):
     accuracy: Share
     difference: float
     lower_bound: float
+    estimate: float
+    estimate_error: float = Field(ge=0)
     divergence: float = Field(ge=0)
     p50_ms: float = Field(ge=0)
     p50_range_ms: tuple[float, float]

@@ -130,7 +130,8 @@ def test_the_front_holds_what_nothing_beats() -> None:
 def trial(file: str, difference: float, lower: float, divergence: float = 0.1, flips: float = 0.0) -> Trial:
     return Trial(
         file=file, step=0, model="unpruned", speedup=1.0, scheme=DYNAMIC, accuracy=0.9, difference=difference,
-        lower_bound=lower, divergence=divergence, batch_flip_rate=flips, quantized=1, bytes=1,
+        lower_bound=lower, estimate=difference, error=(difference - lower) / 1.645, divergence=divergence,
+        batch_flip_rate=flips, quantized=1, bytes=1,
     )  # fmt: skip
 
 

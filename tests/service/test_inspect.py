@@ -27,7 +27,8 @@ def test_shows_summary_candidates_latency_and_quality() -> None:
     text = shown(manifest())
     assert text.startswith("reviews version 3, 2026-01-31 07:00 UTC\n")
     assert "d" * 64 in text
-    assert row(text, "7 ").split()[-6:] == ["chosen", "1.76", "0.9063", "-0.25", "-1.20", "18.3"]
+    found = row(text, "7 ").split()[-8:]
+    assert found == ["chosen", "1.76", "-0.25", "-1.20", "-0.20", "±", "0.38", "18.3"]
     assert "front" in row(text, "9 ")
     assert row(text, "cpu variant").split()[-1] == "4.31x"
     assert row(text, "calibration error, exported").split()[-1] == "0.048"
@@ -62,5 +63,5 @@ def test_words_in_brackets_are_no_markup() -> None:
 def test_fits_a_narrow_terminal_with_every_figure(width: int) -> None:
     text = shown(manifest(), width=width, terminal=True)
     assert max(map(len, text.splitlines())) <= width
-    assert {"chosen", "1.76", "0.9063", "-0.25", "-1.20", "18.3"} <= set(row(text, "7 ").split())
+    assert {"chosen", "1.76", "-0.20", "-0.25", "-1.20", "18.3"} <= set(row(text, "7 ").split())
     assert CHOSEN.split(",")[0] in row(text, "7 ")

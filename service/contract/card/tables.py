@@ -43,22 +43,25 @@ def challenge_table(challenge: Challenge) -> Table:
 def candidate_table(search: Search) -> Table:
     """Everything that the search tried, from fast to slow."""
     columns = ("#", "candidate", "", "p50, ms", "95 % interval", "p95, ms", search.metric, "points", "95 % bound",
-               "size, MB", _DIVERGENCE)  # fmt: skip
+               "expected", "size, MB", _DIVERGENCE)  # fmt: skip
     order = ranked(search)
     rows = tuple(
         (str(place), one.name, "chosen" if one.chosen else "front" if one.front else "", f"{one.p50_ms:.2f}",
          _range(one.p50_range_ms), f"{one.p95_ms:.2f}", f"{one.accuracy:.4f}", f"{one.difference:+.2f}",
-         f"{one.lower_bound:+.2f}", f"{one.bytes / 1e6:.1f}", f"{one.divergence:.4f}")
+         f"{one.lower_bound:+.2f}", f"{one.estimate:+.2f} ± {one.estimate_error:.2f}", f"{one.bytes / 1e6:.1f}",
+         f"{one.divergence:.4f}")
         for place, one in enumerate(order, 1)
     )  # fmt: skip
     note = (
         f"On {search.rows:,} search rows. Points are against the checkpoint ({search.baseline:.4f}), of which "
-        f"{search.max_drop:g} may be lost; the bound is the lower one, one-sided. Front: none is both faster and "
-        "more accurate."
+        f"{search.max_drop:g} may be lost; the bound is the lower one, one-sided. Expected, with its standard error, "
+        "is what the choice rests on: the points on other rows, by the labels of these and by how likely the checkpoint "
+        "finds each answer that changed. Front: none is both faster and more accurate."
     )
     marked = frozenset(place for place, one in enumerate(order) if one.chosen)
-    spare = frozenset(place for place, name in enumerate(columns) if name in ("95 % interval", "p95, ms", _DIVERGENCE))
-    return Table("Candidates", columns, "rllrrrrrrrr", rows, note, marked, spare=spare)
+    left_out = {"95 % interval", "p95, ms", search.metric, _DIVERGENCE}
+    spare = frozenset(place for place, name in enumerate(columns) if name in left_out)
+    return Table("Candidates", columns, "rllrrrrrrrrr", rows, note, marked, spare=spare)
 
 
 def latency_table(manifest: Manifest) -> Table:

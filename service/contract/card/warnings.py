@@ -84,10 +84,10 @@ def _search(manifest: Manifest) -> list[str]:
     found = []
     if search.rows < _SEARCH_ROWS:
         found.append(f"cpu: the candidates were compared on {search.rows} rows only; another draw may favour another.")
-    if choice and choice.difference < -search.max_drop:
+    if choice and choice.estimate < -search.max_drop:
         found.append(
-            f"cpu: the chosen model lost {-choice.difference:.2f} points on the search rows, more than the "
-            f"{search.max_drop:g} allowed; none that was fast enough lost less."
+            f"cpu: the chosen model is expected to lose {-choice.estimate:.2f} points, more than the "
+            f"{search.max_drop:g} allowed; none that was fast enough loses less."
         )
     return found
 

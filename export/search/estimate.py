@@ -1,0 +1,88 @@
+"""What a smaller model probably costs in accuracy, from few rows.
+
+A thousand labelled rows tell the difference of two accuracies to half a point, about what may be lost. But where the
+smaller model answers otherwise, the checkpoint itself says how likely each of the two answers is: a flip between two
+that it finds equally likely costs nothing on average. So with its probabilities calibrated by a temperature (Guo et
+al. 2017, "On Calibration of Modern Neural Networks") the expected difference is known a few times as exactly, as far as
+what made the model smaller knows nothing of the labels that the checkpoint does not. Both accounts are weighed by their
+errors; the second one's is taken to be at least half of what it says.
+
+Measured on models cut and reconstructed without recovery, search rows against 3,000 others of CLINC150: the labels of
+1,000 rows said -0.50, -1.40, -2.20 and -3.20 points, the checkpoint's probabilities for the same rows -0.79, -1.35,
+-1.86 and -2.54, and the labels of the others -0.57, -1.50, -2.13 and -3.00 (standard errors 0.25 to 0.40).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from scipy.special import log_expit, log_softmax
+
+from export.divergence import Logits
+from service.contract.bundle import Task
+from service.contract.classify import MULTI_LABEL_THRESHOLD, probabilities
+
+_DOUBT = 0.5  # the least error of what the probabilities say, as a share of it
+_LOG_TEMPERATURES = (-3.0, 3.0)
+
+Booleans = npt.NDArray[np.bool_]
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A difference in points and its standard error."""
+
+    points: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The checkpoint as a judge of other answers to the same rows.
+
+    :param wanted: its (n, labels) logits. :param has: (n, labels), whether a row has a label.
+    """
+
+    wanted: Logits
+    has: Booleans
+    task: Task
+
+    def estimate(self, logits: Logits, labelled: Estimate) -> Estimate:
+        """How much more accurate ``logits`` are than the checkpoint's; ``labelled`` is what the labels say of it."""
+        gains = 100 * (self._chances(logits) - self._chances(self.wanted))
+        points = float(gains.mean())
+        if not points:  # no answer differs, and the labels say how sure that is
+            return labelled
+        variance = float(gains.var() / len(gains) + (_DOUBT * points) ** 2)
+        share = labelled.error**2 / (labelled.error**2 + variance)
+        return Estimate(share * points + (1 - share) * labelled.points, math.sqrt(share * variance))
+
+    @cached_property
+    def temperature(self) -> float:
+        """What the checkpoint's logits are divided by, so that they explain the rows' labels best."""
+
+        def surprise(log_temperature: float) -> float:
+            return -float(self._log_chances(self.has, math.exp(log_temperature)).mean())
+
+        return math.exp(minimize_scalar(surprise, bounds=_LOG_TEMPERATURES, method="bounded").x)
+
+    def _chances(self, logits: Logits) -> Doubles:
+        """(n,) how likely each predicted label, or set of labels, is right by the checkpoint's probabilities."""
+        if self.task == "multi-label":
+            predicted = probabilities(logits, self.task) >= MULTI_LABEL_THRESHOLD
+        else:
+            predicted = np.arange(logits.shape[1]) == logits.argmax(axis=1)[:, None]
+        return np.exp(self._log_chances(predicted, self.temperature))
+
+    def _log_chances(self, has: Booleans, temperature: float) -> Doubles:
+        """(n,) log-probabilities that rows have exactly these of the (n, labels), several taken to be independent."""
+        scaled = self.wanted.astype(np.float64) / temperature
+        if self.task == "multi-label":
+            return np.asarray(np.where(has, log_expit(scaled), log_expit(-scaled)).sum(axis=1))
+        return np.asarray((log_softmax(scaled, axis=1) * has).sum(axis=1))
