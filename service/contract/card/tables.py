@@ -55,8 +55,8 @@ def candidate_table(search: Search) -> Table:
     note = (
         f"On {search.rows:,} search rows. Points are against the checkpoint ({search.baseline:.4f}), of which "
         f"{search.max_drop:g} may be lost; the bound is the lower one, one-sided. Expected, with its standard error, "
-        "is what the choice rests on: the points on other rows, by the labels of these and by how likely the checkpoint "
-        "finds each answer that changed. Front: none is both faster and more accurate."
+        "is what the choice rests on: the points on other rows, by the labels of these and by how likely the "
+        "checkpoint finds each answer that changed. Front: none is both faster and more accurate."
     )
     marked = frozenset(place for place, one in enumerate(order) if one.chosen)
     left_out = {"95 % interval", "p95, ms", search.metric, _DIVERGENCE}
