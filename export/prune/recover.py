@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ class Lesson:
     epochs: int = 3
     learning_rate: float = 1e-4
     batch_size: int = 32
-    hidden_weight: float = 10.0
+    hidden_weight: float = 100.0
     again: tuple[int, int] | None = None
 
 
@@ -79,7 +80,9 @@ def recover(
     A tenth of the rows is held out; the weights that come closest to the teacher's logits on it are kept, those before
     recovery included. Whenever a look at them finds the student further away than before, it goes on from the best
     weights with a quarter of the learning rate: the rate that brings a deeply cut model back drives one away that has
-    lost little. The same steps, planned and done, give the same weights on the same processor.
+    lost little. The embeddings, which pruning leaves alone, are not trained: they are half of the parameters, and on
+    SST-2 the student came closer without. The same steps, planned and done, give the same weights on the same
+    processor.
     """
     started = clock()
     held = set(choose_rows(len(tokens), max(1, min(MOST_HELD_OUT, round(HELD_OUT * len(tokens)))), seed))
@@ -94,14 +97,18 @@ def recover(
         batches = _batches(learned, lesson.batch_size, seed)
         schedule = _Schedule(lesson, -(-len(learned) // lesson.batch_size), started, clock)
         peak = lesson.learning_rate
-        optimizer = torch.optim.AdamW(student.parameters(), lr=peak, weight_decay=0.01)
+        embeddings = set(cast(nn.Module, student.base_model.embeddings).parameters())
+        for parameter in embeddings:
+            parameter.requires_grad = False
+        learning = [parameter for parameter in student.parameters() if parameter not in embeddings]
+        optimizer = torch.optim.AdamW(learning, lr=peak, weight_decay=0.01)
         for step in schedule:
             for group in optimizer.param_groups:
                 group["lr"] = peak * schedule.rate(step)
             loss = pair.loss(next(batches), lesson.hidden_weight)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()
             if schedule.is_look(step):
                 losses.append(divergence(pair.logits(student, judged), wanted, task))
@@ -110,12 +117,14 @@ def recover(
                 else:
                     student.load_state_dict(weights)
                     peak *= _SLOWER
-                    optimizer = torch.optim.AdamW(student.parameters(), lr=peak, weight_decay=0.01)
+                    optimizer = torch.optim.AdamW(learning, lr=peak, weight_decay=0.01)
                 logger.info(
                     "recovery: step %d of %d, held-out loss %.4f (%.4f before), %.0f s",
                     step, schedule.planned, losses[-1], before, clock() - started,
                 )  # fmt: skip
         student.load_state_dict(weights)
+        for parameter in embeddings:
+            parameter.requires_grad = True
     return Recovered(
         schedule.done, schedule.planned, kept_step, before, best, tuple(losses), len(learned), len(judged),
         clock() - started, device,

@@ -69,11 +69,6 @@ def is_inside(trial: Trial, max_drop: float) -> bool:
     return trial.estimate - _NORMAL_ODDS * trial.error >= -max_drop
 
 
-def is_outside(trial: Trial, max_drop: float) -> bool:
-    """Whether it probably loses more than ``max_drop`` points; between this and being inside is what cannot be told."""
-    return trial.estimate + _NORMAL_ODDS * trial.error < -max_drop
-
-
 def is_provable(trial: Trial, max_drop: float, *, search_rows: int, gate_rows: int) -> bool:
     """Whether the gate's 95 % bound would be inside, too, if its rows turned out as is estimated for them."""
     doubt = (trial.difference - trial.lower_bound) * sqrt(search_rows / gate_rows)

@@ -30,16 +30,25 @@ _STALE_SECONDS = 7 * 86_400
 
 
 class Progress(BaseModel):
-    """Everything found so far. ``schemes`` are those that pruned models are tried with; ``seconds`` were spent."""
+    """Everything found so far.
+
+    ``schemes`` are those that pruned models are tried with; ``bases`` are the numbers, from 1, of the steps that
+    ``steps`` began from, 0 for the unpruned model; ``seconds`` were spent.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     trials: tuple[Trial, ...] = ()
     schemes: tuple[Scheme, ...] = ()
     steps: tuple[PruneStep, ...] = ()
+    bases: tuple[int, ...] = ()
     overhead: float = 25.0
     seconds: float = 0.0
     ended: str | None = None
+
+    def chain(self, step: int) -> tuple[PruneStep, ...]:
+        """The steps that lead from the unpruned model to the one after ``step``."""
+        return (*self.chain(self.bases[step - 1]), self.steps[step - 1]) if step else ()
 
 
 class Store:
@@ -65,7 +74,7 @@ class Store:
         write_atomic(self.folder / _STATE, progress.model_dump_json().encode())
 
     def place(self, step: int, what: str) -> Path:
-        """A folder for a graph of the model after so many pruning steps."""
+        """A folder for a graph of the model after this pruning step."""
         folder = self.folder / str(step) / what.replace(" ", "-").replace(",", "")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -73,13 +82,13 @@ class Store:
     def keep_weights(self, model: PreTrainedModel, step: int) -> None:
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, self._weights(step))
 
-    def model_after(self, original: PreTrainedModel, steps: Sequence[PruneStep]) -> PreTrainedModel:
-        """The pruned model as it was after the last of ``steps``; the original if there is none."""
+    def model_after(self, original: PreTrainedModel, chain: Sequence[PruneStep], step: int) -> PreTrainedModel:
+        """The pruned model as it was after ``step``, to which ``chain`` leads; the original if that is 0."""
         model = original
-        for step in steps:
-            model = cut(model, kept_units(step))
-        if steps:
-            weights: dict[str, torch.Tensor] = load_file(self._weights(len(steps)))
+        for one in chain:
+            model = cut(model, kept_units(one))
+        if step:
+            weights: dict[str, torch.Tensor] = load_file(self._weights(step))
             model.load_state_dict(weights)
         return model
 

@@ -26,7 +26,7 @@ from service.tokenizer import TextTokenizer, Tokens
 class Trial(BaseModel):
     """A graph in ``file`` (relative to the search's folder) and how it answered the search rows; see ``Candidate``.
 
-    ``step`` is how many pruning steps its ``model`` went through. ``estimate`` and ``error`` are those of
+    ``step`` is the pruning step that its ``model`` came from, 0 for none. ``estimate`` and ``error`` are those of
     :mod:`export.search.estimate`, in points.
     """
 

@@ -94,9 +94,9 @@ def search_variant(subject: Subject, checkpoint: Path, wish: Wish, store: Store,
     sizes = {name: (name, size) for name, (_, size) in baselines.items()} | rest
     return CpuVariant(
         made=Quantized(store.folder / taken.file, taken.scheme, taken.quantized, taken.bytes),
-        model=store.model_after(subject.model, progress.steps[: taken.step]),
+        model=store.model_after(subject.model, progress.chain(taken.step), taken.step),
         float32=store.folder / f"{taken.step}/float/joined.onnx",
-        plan=Plan(steps=progress.steps[: taken.step], scheme=taken.scheme, torch_threads=torch.get_num_threads()),
+        plan=Plan(steps=progress.chain(taken.step), scheme=taken.scheme, torch_threads=torch.get_num_threads()),
         latency=_latency(timed, sizes, rows.tokens),
         search=_search(progress, rows, taken, timed, wish, max_drop, budget),
     )
@@ -111,7 +111,7 @@ def planned_variant(subject: Subject, checkpoint: Path, plan: Plan, store: Store
     tokens = subject.tokenizer(texts)
     return CpuVariant(
         made=made,
-        model=store.model_after(subject.model, plan.steps),
+        model=store.model_after(subject.model, plan.steps, len(plan.steps)),
         float32=store.folder / f"{len(plan.steps)}/float/joined.onnx",
         plan=plan,
         latency=_latency(time_in_turns(runs, tokens), sizes, tokens),

@@ -1,9 +1,10 @@
 """The walk over degrees of pruning and ways to quantize, within a time budget.
 
-First the unpruned model is tried with every scheme. Then it is pruned step by step, each step starting from the model
-that the last one left and recovery brought back; each step's model is tried with the schemes that were worth their
-time on the unpruned one. A model that is probably outside the tolerance is not pruned further, but goes on learning.
-The walk ends where that brings nothing more, at the speed-up asked for, or with the budget.
+First the unpruned model is tried with every scheme. Then it is pruned step by step, each step starting from the fastest
+model inside the tolerance that was found, as recovery left it; each step's model is tried with the schemes that were
+worth their time on the unpruned one. If it is not inside, the next one is cut halfway to it, until both are close;
+then the faster one goes on learning. The walk ends where that brings nothing more, at the speed-up asked for, or with
+the budget.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from export.prune.step import Ground, Shrunk, check_pruning, sample, shrink, sur
 from export.prune.surgery import as_mask, everything
 from export.quantize import DYNAMIC, FLOAT, PER_TENSOR, STATIC, Feeds, Quantized, quantize
 from export.reference import choose_rows
-from export.search.choice import front, is_outside
+from export.search.choice import front, is_inside
 from export.search.progress import Budget, Teller
 from export.search.store import Progress, Store, kept_units
 from export.search.trial import SearchRows
@@ -41,7 +42,8 @@ from service.contract.errors import Refused
 from service.tokenizer import TextTokenizer, Tokens
 
 _FIRST, _GROWTH = 1.4, 1.25  # how fast the first step aims to be, and how much faster each next one
-_MOST_STEPS = 5
+_CLOSE = 1.1  # times as fast as a model inside the tolerance is one that is not: no other is cut between
+_MOST_CUTS = 3  # of one model
 _LEAST_UPDATES = 300
 _GOOD_SECONDS, _LEAST_SECONDS = 75.0, 15.0  # of recovery: fewer steps rather than less; no step with less
 _SCHEMES = 3  # that pruned models are tried with
@@ -127,7 +129,6 @@ class Walk:
         if self.progress.ended == _OUT_OF_TIME:  # there may be more time now
             self._save(ended=None)
         self._teller = Teller(self.budget)
-        self._aims = [_FIRST * _GROWTH**step for step in range(_MOST_STEPS)]
         if self.target_speedup is not None:
             steps = max(1, round(math.log(self.target_speedup) / math.log(_FIRST)))
             self._aims = [self.target_speedup ** ((step + 1) / steps) for step in range(steps)]
@@ -171,31 +172,52 @@ class Walk:
 
     def _prune_on(self) -> None:
         """Step by step, until there is a reason to end."""
-        model = self.store.model_after(self.subject.model, self.progress.steps)
         ground: Ground | None = None
         while self.progress.ended is None:
             if self.budget.left < self.progress.overhead + _LEAST_SECONDS:
                 self._save(ended=_OUT_OF_TIME)
                 return
             begun, place = self.budget.spent, len(self.progress.steps) + 1
-            again = self._lost_too_much()
-            if again:
-                shrunk: Shrunk | None = Shrunk(model, everything(model), self.progress.steps[-1].speedup)
+            base, aim = self._next()
+            chain = self.progress.chain(base)
+            model = self.store.model_after(self.subject.model, chain, base)
+            if aim is None:
+                shrunk: Shrunk | None = Shrunk(model, everything(model), chain[-1].speedup)
             else:
                 ground = ground or self._survey()
-                shrunk = self._shrink(ground, model)
+                shrunk = self._shrink(ground, model, aim, chain[-1].speedup if chain else 1.0)
             if shrunk is None:
                 return
             model, what = shrunk.model, self._name(shrunk.speedup)
             self._teller.trying(f"recovery, {what}")
-            did = self.subject.recover(model, self._lesson(self._recovery_seconds()), place)
+            did = self.subject.recover(model, self._lesson(self._recovery_seconds()), len(chain) + 1)
             self.store.keep_weights(model, place)
             joined = self.subject.joined(model, self.store, place)
             for scheme in self.progress.schemes:
                 self._try(joined, scheme, place, what, shrunk.speedup)
             overhead = self.budget.spent - begun - did.seconds
-            self.progress = self.progress.model_copy(update={"steps": (*self.progress.steps, _record(shrunk, did))})
-            self._save(overhead=overhead, ended=self._reason_to_end(learnt=did.kept_step > 0 or not again))
+            steps, bases = (*self.progress.steps, _record(shrunk, did)), (*self.progress.bases, base)
+            self.progress = self.progress.model_copy(update={"steps": steps, "bases": bases})
+            self._save(overhead=overhead, ended=self._reason_to_end(learnt=aim is not None or did.kept_step > 0))
+
+    def _next(self) -> tuple[int, float | None]:
+        """Which step to go on from, and what speed to cut its model to; None to let it learn on as it is."""
+        if self.target_speedup is not None:
+            return len(self.progress.steps), self._aims[len(self.progress.steps)]
+        speeds = {0: 1.0} | {place: step.speedup for place, step in enumerate(self.progress.steps, 1)}
+        good = max((place for place in speeds if not place or self._is_inside(place)), key=lambda one: speeds[one])
+        bad = [place for place in speeds if speeds[place] > speeds[good]]
+        aim = speeds[good] * (_GROWTH if good else _FIRST)
+        if not bad:
+            return good, aim
+        slowest = min(speeds[place] for place in bad)
+        if slowest > _CLOSE * speeds[good] and self.progress.bases.count(good) < _MOST_CUTS:
+            return good, min(aim, math.sqrt(speeds[good] * slowest))
+        return max(place for place in bad if speeds[place] == slowest), None
+
+    def _is_inside(self, place: int) -> bool:
+        """Whether some trial of the model after this step is inside the tolerance."""
+        return any(trial.step == place and is_inside(trial, self.max_drop) for trial in self.progress.trials)
 
     def _survey(self) -> Ground:
         self._teller.trying("how long layers of several widths take")
@@ -206,13 +228,10 @@ class Walk:
             self.store.folder / unpruned.file, self.store.place(0, "survey"), seed=subject.seed,
         )  # fmt: skip
 
-    def _shrink(self, ground: Ground, model: PreTrainedModel) -> Shrunk | None:
-        """The next smaller model; None, with the reason, if there is none that is faster than the last one."""
-        aim = self._aims[self._cuts]
+    def _shrink(self, ground: Ground, model: PreTrainedModel, aim: float, reached: float) -> Shrunk | None:
+        """A smaller model; None, with the reason, if there is none that is faster than ``reached``."""
         self._teller.trying(f"pruning to {aim:.2f} times the speed")
-        exact = self.target_speedup is not None and self._cuts == len(self._aims) - 1
-        shrunk = shrink(ground, model, aim, exactly=exact)
-        reached = max((step.speedup for step in self.progress.steps), default=1.0)
+        shrunk = shrink(ground, model, aim, exactly=aim == self.target_speedup)
         if shrunk is not None and shrunk.speedup > reached:
             return shrunk
         if self.target_speedup is not None:
@@ -224,26 +243,18 @@ class Walk:
         self._save(ended=f"no model faster than {reached:.2f} times was found")
         return None
 
-    @property
-    def _cuts(self) -> int:
-        """How often units were cut away; each cut made the model faster."""
-        return len({step.speedup for step in self.progress.steps})
-
-    def _lost_too_much(self) -> bool:
-        """Whether the last step's model is not good enough to be pruned further, unless the speed-up is what counts."""
-        last = [trial for trial in self.progress.trials if trial.step == len(self.progress.steps)]
-        return self.target_speedup is None and all(is_outside(trial, self.max_drop) for trial in last)
-
     def _name(self, speedup: float) -> str:
         """What the model of the step that begins is called."""
         times = 1 + sum(step.speedup == speedup for step in self.progress.steps)
         return f"pruned {speedup:.2f}x" + (f", recovered {times} times" if times > 1 else "")
 
     def _recovery_seconds(self) -> float:
-        """An equal part of the time left for each of as many steps as it allows with good recovery."""
-        overhead, left, steps = self.progress.overhead, self.budget.left, len(self._aims) - self._cuts
-        if self.target_speedup is None:
-            steps = min(steps, int(left / (overhead + _GOOD_SECONDS)))
+        """An equal part of the time left for each step to a given speed-up, or for as many as good recovery allows."""
+        overhead, left = self.progress.overhead, self.budget.left
+        if self.target_speedup is not None:
+            steps = len(self._aims) - len(self.progress.steps)
+        else:
+            steps = int(left / (overhead + _GOOD_SECONDS))
         steps = max(1, steps)
         return max(_LEAST_SECONDS, (left - (steps - 1 + _TRYING_SHARE) * overhead) / steps)
 
@@ -267,11 +278,11 @@ class Walk:
         self._save(trials=(*self.progress.trials, trial))
 
     def _reason_to_end(self, *, learnt: bool) -> str | None:
-        speed, lost = f"{self.progress.steps[-1].speedup:.2f} times the speed", self._lost_too_much()
-        if lost and not learnt:
+        speed = f"{self.progress.steps[-1].speedup:.2f} times the speed"
+        if self.target_speedup is not None:
+            return f"the last step was done ({speed})" if len(self.progress.steps) == len(self._aims) else None
+        if not learnt:
             return f"at {speed} too much accuracy was lost, and learning on brought no more of it back"
-        if self._cuts == len(self._aims) and not lost:
-            return f"the last step was done ({speed})"
         return None
 
     def _save(self, **found: object) -> None:
