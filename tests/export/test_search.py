@@ -445,16 +445,17 @@ def test_recovery_that_only_harms_is_undone(trained: Trained) -> None:
         torch.testing.assert_close(one, other)
 
 
-def test_what_is_learnt_until_time_runs_out_is_judged(trained: Trained) -> None:
+def test_what_is_learnt_until_time_runs_out_is_judged(trained: Trained, caplog: pytest.LogCaptureFixture) -> None:
     """A clock that a quarter of a second passes on at each look: the limit comes long before all epochs."""
     model = load_model(read_checkpoint(trained.checkpoint))
     student = cut(model, [Kept((0,), tuple(range(16)))] * 2)
     tokens = TextTokenizer(trained.checkpoint / "tokenizer.json", 24)(trained.train.texts)
-    lesson = Lesson(minutes=0.1, epochs=50, learning_rate=1e-3, hidden_weight=10.0)
+    lesson = Lesson(minutes=0.1, epochs=50, learning_rate=1e-3)
     ticks = itertools.count(0, 0.25)
-    done = recover(student, model, tokens, "single-label", lesson, seed=4, clock=lambda: next(ticks))
+    with caplog.at_level("INFO"):
+        done = recover(student, model, tokens, "single-label", lesson, seed=4, clock=lambda: next(ticks))
     assert 0 < done.steps == done.planned_steps < 50 * 12
-    assert done.kept_step == done.steps
+    assert f"step {done.steps} of {done.steps}, held-out loss {done.losses[-1]:.4f}" in caplog.text
 
 
 def test_the_same_steps_are_the_same_recovery(trained: Trained) -> None:
