@@ -430,6 +430,14 @@ def test_recovery_comes_closer_to_the_teacher_and_repeats(trained: Trained) -> N
     np.testing.assert_array_equal(checkpoint_logits(student, tokens[:40]), checkpoint_logits(twin, tokens[:40]))
 
 
+def test_recovery_leaves_the_embeddings_alone(trained: Trained) -> None:
+    done, student, _ = lesson_for(trained, learning_rate=2e-3)
+    assert done.kept_step > 0
+    before = load_model(read_checkpoint(trained.checkpoint)).get_input_embeddings().weight
+    torch.testing.assert_close(student.get_input_embeddings().weight, before, rtol=0, atol=0)  # type: ignore[attr-defined]
+    assert all(parameter.requires_grad for parameter in student.parameters())  # type: ignore[attr-defined]
+
+
 def test_a_student_that_is_driven_away_goes_back_and_learns_slower(trained: Trained) -> None:
     """At a rate that is far too high nothing is learnt at first, and something after the rate has come down."""
     done, _, _ = lesson_for(trained, learning_rate=0.3, epochs=12)
