@@ -84,7 +84,7 @@ def measure_layer(
     hidden, sessions = model.config.hidden_size, []
     for number, (head_count, neuron_count) in enumerate(cuts):
         place = folder / f"layer{number}"
-        place.mkdir()
+        place.mkdir(exist_ok=True)  # left by an export that was killed
         kept = Kept(tuple(range(head_count)), tuple(range(neuron_count)))
         sessions.append(_session(layer, kept, hidden, place))
     rng = np.random.default_rng(0)

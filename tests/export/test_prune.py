@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,13 +29,14 @@ from transformers import (
 from export.onnx import export_onnx
 from export.parity import check_parity
 from export.predict import torch_inputs
+from export.prune import table as table_module
 from export.prune.architecture import KNOWN, layers_of
 from export.prune.importance import Removal, mask_gradients, removal
 from export.prune.reconstruct import cut_and_reconstruct, input_moments
 from export.prune.search import Ranking, choose, search
 from export.prune.step import LEAST_ROWS, check_pruning
 from export.prune.surgery import Kept, Mask, as_mask, cut, everything, from_mask, masked
-from export.prune.table import LatencyTable
+from export.prune.table import LatencyTable, measure_layer
 from service.contract.dataset import Dataset
 from service.contract.errors import InvalidInput
 from service.tokenizer import Tokens
@@ -274,6 +276,20 @@ def test_the_search_keeps_what_matters_and_says_when_nothing_fits() -> None:
     assert len(kept[1].heads) < 4
     assert all(len(one.neurons) % 16 == 0 for one in kept)
     assert search([Ranking(much, neurons)], table, -0.1) is None
+
+
+def test_layers_are_timed_by_width_also_where_a_killed_export_left_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_module, "_SHARES", (1 / 2,))
+    first, again = (
+        measure_layer(random_model("bert"), lambda _: None, [8], tmp_path, itertools.count(0.0, 0.001).__next__)
+        for _ in range(2)
+    )
+    assert first == again
+    assert (first.model_ms, first.lengths) == (pytest.approx(1.0), (8,))
+    assert list(first.head_ms) == [0, 2, 4]
+    assert list(first.neuron_ms) == [0, 16, 32]
 
 
 def test_an_unknown_architecture_is_named_with_the_way_out() -> None:
