@@ -21,6 +21,7 @@ from service.added import as_plain
 from service.admission import Admission
 from service.contract.errors import InvalidInput, PlumblineError
 from service.contract.redact import BUILT_IN, Redactor, read_rules
+from service.engine import usable_cores
 from service.errors import as_response, response_to
 from service.fleet import Fleet
 from service.guard import Guard
@@ -132,6 +133,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         threads=settings.threads,
         batch_tokens=settings.batch_tokens,
         queue_tokens=settings.queue_tokens,
+        shares_core=usable_cores() <= settings.workers,
         cuda_graphs=settings.cuda_graphs,
     )
     watcher = RepositoryWatcher(

@@ -54,6 +54,8 @@ class _Waiting(Generic[Item, Answer]):
     place: int
 
 
+_TURNS = 5  # of the event loop: answers go out, what they bring is read, parsed, tokenized, and submitted
+
 Outcome: TypeAlias = list[tuple[_Waiting[Item, Answer], Answer]] | Exception
 
 
@@ -64,6 +66,8 @@ class Batcher(Generic[Item, Answer]):
     :param padded_length: tokens that an item of this length costs in a batch.
     :param queue_tokens: most tokens waiting or running; a request beyond it is refused whole.
     :param thread: what calls ``run``, with one worker; the batcher shuts it down.
+    :param answer_first: answer a batch before the next is chosen, so that this one can have what comes in return. Right
+        where ``run`` and the event loop share a core; elsewhere the engine would stand idle meanwhile.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Batcher(Generic[Item, Answer]):
         cost: BatchCost,
         queue_tokens: int,
         thread: ThreadPoolExecutor | None = None,
+        answer_first: bool = False,
         on_batch: Callable[[int, int, int], None] = lambda items, tokens, padded: None,
     ) -> None:
         self._run = run
@@ -81,6 +86,7 @@ class Batcher(Generic[Item, Answer]):
         self._cost = cost
         self._tokens_per_second = cost.per_second
         self.queue_tokens = queue_tokens
+        self._turns = _TURNS if answer_first else 0
         self._on_batch = on_batch
         self._by_age: dict[int, _Waiting[Item, Answer]] = {}
         self._by_length: dict[int, dict[int, _Waiting[Item, Answer]]] = {}
@@ -172,6 +178,13 @@ class Batcher(Generic[Item, Answer]):
         if late and not future.done():
             future.set_exception(DeadlinePassed("the deadline passed while the request was waiting."))
 
+    def _dispatch_after(self, turns: int, loop: asyncio.AbstractEventLoop) -> None:
+        """Start the next batch when the event loop has turned so often."""
+        if turns:
+            loop.call_soon(self._dispatch_after, turns - 1, loop)
+        else:
+            self._dispatch(loop)
+
     def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the next batch, if anything is waiting."""
         batch = self._next_batch()
@@ -215,9 +228,9 @@ class Batcher(Generic[Item, Answer]):
         ran: float,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """Back on the event loop: let the engine go on, then answer."""
+        """Back on the event loop: let the engine go on, and answer."""
         self.tokens -= sum(waiting.tokens for waiting in batch)
-        self._dispatch(loop)
+        self._dispatch_after(self._turns, loop)
         if isinstance(outcome, Exception):
             for waiting in batch:
                 if not waiting.group.future.done():

@@ -145,6 +145,7 @@ class Resources:
     :param threads: of inference; 0 is as many as there are usable cores.
     :param batch_tokens: as in :func:`service.engine.measure`.
     :param queue_tokens: most tokens waiting or running; 0 is what is measured to be done in two seconds.
+    :param shares_core: whether the event loop has no core to itself.
     :param cuda_graphs: as ``graphs`` of :class:`service.engine.Engine`, for a variant that runs on CUDA.
     """
 
@@ -152,6 +153,7 @@ class Resources:
     threads: int
     batch_tokens: int
     queue_tokens: int
+    shares_core: bool
     cuda_graphs: bool
 
 
@@ -211,6 +213,7 @@ def _load(path: Path, resources: Resources, metrics: Metrics, thread: ThreadPool
         queue_tokens=resources.queue_tokens
         or max(int(_QUEUE_SECONDS * cost.per_second), _QUEUE_TEXTS * manifest.max_length),
         thread=thread,
+        answer_first=resources.shares_core and variant == "cpu",
         on_batch=on_batch,
     )
     return LiveModel(bundle, variant, tokenizer, engine, batcher, fallback)

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TypeVar
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_Metric = TypeVar("_Metric", Counter, Histogram)
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 _SHARES = tuple(step / 20 for step in range(1, 21))
-
-
-class AnswerMetrics:
-    """What every answer of one model is counted in, looked up once."""
-
-    def __init__(self, metrics: Metrics, model: str) -> None:
-        self.queue_seconds = metrics.queue_seconds.labels(model)
-        self.tokenization_seconds = metrics.tokenization_seconds.labels(model)
-        self.inference_seconds = metrics.inference_seconds.labels(model)
-        self.confidence = metrics.confidence.labels(model)
-        self.input_tokens = metrics.input_tokens.labels(model)
-        self.truncated = metrics.truncated.labels(model)
 
 
 class Metrics:
@@ -28,10 +21,10 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
 
         def histogram(name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(name, meaning, ["model", *labels], buckets=buckets, registry=registry)
+            return _remembering(Histogram(name, meaning, ["model", *labels], buckets=buckets, registry=registry))
 
         def counter(name: str, meaning: str, *labels: str) -> Counter:
-            return Counter(name, meaning, ["model", *labels], registry=registry)
+            return _remembering(Counter(name, meaning, ["model", *labels], registry=registry))
 
         self.requests = counter("plumbline_requests", "Requests answered.", "route", "code")
         self.request_seconds = histogram("plumbline_request_duration_seconds", "Time to answer a request.", _SECONDS)
@@ -80,9 +73,8 @@ class Metrics:
         self.uploads_pending = Gauge("plumbline_uploads_pending", "Sealed segments without a copy.", registry=registry)
         self.feedback = counter("plumbline_feedback", "Labels that came back.", "correct")
 
-        self._answers: dict[str, AnswerMetrics] = {}
 
-    def answers(self, model: str) -> AnswerMetrics:
-        if (found := self._answers.get(model)) is None:
-            found = self._answers[model] = AnswerMetrics(self, model)
-        return found
+def _remembering(metric: _Metric) -> _Metric:
+    """The metric with what it counts by labels at hand: looking that up takes it longer than counting does."""
+    metric.labels = cache(metric.labels)  # type: ignore[method-assign]
+    return metric

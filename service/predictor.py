@@ -168,7 +168,7 @@ class Predictor:
             if self._recorder is not None:
                 record = _record(live, text[: live.max_characters], tokens, item.answer, prediction, latency_ms)
                 self._recorder.offer(model, record)
-        self._metrics.answers(model).tokenization_seconds.observe(tokenized.seconds)
+        self._metrics.tokenization_seconds.labels(model).observe(tokenized.seconds)
         self.rollout.answered(live, texts, predictions, latency_ms / 1000)
 
     def remembered(self, prediction_id: str) -> tuple[str, str] | None:
@@ -194,16 +194,15 @@ class Predictor:
 
     def _count(self, manifest: Manifest, tokens: Tokens, item: Batched[Observation]) -> None:
         model, label = manifest.name, item.answer.label
-        metrics = self._metrics.answers(model)
-        metrics.queue_seconds.observe(item.queued)
-        metrics.inference_seconds.observe(item.ran)
-        metrics.confidence.observe(item.answer.confidence)
-        metrics.input_tokens.observe(len(tokens))
+        metrics = self._metrics
+        metrics.queue_seconds.labels(model).observe(item.queued)
+        metrics.inference_seconds.labels(model).observe(item.ran)
+        metrics.confidence.labels(model).observe(item.answer.confidence)
+        metrics.input_tokens.labels(model).observe(len(tokens))
         # Each of several labels counts by itself: their combinations would be too many for a metric.
         for one in label.split(SEPARATOR) if manifest.task == "multi-label" else (label,):
-            self._metrics.predictions.labels(model, one).inc()
-        if tokens.truncated:
-            metrics.truncated.inc()
+            metrics.predictions.labels(model, one).inc()
+        metrics.truncated.labels(model).inc(tokens.truncated)
 
     def _remember(self, model: str, prediction: Prediction, latency_ms: float) -> None:
         self._labels[prediction.id] = (model, prediction.label)

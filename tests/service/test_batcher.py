@@ -34,9 +34,13 @@ class FakeEngine:
         return [text.upper() for text in batch]
 
 
-def make(engine: FakeEngine, *, batch_tokens: int = 32, queue_tokens: int = 10_000) -> Batcher[str, str]:
+def make(
+    engine: FakeEngine, *, batch_tokens: int = 32, queue_tokens: int = 10_000, answer_first: bool = False
+) -> Batcher[str, str]:
     cost = BatchCost(overhead=4, budget=batch_tokens, per_second=10_000)
-    return Batcher(engine.run, padded_length=lambda n: n, cost=cost, queue_tokens=queue_tokens)
+    return Batcher(
+        engine.run, padded_length=lambda n: n, cost=cost, queue_tokens=queue_tokens, answer_first=answer_first
+    )
 
 
 async def until(condition: object, what: object) -> None:
@@ -65,13 +69,16 @@ async def test_answers_come_in_the_order_of_the_items() -> None:
 @given(
     st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=5), min_size=1, max_size=30),
     st.integers(1, 64),
+    st.booleans(),
 )
-def test_every_item_is_answered_once_and_no_batch_is_over_budget(requests: list[list[int]], budget: int) -> None:
+def test_every_item_is_answered_once_and_no_batch_is_over_budget(
+    requests: list[list[int]], budget: int, answer_first: bool
+) -> None:
     engine = FakeEngine()
     texts = [[f"{i}.{j}".ljust(n, "x") for j, n in enumerate(request)] for i, request in enumerate(requests)]
 
     async def scenario() -> list[list[str]]:
-        batcher = make(engine, batch_tokens=budget, queue_tokens=10**9)
+        batcher = make(engine, batch_tokens=budget, queue_tokens=10**9, answer_first=answer_first)
         found = await asyncio.gather(*(batcher.submit(request) for request in texts))
         assert batcher.tokens == 0
         await batcher.close()
@@ -82,6 +89,25 @@ def test_every_item_is_answered_once_and_no_batch_is_over_budget(requests: list[
     assert sorted(ran) == sorted(text for request in texts for text in request)
     for batch in engine.batches:
         assert len(batch) == 1 or len(batch) * max(map(len, batch)) <= budget
+
+
+@pytest.mark.parametrize(("answer_first", "next_batch"), [(False, ["third"]), (True, ["third", "second"])])
+async def test_what_an_answer_brings_can_be_in_the_next_batch(answer_first: bool, next_batch: list[str]) -> None:
+    engine = FakeEngine(held=True)
+    batcher = make(engine, answer_first=answer_first)
+
+    async def user() -> None:
+        await batcher.submit(["first"])
+        await batcher.submit(["second"])
+
+    one = asyncio.create_task(user())
+    await until(lambda: engine.batches, "the first batch")
+    other = asyncio.create_task(batcher.submit(["third"]))
+    await asyncio.sleep(0)
+    engine.gate.set()
+    await asyncio.gather(one, other)
+    assert sorted(engine.batches[1]) == sorted(next_batch)
+    await batcher.close()
 
 
 async def test_the_oldest_item_is_always_in_the_next_batch() -> None:
