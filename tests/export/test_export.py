@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import re
@@ -14,12 +15,17 @@ import onnx
 import onnxruntime as ort
 import pyarrow.parquet as pq
 import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from export import build as build_module
 from export import graphs as graphs_module
+from export import variants as variants_module
 from export.checkpoint import checkpoint_digest, kept_checkpoint, read_checkpoint
 from export.errors import CheckpointError, DiskFull, ParityError
-from export.half import fuse_fp16
+from export.half import Half, fuse_half, to_bfloat16
 from export.hardware import has_native_bfloat16, instruction_set, saturates
 from export.onnx import declared, export_onnx, load_model
 from export.parity import check_parity
@@ -175,12 +181,47 @@ def test_weights_keep_to_seven_bits_where_products_can_saturate(raw: Path, tmp_p
     assert largest["avx2"] <= 64 < largest["avx512_vnni"]
 
 
-def test_half_precision_is_fused_and_keeps_its_inputs_and_outputs(raw: Path, tmp_path: Path) -> None:
-    made = fuse_fp16(raw, tmp_path)
+@pytest.mark.parametrize(("precision", "kind"), [("fp16", "FLOAT16"), ("bf16", "BFLOAT16")])
+def test_half_precision_is_fused_and_keeps_its_inputs_and_outputs(
+    raw: Path, tmp_path: Path, precision: Half, kind: str
+) -> None:
+    made = fuse_half(raw, tmp_path, precision)
+    assert made.fused["Attention"] == 2
     assert made.fused["SkipLayerNormalization"] >= 3
     assert declared(made.file) == declared(raw)
-    halves = [one for one in onnx.load(made.file).graph.initializer if one.data_type == onnx.TensorProto.FLOAT16]
-    assert len(halves) > 10
+    weights = [one.data_type for one in onnx.load(made.file).graph.initializer]
+    assert weights.count(onnx.TensorProto.DataType.Value(kind)) > 10
+    with contextlib.suppress(NoKernel):  # the CPU lacks bfloat16; wrong types would be InvalidGraph
+        ort.InferenceSession(made.file, providers=["CPUExecutionProvider"])
+
+
+def test_bfloat16_gives_about_the_same_answers(raw: Path) -> None:
+    model = convert_float_to_float16(onnx.load(raw), keep_io_types=True)
+    to_bfloat16(model)
+    feeds = {value.name: np.full((2, 6), 1, dtype=np.int64) for value in model.graph.input}
+    (wanted,) = ort.InferenceSession(raw, providers=["CPUExecutionProvider"]).run(["logits"], feeds)
+    (given,) = ReferenceEvaluator(model).run(["logits"], feeds)
+    assert given.dtype == np.float32
+    assert 0 < np.abs(given - wanted).max() < 0.05 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_bfloat16_stands_in_where_fp16_overflows(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool
+) -> None:
+    def overflow(*_args: object) -> None:
+        raise ParityError("model.fp16.onnx gives NaN or infinity on a whole row.")
+
+    monkeypatch.setattr(variants_module, "load_engine", lambda *_args, **_options: None)
+    monkeypatch.setattr(variants_module, "_check_padding", overflow)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
+    if has_bfloat16:
+        assert variants_module._half(raw, tmp_path, 24).precision == "bf16"
+        assert [path.name for path in tmp_path.iterdir()] == ["model.bf16.onnx"]
+    else:
+        with pytest.raises(ParityError, match="NaN"):
+            variants_module._half(raw, tmp_path, 24)
 
 
 @pytest.mark.parametrize(
@@ -412,8 +453,8 @@ def test_nan_on_padded_rows_is_noticed(raw: Path, tmp_path: Path) -> None:
 
 
 def test_attention_that_was_not_fused_is_told(raw: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert fuse_fp16(raw, tmp_path).fused["Attention"] == 2
+    assert fuse_half(raw, tmp_path, "fp16").fused["Attention"] == 2
     assert "no attention was fused" not in caplog.text
     join_projections(raw, tmp_path / "joined.onnx")  # a form that the optimizer does not know
-    assert "Attention" not in fuse_fp16(tmp_path / "joined.onnx", tmp_path).fused
+    assert "Attention" not in fuse_half(tmp_path / "joined.onnx", tmp_path, "fp16").fused
     assert "no attention was fused" in caplog.text
