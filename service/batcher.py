@@ -25,6 +25,8 @@ from service.packing import BatchCost, pack
 Item = TypeVar("Item", bound=Sized)
 Answer = TypeVar("Answer")
 
+_TURNS = 5  # of the event loop: answers go out, what they bring is read, parsed, tokenized, and submitted
+
 
 @dataclass(frozen=True, slots=True)
 class Batched(Generic[Answer]):
@@ -53,8 +55,6 @@ class _Waiting(Generic[Item, Answer]):
     group: _Group[Answer] = field(repr=False)
     place: int
 
-
-_TURNS = 5  # of the event loop: answers go out, what they bring is read, parsed, tokenized, and submitted
 
 Outcome: TypeAlias = list[tuple[_Waiting[Item, Answer], Answer]] | Exception
 

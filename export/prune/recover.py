@@ -89,7 +89,8 @@ def recover(
     judged = [tokens[row] for row in sorted(held)]
     learned = [one for row, one in enumerate(tokens) if row not in held]
     torch.manual_seed(seed)
-    with _on_best_device(student, teacher) as device:
+    embeddings = cast(nn.Module, student.base_model.embeddings)
+    with _on_best_device(student, teacher) as device, _frozen(embeddings):
         pair = _Pair(student, teacher, task, device)
         wanted = pair.logits(teacher, judged)
         best = before = divergence(pair.logits(student, judged), wanted, task)
@@ -97,10 +98,7 @@ def recover(
         batches = _batches(learned, lesson.batch_size, seed)
         schedule = _Schedule(lesson, -(-len(learned) // lesson.batch_size), started, clock)
         peak = lesson.learning_rate
-        embeddings = set(cast(nn.Module, student.base_model.embeddings).parameters())
-        for parameter in embeddings:
-            parameter.requires_grad = False
-        learning = [parameter for parameter in student.parameters() if parameter not in embeddings]
+        learning = [parameter for parameter in student.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learning, lr=peak, weight_decay=0.01)
         for step in schedule:
             for group in optimizer.param_groups:
@@ -123,8 +121,6 @@ def recover(
                     step, schedule.planned, losses[-1], before, clock() - started,
                 )  # fmt: skip
         student.load_state_dict(weights)
-        for parameter in embeddings:
-            parameter.requires_grad = True
     return Recovered(
         schedule.done, schedule.planned, kept_step, before, best, tuple(losses), len(learned), len(judged),
         clock() - started, device,
@@ -224,6 +220,16 @@ def _on_best_device(*models: nn.Module) -> Iterator[str]:
     finally:
         for model in models:
             model.to(device="cpu")
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Leave a module's parameters out of training."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
 
 
 def _batches(tokens: Sequence[Tokens], size: int, seed: int) -> Iterator[list[Tokens]]:

@@ -22,6 +22,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from export import build as build_module
 from export import graphs as graphs_module
+from export import half as half_module
 from export import variants as variants_module
 from export.checkpoint import checkpoint_digest, kept_checkpoint, read_checkpoint
 from export.errors import CheckpointError, DiskFull, ParityError
@@ -39,7 +40,7 @@ from service.contract.dataset import Dataset
 from service.contract.errors import BundleError, DatasetError, Refused
 from service.contract.record import REFERENCE_SCHEMA
 from service.contract.repository import read_serving, versions
-from service.tokenizer import TextTokenizer
+from service.tokenizer import TextTokenizer, Tokens
 from tests.export.conftest import Trained, exported, sentences
 from tests.processes import plumbline
 
@@ -193,6 +194,19 @@ def test_half_precision_is_fused_and_keeps_its_inputs_and_outputs(
     assert weights.count(onnx.TensorProto.DataType.Value(kind)) > 10
     with contextlib.suppress(NoKernel):  # the CPU lacks bfloat16; wrong types would be InvalidGraph
         ort.InferenceSession(made.file, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_what_is_fused_for_half_precision_sees_no_padding(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Half
+) -> None:
+    """On the CPU, which knows fp16: what is fused for bfloat16 is run in that."""
+    monkeypatch.setattr(half_module, "to_bfloat16", lambda _: None)
+    graph = fuse_half(raw, tmp_path, precision).file
+    short, long = (Tokens([3] * count, [0] * count, truncated=False, unk_share=0.0) for count in (4, 16))
+    wanted = load_engine(raw, device="cpu", threads=1, max_length=24).run([short]).logits[0]
+    given = load_engine(graph, device="cpu", threads=1, max_length=24).run([long, short]).logits[1]
+    assert np.abs(given - wanted).max() < 0.01 * np.abs(wanted).max()
 
 
 def test_bfloat16_gives_about_the_same_answers(raw: Path) -> None:
