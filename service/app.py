@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
 from service.added import as_plain
@@ -44,6 +45,15 @@ logger = logging.getLogger(__name__)
 _LAST_UPLOADS = 10.0  # seconds at the end of the process for copying what was sealed last
 
 
+class _Application(FastAPI):
+    """FastAPI behind what every request meets first; the busiest ones need not pass FastAPI's own layers at all."""
+
+    front: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.front(scope, receive, send)
+
+
 class Error(BaseModel):
     """The body of every answer that is not a success."""
 
@@ -71,7 +81,7 @@ def create_app(
     """
     metrics = Metrics()
     # Triton's client sends JSON without saying so.
-    app = FastAPI(
+    app = _Application(
         title="Plumbline", version=__version__, lifespan=_lifespan, strict_content_type=False, responses=_RESPONSES
     )
     app.state.settings = settings
@@ -84,9 +94,8 @@ def create_app(
     app.state.redact = Redactor([*BUILT_IN, *rules])
     app.state.upload_to = open_store(settings.log_upload) if settings.log_upload is not None else None
     keys = Keys(digests(settings.api_keys), digests(settings.admin_keys))
-    app.add_middleware(Shortcut, handlers=predict.HANDLERS)
-    app.add_middleware(
-        RequestMiddleware,
+    app.front = RequestMiddleware(
+        Shortcut(app, super(_Application, app).__call__, predict.HANDLERS),
         metrics=metrics,
         guard=Guard(keys),
         admit=Admission(lambda: app.state.predictor, settings.model),
@@ -96,7 +105,7 @@ def create_app(
         log_requests=settings.log_requests,
     )
     if tracing is not None:
-        app.add_middleware(tracing.wrap)
+        app.front = tracing.wrap(app.front)
     if not keys.required and settings.host not in ("127.0.0.1", "::1", "localhost"):
         logger.warning("anyone who reaches %s may use this server: no keys are configured", settings.host)
     for protocol in (predict, oip, feedback):  # routes are tried in this order, so the busy ones stand first
@@ -164,9 +173,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _load_shadow(path: Path, resources: Resources) -> LiveModel:
     """A version that takes only what others leave of the processor, and whose batches are not in the metrics."""
-    model = load(path, replace(resources, threads=1), Metrics())
-    model.step_back()
-    return model
+    return load(path, replace(resources, threads=1, aside=True), Metrics())
 
 
 async def _follow(app: FastAPI, watcher: RepositoryWatcher) -> None:

@@ -60,14 +60,14 @@ Outcome: TypeAlias = list[tuple[_Waiting[Item, Answer], Answer]] | Exception
 
 
 class Batcher(Generic[Item, Answer]):
-    """Collects items on the event loop and runs them in batches on one thread.
+    """Collects items on the event loop and runs them in batches, one at a time.
 
-    :param run: takes a batch, returns one answer per item in the same order; called by one thread at a time.
+    :param run: takes a batch, returns one answer per item in the same order.
     :param padded_length: tokens that an item of this length costs in a batch.
     :param queue_tokens: most tokens waiting or running; a request beyond it is refused whole.
-    :param thread: what calls ``run``, with one worker; the batcher shuts it down.
-    :param answer_first: answer a batch before the next is chosen, so that this one can have what comes in return. Right
-        where ``run`` and the event loop share a core; elsewhere the engine would stand idle meanwhile.
+    :param thread: what calls ``run``, with one worker; the batcher shuts it down. Without it the event loop calls
+        ``run`` itself, and between two batches answers the first and takes in what comes in return. That is faster
+        where there is one core for both, and right if a batch takes milliseconds: nothing else is answered meanwhile.
     """
 
     def __init__(
@@ -78,7 +78,6 @@ class Batcher(Generic[Item, Answer]):
         cost: BatchCost,
         queue_tokens: int,
         thread: ThreadPoolExecutor | None = None,
-        answer_first: bool = False,
         on_batch: Callable[[int, int, int], None] = lambda items, tokens, padded: None,
     ) -> None:
         self._run = run
@@ -86,12 +85,12 @@ class Batcher(Generic[Item, Answer]):
         self._cost = cost
         self._tokens_per_second = cost.per_second
         self.queue_tokens = queue_tokens
-        self._turns = _TURNS if answer_first else 0
+        self._turns = 0 if thread is not None else _TURNS
         self._on_batch = on_batch
         self._by_age: dict[int, _Waiting[Item, Answer]] = {}
         self._by_length: dict[int, dict[int, _Waiting[Item, Answer]]] = {}
         self._numbers = itertools.count()
-        self._thread = thread or ThreadPoolExecutor(1)
+        self._thread = thread
         self._busy = False  # a batch runs, or is about to be chosen
         self._idle = asyncio.Event()
         self._idle.set()
@@ -136,10 +135,6 @@ class Batcher(Generic[Item, Answer]):
             if timer is not None:
                 timer.cancel()
 
-    def on_thread(self, call: Callable[[], object]) -> None:
-        """Have the thread that runs batches call something before its next batch."""
-        self._thread.submit(call)
-
     def check_room(self, tokens: int) -> None:
         """:raises Overloaded: if so many tokens would not fit the queue now; an idle queue takes any."""
         if self.tokens and self.tokens + tokens > self.queue_tokens:
@@ -150,7 +145,8 @@ class Batcher(Generic[Item, Answer]):
         """Refuse new items, run what is waiting, free the thread."""
         self._closed = True
         await self._idle.wait()
-        self._thread.shutdown(wait=False)
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
 
     def _add(self, waiting: _Waiting[Item, Answer]) -> None:
         self._by_age[waiting.number] = waiting
@@ -188,11 +184,13 @@ class Batcher(Generic[Item, Answer]):
     def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the next batch, if anything is waiting."""
         batch = self._next_batch()
-        if batch:
-            self._thread.submit(self._work, batch, loop)
-        else:
+        if not batch:
             self._busy = False
             self._idle.set()
+        elif self._thread is not None:
+            self._thread.submit(self._work, batch, loop)
+        else:
+            self._finish(batch, *self._timed(batch), loop)
 
     def _next_batch(self) -> list[_Waiting[Item, Answer]]:
         """Take the oldest item, and what is worth running with it, out of the waiting ones."""
@@ -212,13 +210,17 @@ class Batcher(Generic[Item, Answer]):
 
     def _work(self, batch: Sequence[_Waiting[Item, Answer]], loop: asyncio.AbstractEventLoop) -> None:
         """On the thread."""
+        loop.call_soon_threadsafe(self._finish, batch, *self._timed(batch), loop)
+
+    def _timed(self, batch: Sequence[_Waiting[Item, Answer]]) -> tuple[Outcome[Item, Answer], float, float]:
+        """What a batch came to, when it began, and the seconds it took."""
         started = time.monotonic()
         try:
             answers = self._run([waiting.item for waiting in batch])
             outcome: Outcome[Item, Answer] = list(zip(batch, answers, strict=True))
         except Exception as error:
             outcome = error
-        loop.call_soon_threadsafe(self._finish, batch, outcome, started, time.monotonic() - started, loop)
+        return outcome, started, time.monotonic() - started
 
     def _finish(
         self,
@@ -228,7 +230,7 @@ class Batcher(Generic[Item, Answer]):
         ran: float,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """Back on the event loop: let the engine go on, and answer."""
+        """On the event loop: let the engine go on, answer, and then count."""
         self.tokens -= sum(waiting.tokens for waiting in batch)
         self._dispatch_after(self._turns, loop)
         if isinstance(outcome, Exception):
@@ -244,4 +246,4 @@ class Batcher(Generic[Item, Answer]):
                 group.future.set_result(group.answers)
         padded = len(batch) * max(waiting.tokens for waiting in batch)
         self._tokens_per_second += 0.1 * (padded / max(ran, 1e-6) - self._tokens_per_second)
-        self._on_batch(len(batch), sum(len(waiting.item) for waiting in batch), padded)
+        loop.call_soon(self._on_batch, len(batch), sum(len(waiting.item) for waiting in batch), padded)

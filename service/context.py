@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from asyncio import Future
 from contextvars import ContextVar
+from typing import cast
 
 from starlette.types import Scope
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
+GONE = "plumbline.gone"  # of the extensions of a scope
 _ROUTE = "plumbline.route"
+_BODY = "plumbline.body"
 
 
 def route_of(scope: Scope) -> str:
@@ -19,3 +23,25 @@ def route_of(scope: Scope) -> str:
 def routed(scope: Scope, route: str) -> None:
     """Say which route a request is for that no router sees."""
     scope[_ROUTE] = route
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """A header of the request, by its lower-case name: in a fraction of the time that Starlette's mapping takes."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return cast(bytes, value).decode("latin-1")
+    return None
+
+
+def keep_body(scope: Scope, body: bytes) -> None:
+    scope[_BODY] = body
+
+
+def body_of(scope: Scope) -> bytes:
+    """The whole body of a request."""
+    return cast(bytes, scope[_BODY])
+
+
+def gone(scope: Scope) -> Future[None] | None:
+    """Done when the client has hung up; None if the server does not say."""
+    return cast("Future[None] | None", scope.get("extensions", {}).get(GONE))

@@ -28,8 +28,9 @@ from service.tokenizer import TextTokenizer, Tokens
 logger = logging.getLogger(__name__)
 
 _CHARACTERS_OF_A_TOKEN = 4  # about, in ordinary text: what the token limit of the queue means before tokenizing
-_QUEUE_SECONDS = 2  # of work may wait, if no setting says how much
+_QUEUE_SECONDS = 1  # of work may wait, if no setting says how much
 _QUEUE_TEXTS = 16  # of full length may in any case
+_SHORT = 0.05  # seconds of a batch that the event loop may stand still for
 _CHARACTERS_AT_ONCE = 2_000  # take some 0.5 ms to tokenize; handing them to a thread and back takes longer than most
 
 
@@ -55,6 +56,7 @@ class LiveModel:
     """A bundle with its tokenizer, engine and batcher. Made by :func:`load`.
 
     :param fallback: why it runs on the CPU although the GPU was to be preferred; empty if it runs where it should.
+    :param aside: leave all work to threads of the lowest priority.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class LiveModel:
         engine: Engine,
         batcher: _ModelBatcher,
         fallback: str = "",
+        aside: bool = False,
     ) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
@@ -76,8 +79,10 @@ class LiveModel:
         self.max_characters = tokenizer.max_characters
         self._most_characters = batcher.queue_tokens * _CHARACTERS_OF_A_TOKEN
         self._characters = 0  # waiting to be tokenized
-        self._aside = False  # whether all work is left to threads
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
+        self._aside = aside
+        self._threads = ThreadPoolExecutor(
+            1, thread_name_prefix="tokenizer", initializer=lower_priority if aside else None
+        )
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -97,12 +102,6 @@ class LiveModel:
     def check_room(self) -> None:
         """:raises Overloaded: if a text of the model's full length would not find room in the queue."""
         self.batcher.check_room(self.manifest.max_length)
-
-    def step_back(self) -> None:
-        """Let this model work when nobody else wants the processor. Its engine should have one thread."""
-        self._aside = True
-        self._threads.submit(lower_priority)
-        self.batcher.on_thread(lower_priority)
 
     async def _tokenize(self, texts: Sequence[str], deadline: float) -> Tokenized:
         """Tokenize a little here, and more on a thread of its own, if not too much is waiting for that."""
@@ -144,9 +143,10 @@ class Resources:
 
     :param threads: of inference; 0 is as many as there are usable cores.
     :param batch_tokens: as in :func:`service.engine.measure`.
-    :param queue_tokens: most tokens waiting or running; 0 is what is measured to be done in two seconds.
+    :param queue_tokens: most tokens waiting or running; 0 is what is measured to be done in a second.
     :param shares_core: whether the event loop has no core to itself.
     :param cuda_graphs: as ``graphs`` of :class:`service.engine.Engine`, for a variant that runs on CUDA.
+    :param aside: answer when nobody else wants the processor. There should be one thread of inference then.
     """
 
     device: Literal["auto", "cpu", "cuda"]
@@ -155,10 +155,11 @@ class Resources:
     queue_tokens: int
     shares_core: bool
     cuda_graphs: bool
+    aside: bool = False
 
 
 def load(path: Path, resources: Resources, metrics: Metrics) -> LiveModel:
-    """Verify, load, warm and prove a bundle, all on the thread that will run its batches. Blocking.
+    """Verify, load, warm and prove a bundle, all on a thread, which then runs its batches if they have one. Blocking.
 
     :raises BundleError: if a file is damaged or a golden case comes out differently.
     :raises EngineError: if the model cannot run on the device.
@@ -206,17 +207,22 @@ def _load(path: Path, resources: Resources, metrics: Metrics, thread: ThreadPool
         metrics.batch_tokens.labels(manifest.name).observe(tokens)
         metrics.padding.labels(manifest.name).observe(1 - tokens / padded)
 
+    longest = max(cost.budget, engine.padded_length(manifest.max_length)) / cost.per_second
+    in_place = resources.shares_core and variant == "cpu" and longest <= _SHORT and not resources.aside
+    if in_place:
+        thread.shutdown(wait=False)
+    elif resources.aside:
+        lower_priority()
     batcher: _ModelBatcher = Batcher(
         run,
         padded_length=engine.padded_length,
         cost=cost,
         queue_tokens=resources.queue_tokens
         or max(int(_QUEUE_SECONDS * cost.per_second), _QUEUE_TEXTS * manifest.max_length),
-        thread=thread,
-        answer_first=resources.shares_core and variant == "cpu",
+        thread=None if in_place else thread,
         on_batch=on_batch,
     )
-    return LiveModel(bundle, variant, tokenizer, engine, batcher, fallback)
+    return LiveModel(bundle, variant, tokenizer, engine, batcher, fallback, resources.aside)
 
 
 def _engine(bundle: Bundle, resources: Resources) -> tuple[VariantName, Engine, str]:

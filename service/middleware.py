@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import quote
 
-from starlette.datastructures import Headers
+from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,7 +31,8 @@ _REASONS = {error.status: error.code for error in (BodyTooLarge, Overloaded, Not
 class RequestMiddleware:
     """Reads the whole body first, so that a body over the limit is refused before anything parses it.
 
-    A request whose client hangs up is cancelled, so that work still waiting is never run.
+    A request whose client hangs up is cancelled, so that work still waiting is never run; the server says so
+    (:class:`service.connection.Connection`).
     An error that nothing expected is answered here, so that it has an id too.
 
     :param guard: raises a :class:`RequestError` if the request may not be made.
@@ -39,7 +40,6 @@ class RequestMiddleware:
     :param model_of: the served model that a request is for, by the name in its path if there is one; else empty.
     :param stopping: whether the server is about to stop; answers then close their connection.
     :param log_requests: say each request in the log.
-    :param listen_after: seconds without an answer after which it is watched whether the client hangs up.
     """
 
     def __init__(
@@ -53,7 +53,6 @@ class RequestMiddleware:
         model_of: Callable[[str | None], str],
         stopping: Callable[[], bool],
         log_requests: bool = False,
-        listen_after: float = 0.5,
     ) -> None:
         self._app = app
         self._metrics = metrics
@@ -63,15 +62,13 @@ class RequestMiddleware:
         self._model_of = model_of
         self._stopping = stopping
         self._log_requests = log_requests
-        self._listen_after = listen_after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        asked = Headers(scope=scope)
-        given = asked.get("x-request-id", "")
+        given = context.header(scope, b"x-request-id") or ""
         request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
         context.request_id.set(request_id)
         status = 0  # until the answer begins
@@ -89,9 +86,9 @@ class RequestMiddleware:
         try:
             self._guard(scope)
             self._admit(scope)
-            body = await self._read(asked, receive)
-            answer = self._app(scope, _replay(body), send_with_id)
-            await _unless_gone(answer, receive, lambda: status > 0, self._listen_after)
+            body = await self._read(scope, receive)
+            context.keep_body(scope, body)
+            await _unless_gone(self._app(scope, _replay(body), send_with_id), scope, lambda: status > 0)
         except ClientDisconnect:
             status = _CLOSED
         except PlumblineError as error:
@@ -107,10 +104,10 @@ class RequestMiddleware:
         finally:
             self._observe(scope, status, time.perf_counter() - started)
 
-    async def _read(self, headers: Headers, receive: Receive) -> bytes:
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body. :raises BodyTooLarge: past the limit. :raises ClientDisconnect: if its end never came."""
         too_large = BodyTooLarge(f"the body is over the limit of {self._max_body_bytes} bytes. Send fewer texts.")
-        length = headers.get("content-length", "")
+        length = context.header(scope, b"content-length") or ""
         if length.isdigit() and (len(length) > _MOST_DIGITS or int(length) > self._max_body_bytes):
             raise too_large
         chunks: list[bytes] = []
@@ -143,19 +140,25 @@ class Shortcut:
 
     The router has the same routes, describes them, and takes whatever is not exactly one of them.
 
+    :param app: what handlers find as ``request.app``.
+    :param others: takes all other requests.
     :param handlers: of POST requests, by path.
     """
 
-    def __init__(self, app: ASGIApp, handlers: Mapping[str, Callable[[Request], Awaitable[Response]]]) -> None:
+    def __init__(
+        self, app: Starlette, others: ASGIApp, handlers: Mapping[str, Callable[[Request], Awaitable[Response]]]
+    ) -> None:
         self._app = app
+        self._others = others
         self._handlers = handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         handler = self._handlers.get(path) if scope.get("method") == "POST" else None
         if handler is None:
-            await self._app(scope, receive, send)
+            await self._others(scope, receive, send)
             return
+        scope["app"] = self._app
         context.routed(scope, path)
         response = await handler(Request(scope, receive))
         await response(scope, receive, send)
@@ -172,7 +175,7 @@ def _log(scope: Scope, status: int, seconds: float) -> None:
 
 
 def _replay(body: bytes) -> Receive:
-    """A receive that gives the body at once, then nothing: the middleware itself listens for the end."""
+    """A receive that gives the body at once, then nothing: a hang-up is told otherwise."""
     sent = False
 
     async def replay() -> Message:
@@ -185,39 +188,29 @@ def _replay(body: bytes) -> Receive:
     return replay
 
 
-async def _unless_gone(
-    answer: Awaitable[None], receive: Receive, begun: Callable[[], bool], listen_after: float
-) -> None:
-    """Await the answer; cancel it if the client hangs up before it has begun. :raises ClientDisconnect: then.
-
-    Listening takes a task of its own, so it begins only when the answer has been a while in coming.
-    """
+async def _unless_gone(answer: Awaitable[None], scope: Scope, begun: Callable[[], bool]) -> None:
+    """Await the answer; cancel it if the client hangs up before it has begun. :raises ClientDisconnect: then."""
+    gone = context.gone(scope)
+    if gone is None:
+        await answer
+        return
     task = asyncio.current_task()
     assert task is not None
-    listening: asyncio.Task[None] | None = None
-    gone = False
+    left = False
 
-    async def listen() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        if not begun():  # the server also says disconnect when the answer is complete
-            gone = True
+    def leave(_: object) -> None:
+        nonlocal left
+        if not begun():
+            left = True
             task.cancel()
 
-    def start() -> None:
-        nonlocal listening
-        listening = asyncio.create_task(listen())
-
-    timer = asyncio.get_running_loop().call_later(listen_after, start)
+    gone.add_done_callback(leave)
     try:
         await answer
     except asyncio.CancelledError:
-        if not gone:
+        if not left:
             raise
         task.uncancel()
         raise ClientDisconnect from None
     finally:
-        timer.cancel()
-        if listening is not None:
-            listening.cancel()
+        gone.remove_done_callback(leave)

@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
+from service.connection import Connection
 from service.context import request_id
 from service.contract.errors import PlumblineError, SettingsError
 from service.contract.logs import log_to_stderr
@@ -22,6 +23,9 @@ from service.workers import serve_workers
 
 if TYPE_CHECKING:
     from service.tracing import Tracing
+
+_BACKLOG = 2048  # uvicorn's own
+_ACCEPTED = 16  # connections in a turn of the event loop
 
 
 def serve(settings: ServiceSettings) -> None:
@@ -61,6 +65,8 @@ def serve_one(settings: ServiceSettings, fleet: Fleet, sockets: list[socket] | N
         port=settings.port,
         log_config=None,
         access_log=False,
+        http=Connection,
+        proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=settings.drain_seconds,
     )
@@ -74,11 +80,21 @@ def serve_one(settings: ServiceSettings, fleet: Fleet, sockets: list[socket] | N
         signal.signal(number, leave)
     _spare_the_collector()
     try:
-        server.run(sockets)
+        server.run(listeners(sockets or [config.bind_socket()]))
     except SystemExit as error:  # uvicorn's way to say that it could not listen
         raise PlumblineError(f"cannot listen on {settings.host}:{settings.port}; is the port taken?") from error
     if failures:
         raise failures[0]
+
+
+def listeners(sockets: list[socket]) -> list[socket]:
+    """The sockets, each under several descriptors, listening: in each turn libuv takes one connection of each.
+
+    An event loop that runs batches turns a few hundred times a second; clients that come anew would wait for seconds.
+    """
+    for one in sockets:
+        one.listen(_BACKLOG)
+    return [*sockets, *(one.dup() for one in sockets for _ in range(_ACCEPTED - 1))]
 
 
 def _spare_the_collector() -> None:

@@ -49,7 +49,7 @@ class ServiceSettings(Settings):
     queue_tokens: int = Field(
         default=0,
         ge=0,
-        description="tokens waiting or running before requests are refused; 0 takes two seconds' work, as measured",
+        description="tokens waiting or running before requests are refused; 0 takes a second's work, as measured",
     )
     request_timeout_seconds: float = Field(default=30.0, gt=0, description="deadline of a request that names none")
     grace_seconds: float = Field(default=5.0, ge=0, description="work after SIGTERM, while readiness fails already")

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-import uuid6
+import uuid_utils
 
 from service.contract.features import PROJECTED, decode_embedding
 
@@ -92,7 +92,7 @@ REFERENCE_SCHEMA = pa.schema([*_OBSERVED, ("target", pa.string())])
 
 def new_id() -> str:
     """A UUIDv7 (RFC 9562): sorts by time, so records, logs and traces line up."""
-    return str(uuid6.uuid7())
+    return str(uuid_utils.uuid7())
 
 
 def now_rfc3339() -> str:

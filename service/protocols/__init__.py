@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 from fastapi import FastAPI, Request
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
+from service.context import header
 from service.errors import InvalidRequest, Malformed, NotReady
 from service.fleet import Fleet
 from service.predictor import Answer, Predictor
@@ -66,7 +67,7 @@ _LONGEST_TIMEOUT = 86_400_000
 
 def within(request: Request) -> float | None:
     """Seconds that the client gives its request. :raises InvalidRequest: if it gives something else."""
-    given = request.headers.get(_TIMEOUT)
+    given = header(request.scope, _TIMEOUT.encode())
     if given is None:
         return None
     digits = given.isascii() and given.isdigit() and len(given) <= len(str(_LONGEST_TIMEOUT))

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
 from service import __version__
+from service.context import body_of
 from service.contract.bundle import Manifest
 from service.errors import InvalidRequest
 from service.predictor import Answer, Predictor
@@ -133,7 +134,7 @@ async def model_ready(name: str, predictor: Models, version: str | None = None) 
 @router.post("/models/{name}/versions/{version}/infer", response_model=InferResponse, openapi_extra=_INFER)
 async def infer(name: str, request: Request, predictor: Models, version: str | None = None) -> Response:
     model = predictor.who_answers(name, version)
-    body, binary = parse_request(await request.body(), request.headers.get(HEADER_LENGTH))
+    body, binary = parse_request(body_of(request.scope), request.headers.get(HEADER_LENGTH))
     if [tensor.name for tensor in body.inputs] != ["text"]:
         given = [tensor.name for tensor in body.inputs]
         raise InvalidRequest(f"inputs are {given}; give exactly one, called 'text'.")

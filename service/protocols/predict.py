@@ -9,6 +9,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
 
+from service.context import body_of
 from service.predictor import Answer, Predictor
 from service.protocols import AS_DESCRIBED, described, documented, parse, within
 
@@ -55,7 +56,7 @@ class Scored(BaseModel):
 @router.post("/predict", response_model=list[Scored] | list[list[Scored]], openapi_extra=documented(PredictRequest))
 async def predict(request: Request) -> Response:
     """Classify a text, or a list of texts: ``[{"id", "label", "score"}]``, nested for a list."""
-    body = parse(PredictRequest, await request.body())
+    body = parse(PredictRequest, body_of(request.scope))
     answer = await _classify(body, request)
     scored = _scored(answer, body.parameters.top_k or 1)
     return _respond(scored[0] if isinstance(body.inputs, str) else scored, answer)
@@ -64,7 +65,7 @@ async def predict(request: Request) -> Response:
 @router.post("/", response_model=list[list[Scored]], openapi_extra=documented(PredictRequest))
 async def endpoint(request: Request) -> Response:
     """As ``/predict``, but nested for a single text too, and with every label unless ``top_k`` says less."""
-    body = parse(PredictRequest, await request.body())
+    body = parse(PredictRequest, body_of(request.scope))
     answer = await _classify(body, request)
     return _respond(_scored(answer, body.parameters.top_k), answer)
 

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -35,12 +36,11 @@ class FakeEngine:
 
 
 def make(
-    engine: FakeEngine, *, batch_tokens: int = 32, queue_tokens: int = 10_000, answer_first: bool = False
+    engine: FakeEngine, *, batch_tokens: int = 32, queue_tokens: int = 10_000, in_place: bool = False
 ) -> Batcher[str, str]:
     cost = BatchCost(overhead=4, budget=batch_tokens, per_second=10_000)
-    return Batcher(
-        engine.run, padded_length=lambda n: n, cost=cost, queue_tokens=queue_tokens, answer_first=answer_first
-    )
+    thread = None if in_place else ThreadPoolExecutor(1)
+    return Batcher(engine.run, padded_length=lambda n: n, cost=cost, queue_tokens=queue_tokens, thread=thread)
 
 
 async def until(condition: object, what: object) -> None:
@@ -72,13 +72,13 @@ async def test_answers_come_in_the_order_of_the_items() -> None:
     st.booleans(),
 )
 def test_every_item_is_answered_once_and_no_batch_is_over_budget(
-    requests: list[list[int]], budget: int, answer_first: bool
+    requests: list[list[int]], budget: int, in_place: bool
 ) -> None:
     engine = FakeEngine()
     texts = [[f"{i}.{j}".ljust(n, "x") for j, n in enumerate(request)] for i, request in enumerate(requests)]
 
     async def scenario() -> list[list[str]]:
-        batcher = make(engine, batch_tokens=budget, queue_tokens=10**9, answer_first=answer_first)
+        batcher = make(engine, batch_tokens=budget, queue_tokens=10**9, in_place=in_place)
         found = await asyncio.gather(*(batcher.submit(request) for request in texts))
         assert batcher.tokens == 0
         await batcher.close()
@@ -91,22 +91,43 @@ def test_every_item_is_answered_once_and_no_batch_is_over_budget(
         assert len(batch) == 1 or len(batch) * max(map(len, batch)) <= budget
 
 
-@pytest.mark.parametrize(("answer_first", "next_batch"), [(False, ["third"]), (True, ["third", "second"])])
-async def test_what_an_answer_brings_can_be_in_the_next_batch(answer_first: bool, next_batch: list[str]) -> None:
-    engine = FakeEngine(held=True)
-    batcher = make(engine, answer_first=answer_first)
+@pytest.mark.parametrize(("in_place", "next_batch"), [(False, ["L" * 30]), (True, ["L" * 30, "M" * 30])])
+async def test_what_an_answer_brings_can_be_in_the_next_batch_on_the_event_loop(
+    in_place: bool, next_batch: list[str]
+) -> None:
+    engine = FakeEngine()
+    batcher = make(engine, batch_tokens=60, in_place=in_place)
 
     async def user() -> None:
         await batcher.submit(["first"])
-        await batcher.submit(["second"])
+        await batcher.submit(["M" * 30])
 
-    one = asyncio.create_task(user())
-    await until(lambda: engine.batches, "the first batch")
-    other = asyncio.create_task(batcher.submit(["third"]))
-    await asyncio.sleep(0)
-    engine.gate.set()
-    await asyncio.gather(one, other)
-    assert sorted(engine.batches[1]) == sorted(next_batch)
+    await asyncio.gather(user(), batcher.submit(["L" * 30]))
+    assert engine.batches[:2] == [["first"], next_batch]
+    await batcher.close()
+
+
+async def test_on_the_event_loop_batches_run_on_its_own_thread_and_let_others_have_their_turn() -> None:
+    threads: list[int] = []
+    turns = 0
+
+    def run(batch: Sequence[str]) -> Sequence[str]:
+        threads.append(threading.get_ident())
+        return batch
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    cost = BatchCost(overhead=4, budget=1, per_second=10_000)
+    batcher: Batcher[str, str] = Batcher(run, padded_length=lambda n: n, cost=cost, queue_tokens=10_000)
+    counting = asyncio.create_task(count())
+    await asyncio.gather(*(batcher.submit(["x"]) for _ in range(10)))
+    counting.cancel()
+    assert threads == [threading.get_ident()] * 10
+    assert turns >= 2 * len(threads)
     await batcher.close()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from service.context import GONE
 from service.errors import Overloaded, Unauthorized
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
@@ -16,20 +17,16 @@ from service.middleware import RequestMiddleware
 SCOPE: MutableMapping[str, Any] = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
 
 
-class Connection:
-    """A client's side of a request: a body, then silence until it hangs up."""
+class Client:
+    """A client's side of a request; inside an event loop only."""
 
     def __init__(self) -> None:
-        self.hang_up = asyncio.Event()
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.scope = {**SCOPE, "extensions": {GONE: self.gone}}
         self.sent: list[Message] = []
-        self._asked = False
 
     async def receive(self) -> Message:
-        if not self._asked:
-            self._asked = True
-            return {"type": "http.request", "body": b"{}", "more_body": False}
-        await self.hang_up.wait()
-        return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": b"{}", "more_body": False}
 
     async def send(self, message: Message) -> None:
         self.sent.append(message)
@@ -50,7 +47,6 @@ def middleware(
         max_body_bytes=100,
         model_of=lambda name: "",
         stopping=lambda: False,
-        listen_after=0.001,
     )
 
 
@@ -65,13 +61,13 @@ async def test_a_request_is_cancelled_when_its_client_hangs_up() -> None:
             cancelled.set()
             raise
 
-    connection, metrics = Connection(), Metrics()
-    request = asyncio.create_task(middleware(app, metrics)(dict(SCOPE), connection.receive, connection.send))
+    client, metrics = Client(), Metrics()
+    request = asyncio.create_task(middleware(app, metrics)(client.scope, client.receive, client.send))
     await asyncio.sleep(0.01)
-    connection.hang_up.set()
+    client.gone.set_result(None)
     await asyncio.wait_for(request, 5)
     assert cancelled.is_set()
-    assert connection.sent == []
+    assert client.sent == []
     labels = {"model": "", "route": "unmatched", "code": "499"}
     assert metrics.registry.get_sample_value("plumbline_requests_total", labels) == 1
 
@@ -79,21 +75,21 @@ async def test_a_request_is_cancelled_when_its_client_hangs_up() -> None:
 async def test_an_answer_that_has_begun_is_not_cut_off() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        connection.hang_up.set()
+        client.gone.set_result(None)
         await asyncio.sleep(0.02)
         await send({"type": "http.response.body", "body": b"done"})
 
-    connection = Connection()
-    await middleware(app, Metrics())(dict(SCOPE), connection.receive, connection.send)
-    assert [message["type"] for message in connection.sent] == ["http.response.start", "http.response.body"]
+    client = Client()
+    await middleware(app, Metrics())(client.scope, client.receive, client.send)
+    assert [message["type"] for message in client.sent] == ["http.response.start", "http.response.body"]
 
 
 async def test_a_cancelled_server_is_not_taken_for_a_client_that_hung_up() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(60)
 
-    connection = Connection()
-    request = asyncio.create_task(middleware(app, Metrics())(dict(SCOPE), connection.receive, connection.send))
+    client = Client()
+    request = asyncio.create_task(middleware(app, Metrics())(client.scope, client.receive, client.send))
     await asyncio.sleep(0.01)
     request.cancel()
     (outcome,) = await asyncio.gather(request, return_exceptions=True)
@@ -115,7 +111,7 @@ async def test_who_may_not_ask_is_refused_before_there_is_a_look_for_room_and_bo
     async def unread() -> Message:
         raise AssertionError("the body was read")
 
-    connection = Connection()
-    await middleware(None, Metrics(), guard, admit)(dict(SCOPE), unread, connection.send)
-    assert connection.sent[0]["status"] == status
-    assert ((b"retry-after", b"3") in connection.sent[0]["headers"]) == known
+    client = Client()
+    await middleware(None, Metrics(), guard, admit)(client.scope, unread, client.send)
+    assert client.sent[0]["status"] == status
+    assert ((b"retry-after", b"3") in client.sent[0]["headers"]) == known

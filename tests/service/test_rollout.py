@@ -292,7 +292,9 @@ class TestShadow:
         lowered: list[str] = []
         monkeypatch.setattr("service.live.lower_priority", lambda: lowered.append(threading.current_thread().name))
         make_bundle(repo, live=False, seed=2)
-        self.shadowed(start(), repo)
+        client = start()
+        self.shadowed(client, repo)
+        ask(client, "1")
         until(lambda: len(lowered) == 2)
         assert sorted(name.split("_")[0] for name in lowered) == ["inference", "tokenizer"]
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
+import uvicorn
+import uvloop
 
-from service.serve import _spare_the_collector
+from service.serve import _spare_the_collector, listeners
 
 
 @pytest.fixture
@@ -28,3 +33,30 @@ def test_the_collector_passes_over_what_is_there_at_start_and_still_finds_cycles
     del cycle
     assert gc.collect() >= 1
     assert found < 10_000
+
+
+def test_many_connections_are_taken_in_a_turn_of_the_event_loop() -> None:
+    clients = 64
+
+    async def turns(sockets: list[socket.socket]) -> int:
+        """Until all have been accepted; nothing turns the loop while they connect."""
+        server = uvicorn.Server(uvicorn.Config(answer, lifespan="off", log_config=None))
+        serving = asyncio.create_task(server.serve(sockets))
+        while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
+            await asyncio.sleep(0)
+        turned = 0
+        with ExitStack() as stack:
+            for _ in range(clients):
+                stack.enter_context(socket.create_connection(sockets[0].getsockname()))
+            while len(server.server_state.connections) < clients:
+                await asyncio.sleep(0)
+                turned += 1
+        server.should_exit = True
+        await serving
+        return turned
+
+    async def answer(scope: object, receive: object, send: object) -> None:
+        """Nothing is asked."""
+
+    assert uvloop.run(turns([socket.create_server(("127.0.0.1", 0))])) >= clients
+    assert uvloop.run(turns(listeners([socket.create_server(("127.0.0.1", 0))]))) <= clients / 8
