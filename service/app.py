@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
@@ -22,7 +23,7 @@ from service.added import as_plain
 from service.admission import Admission
 from service.contract.errors import InvalidInput, PlumblineError
 from service.contract.redact import BUILT_IN, Redactor, read_rules
-from service.engine import usable_cores
+from service.engine import shares_core
 from service.errors import as_response, response_to
 from service.fleet import Fleet
 from service.guard import Guard
@@ -49,6 +50,12 @@ class _Application(FastAPI):
     """FastAPI behind what every request meets first; the busiest ones need not pass FastAPI's own layers at all."""
 
     front: ASGIApp
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Without Starlette's answer to what nothing expected: the front has one of its own."""
+        outermost = super().build_middleware_stack()
+        assert isinstance(outermost, ServerErrorMiddleware)
+        return outermost.app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.front(scope, receive, send)
@@ -142,7 +149,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         threads=settings.threads,
         batch_tokens=settings.batch_tokens,
         queue_tokens=settings.queue_tokens,
-        shares_core=usable_cores() <= settings.workers,
+        shares_core=shares_core(settings.workers),
         cuda_graphs=settings.cuda_graphs,
     )
     watcher = RepositoryWatcher(

@@ -9,7 +9,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.context import GONE
 
-_END_OF_HEAD = b"\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 "
 
 
@@ -33,33 +32,41 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["extensions"] = {GONE: self._gone}  # type: ignore[dict-item]
 
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if not self.pipeline:
+            self.flow.resume_reading()  # paused by a large body; a hang-up would not be seen
+
     def on_response_complete(self) -> None:
-        self._joined.flush()
+        self._joined.end()
         super().on_response_complete()
 
 
 class _Joined:
-    """A transport that holds a head back until what follows it is written, or it is flushed or closed."""
+    """A transport that holds the first write of an answer back until the second, or the end of the answer."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._head = b""
+        self._begun = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        if not self._head and data.endswith(_END_OF_HEAD) and not data.startswith(_CONTINUE):
-            self._head = data
-        else:
+        if self._begun or data.startswith(_CONTINUE):
             self._transport.write(self._head + data)
             self._head = b""
+        else:
+            self._head = data
+            self._begun = True
 
-    def flush(self) -> None:
-        if self._head:
+    def end(self) -> None:
+        if self._head and not self._transport.is_closing():
             self._transport.write(self._head)
-            self._head = b""
+        self._head = b""
+        self._begun = False
 
     def close(self) -> None:
-        self.flush()
+        self.end()
         self._transport.close()

@@ -37,6 +37,11 @@ def keep_body(scope: Scope, body: bytes) -> None:
     scope[_BODY] = body
 
 
+def drop_body(scope: Scope) -> None:
+    """Connections keep the scope of their last request until the next one."""
+    scope.pop(_BODY, None)
+
+
 def body_of(scope: Scope) -> bytes:
     """The whole body of a request."""
     return cast(bytes, scope[_BODY])

@@ -102,6 +102,7 @@ class RequestMiddleware:
             failure = as_response(500, "internal", "the server failed on this request; its log says why.")
             await failure(scope, receive, send_with_id)
         finally:
+            context.drop_body(scope)
             self._observe(scope, status, time.perf_counter() - started)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:

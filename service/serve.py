@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import os
 import signal
 import threading
+from functools import partial
 from socket import socket
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -17,6 +20,7 @@ from service.connection import Connection
 from service.context import request_id
 from service.contract.errors import PlumblineError, SettingsError
 from service.contract.logs import log_to_stderr
+from service.engine import shares_core
 from service.fleet import Fleet
 from service.settings import ServiceSettings
 from service.workers import serve_workers
@@ -24,8 +28,7 @@ from service.workers import serve_workers
 if TYPE_CHECKING:
     from service.tracing import Tracing
 
-_BACKLOG = 2048  # uvicorn's own
-_ACCEPTED = 16  # connections in a turn of the event loop
+_ACCEPTED = 8  # connections in a turn of an event loop that runs batches
 
 
 def serve(settings: ServiceSettings) -> None:
@@ -66,11 +69,11 @@ def serve_one(settings: ServiceSettings, fleet: Fleet, sockets: list[socket] | N
         log_config=None,
         access_log=False,
         http=Connection,
-        proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=settings.drain_seconds,
     )
-    server = _Server(config, app, settings.grace_seconds)
+    accepted = _ACCEPTED if shares_core(settings.workers) else 1
+    server = Server(config, app, settings.grace_seconds, accepted)
 
     def leave(number: int, frame: FrameType | None) -> None:
         server.should_exit = True
@@ -80,21 +83,11 @@ def serve_one(settings: ServiceSettings, fleet: Fleet, sockets: list[socket] | N
         signal.signal(number, leave)
     _spare_the_collector()
     try:
-        server.run(listeners(sockets or [config.bind_socket()]))
+        server.run(sockets)
     except SystemExit as error:  # uvicorn's way to say that it could not listen
         raise PlumblineError(f"cannot listen on {settings.host}:{settings.port}; is the port taken?") from error
     if failures:
         raise failures[0]
-
-
-def listeners(sockets: list[socket]) -> list[socket]:
-    """The sockets, each under several descriptors, listening: in each turn libuv takes one connection of each.
-
-    An event loop that runs batches turns a few hundred times a second; clients that come anew would wait for seconds.
-    """
-    for one in sockets:
-        one.listen(_BACKLOG)
-    return [*sockets, *(one.dup() for one in sockets for _ in range(_ACCEPTED - 1))]
 
 
 def _spare_the_collector() -> None:
@@ -129,11 +122,27 @@ def _known(fleet: Fleet, tracing: Tracing | None) -> dict[str, str]:
     return known | tracing.fields() if tracing is not None else known
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, app: FastAPI, grace_seconds: float) -> None:
+class Server(uvicorn.Server):
+    """uvicorn's server with a grace time.
+
+    :param accepted: most connections taken in by a turn of the event loop. libuv takes one from each descriptor that
+        listens, so there are as many of them. A loop that runs batches turns some hundred times a second.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, grace_seconds: float, accepted: int = 1) -> None:
         super().__init__(config)
         self._app = app
         self._grace_seconds = grace_seconds
+        self._accepted = accepted
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        loop = asyncio.get_running_loop()
+        protocol = partial(Connection, self.config, self.server_state, self.lifespan.state)
+        descriptors = [listening.fileno() for server in self.servers for listening in server.sockets]
+        for descriptor in descriptors * (self._accepted - 1):
+            again = socket(fileno=os.dup(descriptor))
+            self.servers.append(await loop.create_server(protocol, sock=again, backlog=self.config.backlog))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first SIGTERM begins the grace time; a second one, or Ctrl-C, ends it."""

@@ -2,7 +2,7 @@
 
 from service.engine.cost import measure
 from service.engine.session import SLOWER_FUSED, Engine, EngineError, Outputs, length_grid
-from service.engine.threads import lower_priority, usable_cores
+from service.engine.threads import lower_priority, shares_core, usable_cores
 
 __all__ = [
     "SLOWER_FUSED",
@@ -12,5 +12,6 @@ __all__ = [
     "length_grid",
     "lower_priority",
     "measure",
+    "shares_core",
     "usable_cores",
 ]

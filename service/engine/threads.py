@@ -18,6 +18,11 @@ def usable_cores(cgroup: Path = CGROUP) -> int:
     return max(1, affinity if quota is None else min(affinity, math.floor(quota)))
 
 
+def shares_core(processes: int) -> bool:
+    """Whether so many processes have no core each for what they do beside inference."""
+    return usable_cores() <= processes
+
+
 def lower_priority() -> None:
     """Give the calling thread the lowest priority. Only Linux has one for each thread; elsewhere nothing happens."""
     if sys.platform == "linux":

@@ -21,6 +21,13 @@ class Transport(asyncio.Transport):
         super().__init__()
         self.written: list[bytes] = []
         self.closed = False
+        self.paused = False
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
 
     def write(self, data: Any) -> None:
         assert not self.closed
@@ -39,6 +46,18 @@ def connected(app: ASGIApp) -> tuple[Connection, Transport]:
     connection, transport = Connection(config, ServerState(), {}), Transport()
     connection.connection_made(transport)
     return connection, transport
+
+
+class Asleep:
+    """An application that reads the whole body and never answers."""
+
+    body = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        while (message := await receive())["more_body"]:
+            self.body += len(message["body"])
+        self.body += len(message["body"])
+        await asyncio.Event().wait()
 
 
 async def turns() -> None:
@@ -65,21 +84,23 @@ async def test_an_answer_is_one_write(method: bytes, end: bytes) -> None:
 
 
 async def test_a_stream_goes_out_as_it_comes_whatever_its_parts_end_with() -> None:
-    proceed = asyncio.Event()
+    parts: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"one\r\n\r\n", "more_body": True})
-        await proceed.wait()
-        await send({"type": "http.response.body", "body": b"two"})
+        while part := await parts.get():
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body"})
 
     connection, transport = connected(app)
     connection.data_received(REQUEST % (b"POST", b""))
+    for part in (b"one", b"two\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"four"):
+        parts.put_nowait(part)
+        await turns()
+        assert transport.written[-1].endswith(part + b"\r\n")
+    parts.put_nowait(b"")
     await turns()
-    assert transport.written[-1].endswith(b"\r\n\r\n7\r\none\r\n\r\n\r\n")
-    proceed.set()
-    await turns()
-    assert b"".join(transport.written).endswith(b"7\r\none\r\n\r\n\r\n3\r\ntwo\r\n0\r\n\r\n")
+    assert b"".join(transport.written).endswith(b"\r\n4\r\nfour\r\n0\r\n\r\n")
     connection.shutdown()
 
 
@@ -112,6 +133,16 @@ async def test_an_application_that_breaks_off_after_its_head_does_not_lose_it() 
     await turns()
     assert transport.written[0].startswith(b"HTTP/1.1 500 ")
     assert transport.closed
+
+
+async def test_a_hang_up_behind_a_large_body_is_seen() -> None:
+    connection, transport = connected(asleep := Asleep())
+    connection.data_received(b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 100000\r\n\r\n")
+    await turns()
+    connection.data_received(b"x" * 100_000)
+    await turns()
+    assert asleep.body == 100_000
+    assert not transport.paused
 
 
 async def test_the_application_can_see_that_its_client_has_gone() -> None:

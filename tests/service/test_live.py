@@ -67,7 +67,7 @@ async def test_batches_run_on_the_event_loop_where_that_is_best(
 def test_a_process_for_each_core_runs_them_on_the_event_loop(
     start: Callable[..., TestClient], ran_by: list[int], monkeypatch: pytest.MonkeyPatch, cores: int, in_place: bool
 ) -> None:
-    monkeypatch.setattr("service.app.usable_cores", lambda: cores)
+    monkeypatch.setattr("service.engine.threads.usable_cores", lambda: cores)
     client = start()
     ran_by.clear()
     assert client.post("/predict", json={"inputs": "good film"}).status_code == 200

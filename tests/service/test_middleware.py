@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from service.context import GONE
+from service.context import GONE, body_of
 from service.errors import Overloaded, Unauthorized
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
@@ -115,3 +115,16 @@ async def test_who_may_not_ask_is_refused_before_there_is_a_look_for_room_and_bo
     await middleware(None, Metrics(), guard, admit)(client.scope, unread, client.send)
     assert client.sent[0]["status"] == status
     assert ((b"retry-after", b"3") in client.sent[0]["headers"]) == known
+
+
+async def test_a_body_is_at_hand_while_its_request_is_answered_and_no_longer() -> None:
+    """A connection keeps the scope of its last request for as long as its client keeps it open."""
+    seen: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(body_of(scope))
+
+    client = Client()
+    await middleware(app, Metrics())(client.scope, client.receive, client.send)
+    assert seen == [b"{}"]
+    assert b"{}" not in client.scope.values()

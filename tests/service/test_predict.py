@@ -203,8 +203,20 @@ def test_a_client_that_closes_before_its_body_is_whole_is_not_answered(url: str)
     assert httpx.get(f"http://{url}/v2/models/reviews/ready").status_code == 200
 
 
-def test_a_fault_nobody_expects_is_a_500_with_an_id(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/predict", {"inputs": "good"}),
+        (
+            "/v2/models/reviews/infer",
+            {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["good"]}]},
+        ),
+    ],
+)
+def test_a_fault_nobody_expects_is_a_500_with_an_id(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, object]
+) -> None:
     monkeypatch.setattr(Predictor, "predict", lambda *_: 1 / 0)
-    response = client.post("/predict", json={"inputs": "good"}, headers={"x-request-id": "r1"})
+    response = client.post(path, json=body, headers={"x-request-id": "r1"})
     assert (response.status_code, response.json()["code"]) == (500, "internal")
     assert response.headers["x-request-id"] == "r1"
