@@ -54,8 +54,7 @@ class _Application(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """Without Starlette's answer to what nothing expected: the front has one of its own."""
         outermost = super().build_middleware_stack()
-        assert isinstance(outermost, ServerErrorMiddleware)
-        return outermost.app
+        return outermost.app if isinstance(outermost, ServerErrorMiddleware) else outermost
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.front(scope, receive, send)

@@ -145,6 +145,20 @@ async def test_a_hang_up_behind_a_large_body_is_seen() -> None:
     assert not transport.paused
 
 
+async def test_a_hang_up_behind_pipelined_requests_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await scope["extensions"][GONE]
+
+    connection, transport = connected(app)
+    connection.data_received(REQUEST % (b"POST", b"") * 2)
+    await turns()
+    transport.close()
+    connection.connection_lost(None)
+    await turns()
+    assert caplog.messages == []
+    assert transport.written == []
+
+
 async def test_the_application_can_see_that_its_client_has_gone() -> None:
     seen: list[asyncio.Future[None]] = []
 
