@@ -191,7 +191,9 @@ def _load(path: Path, resources: Resources, metrics: Metrics, thread: ThreadPool
             for row, label in enumerate(seen.labels)
         ]
 
-    cost = measure(run, manifest.max_length, resources.batch_tokens)
+    alone = variant == "cpu" and (resources.threads or usable_cores()) == 1
+    clock = time.thread_time if alone else time.perf_counter
+    cost = measure(run, manifest.max_length, resources.batch_tokens, clock)
     logger.info(
         "%s: a batch costs %.0f tokens beyond its own, holds at most %d, and %.0f are done in a second",
         manifest.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -73,6 +74,18 @@ def test_no_batch_is_as_long_as_one_that_took_too_long() -> None:
     cost = measure(lambda batch: time.sleep(0.006 * len(batch)), max_length=32, most=0)
     assert cost.budget == 4 * 32
     assert measure(lambda batch: None, max_length=32, most=100).budget == 100
+
+
+def test_by_the_clock_of_its_thread_a_batch_costs_the_same_on_a_busy_core() -> None:
+    def run(batch: Sequence[object]) -> None:
+        time.sleep(0.01)  # others have the core
+        end = time.thread_time() + 0.001 * len(batch)
+        while time.thread_time() < end:
+            pass
+
+    cost = measure(run, max_length=32, most=0, clock=time.thread_time)
+    assert cost.budget == 32 * 32
+    assert cost.overhead <= 16
 
 
 def test_measuring_runs_growing_batches_of_one_length() -> None:
