@@ -116,7 +116,7 @@ def run(folder: Path, *, keep: bool, seed: int, on_done: Callable[[Figures], Non
 
         say("5/6  the monitor has called the retrain hook; requests keep coming")
         with Traffic(service, [text for text, _ in held_out + judge[:HELD_OUT_ROWS]]) as traffic:
-            published = receiver.wait_for("plumbline.model.published", 300)
+            published = receiver.wait_for("plumbline.model.published", 300, unless="plumbline.model.rejected")
             version = published["data"]["model"]["version"]
             wait(lambda: client.version(NAME) == version, f"version {version} to be served", 30)
             wait(lambda: traffic.answered[version] >= 50, f"traffic on version {version}", 30)

@@ -128,11 +128,13 @@ class Receiver:
         self.url = f"http://127.0.0.1:{self._server.server_port}/"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
-    def wait_for(self, kind: str, seconds: float) -> dict[str, Any]:
-        """The first event of this type. :raises PlumblineError: if none comes in time."""
+    def wait_for(self, kind: str, seconds: float, unless: str = "") -> dict[str, Any]:
+        """The first event of this type. :raises PlumblineError: if none comes in time, or one of type ``unless``."""
         deadline = time.monotonic() + seconds
         with self._new:
             while not (found := self.of(kind)):
+                if against := self.of(unless):
+                    raise PlumblineError(f"{unless} instead of {kind}: {against[0]['data']}")
                 if not self._new.wait(deadline - time.monotonic()):
                     raise PlumblineError(f"no {kind} in {seconds} s; received: {[one['type'] for one in self.events]}")
         return found[0]

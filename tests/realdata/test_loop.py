@@ -27,6 +27,9 @@ pytestmark = [pytest.mark.realdata, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 NAME = "sst2"
 WINDOW = 218  # half of the held-out half of sst2/dev
+# Points on old rows. Learning headlines costs about one, with a standard error of 1.25 on 436 rows: a fifth of all runs
+# would be told that they lost more than 2.
+MAX_DROP = 4
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ def test_finance_headlines_raise_an_alert_and_a_retrained_model_takes_over(
     labelled, untouched = rows(finance, 0, 1000), rows(finance, 1000, 2800)
     retrain = plumbline(
         "retrain", f"--repo={trained.models}", f"--name={NAME}", f"--log={tmp_path / 'log'}", *trained.files,
-        "--max-drop=2",
+        f"--max-drop={MAX_DROP}",
     )  # fmt: skip
     with loop(trained, tmp_path, PLUMBLINE_CONFIRM_WINDOWS="4", PLUMBLINE_RETRAIN_COMMAND=shlex.join(retrain)) as live:
         home_before = live.score(trained.dev)
@@ -181,7 +184,7 @@ def test_finance_headlines_raise_an_alert_and_a_retrained_model_takes_over(
         assert finance_before.accuracy < 0.70
 
         with Traffic(live.service, untouched.texts[:200] + trained.dev.texts[:200]) as traffic:
-            published = live.receiver.wait_for("plumbline.model.published", 900)
+            published = live.receiver.wait_for("plumbline.model.published", 900, unless="plumbline.model.rejected")
             version = published["data"]["model"]["version"]
             until(lambda: traffic.answered[version] >= 100, 60, f"traffic on version {version}")
         finance_after, home_after = live.score(untouched), live.score(trained.dev)
@@ -192,4 +195,4 @@ def test_finance_headlines_raise_an_alert_and_a_retrained_model_takes_over(
         assert traffic.failed == []
         assert set(traffic.answered) == {"1", version}
         assert finance_after.accuracy >= 0.80
-        assert home_after.accuracy >= home_before.accuracy - 0.02
+        assert home_after.accuracy >= home_before.accuracy - MAX_DROP / 100
