@@ -169,6 +169,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         await watcher.close()
+        metrics.deferred.settle()
         if recorder is not None:
             await asyncio.to_thread(recorder.close)
         if uploader is not None:

@@ -246,4 +246,4 @@ class Batcher(Generic[Item, Answer]):
                 group.future.set_result(group.answers)
         padded = len(batch) * max(waiting.tokens for waiting in batch)
         self._tokens_per_second += 0.1 * (padded / max(ran, 1e-6) - self._tokens_per_second)
-        loop.call_soon(self._on_batch, len(batch), sum(len(waiting.item) for waiting in batch), padded)
+        self._on_batch(len(batch), sum(len(waiting.item) for waiting in batch), padded)

@@ -8,18 +8,18 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from service.batcher import Batched, Batcher
 from service.contract.bundle import TOKENIZER, Bundle, VariantName, open_bundle
 from service.contract.card.warnings import elsewhere
 from service.contract.errors import BundleError
 from service.contract.hardware import instruction_set
-from service.contract.observation import observe
+from service.contract.observation import Observations, observe
 from service.engine import Engine, EngineError, lower_priority, measure, usable_cores
 from service.errors import DeadlinePassed, Overloaded
 from service.metrics import Metrics
@@ -36,12 +36,13 @@ _CHARACTERS_AT_ONCE = 2_000  # take some 0.5 ms to tokenize; handing them to a t
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the model says of one text."""
+    """What the model says of one text, a row of what it said of its batch."""
 
     label: str
     confidence: float
-    probs: npt.NDArray[np.float32]
-    projected: npt.NDArray[np.float16]
+    probs: list[float]
+    batch: Observations
+    row: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +186,8 @@ def _load(path: Path, resources: Resources, metrics: Metrics, thread: ThreadPool
     def run(batch: Sequence[Tokens]) -> list[Observation]:
         outputs = engine.run(batch)
         seen = observe(outputs.logits, outputs.embedding, manifest.labels, manifest.task)
-        confidence = seen.confidence.tolist()
-        return [
-            Observation(label, confidence[row], seen.probs[row], seen.projected[row])
-            for row, label in enumerate(seen.labels)
-        ]
+        columns = zip(seen.labels, seen.confidence.tolist(), seen.probs.tolist(), strict=True)
+        return [Observation(*one, seen, row) for row, one in enumerate(columns)]
 
     alone = variant == "cpu" and (resources.threads or usable_cores()) == 1
     clock = time.thread_time if alone else time.perf_counter
@@ -204,7 +202,7 @@ def _load(path: Path, resources: Resources, metrics: Metrics, thread: ThreadPool
     if variant == "cuda":
         engine.warm_up(cost.budget)
 
-    def on_batch(items: int, tokens: int, padded: int) -> None:
+    def count(items: int, tokens: int, padded: int) -> None:
         metrics.batch_size.labels(manifest.name).observe(items)
         metrics.batch_tokens.labels(manifest.name).observe(tokens)
         metrics.padding.labels(manifest.name).observe(1 - tokens / padded)
@@ -222,7 +220,7 @@ def _load(path: Path, resources: Resources, metrics: Metrics, thread: ThreadPool
         queue_tokens=resources.queue_tokens
         or max(int(_QUEUE_SECONDS * cost.per_second), _QUEUE_TEXTS * manifest.max_length),
         thread=None if in_place else thread,
-        on_batch=on_batch,
+        on_batch=partial(metrics.deferred.later, count),
     )
     return LiveModel(bundle, variant, tokenizer, engine, batcher, fallback, resources.aside)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.registry import Collector
+
+from service.deferred import Deferred
 
 _Metric = TypeVar("_Metric", Counter, Histogram)
 
@@ -15,10 +19,15 @@ _SHARES = tuple(step / 20 for step in range(1, 21))
 
 
 class Metrics:
-    """The metrics of one process, on a registry of its own so that several apps can live in one test."""
+    """The metrics of one process, on a registry of its own so that several apps can live in one test.
+
+    What is ``deferred`` is counted before the registry is read.
+    """
 
     def __init__(self) -> None:
+        self.deferred = Deferred()
         self.registry = registry = CollectorRegistry()
+        registry.register(_Settled(self.deferred))
 
         def histogram(name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
             return _remembering(Histogram(name, meaning, ["model", *labels], buckets=buckets, registry=registry))
@@ -72,6 +81,17 @@ class Metrics:
         self.uploads = counter("plumbline_uploads", "Copies of sealed segments that were attempted.", "result")
         self.uploads_pending = Gauge("plumbline_uploads_pending", "Sealed segments without a copy.", registry=registry)
         self.feedback = counter("plumbline_feedback", "Labels that came back.", "correct")
+
+
+class _Settled(Collector):
+    """Comes before all metrics, for they are collected in the order of their registration."""
+
+    def __init__(self, deferred: Deferred) -> None:
+        self._deferred = deferred
+
+    def collect(self) -> Iterator[Metric]:
+        self._deferred.settle()
+        return iter(())
 
 
 def _remembering(metric: _Metric) -> _Metric:

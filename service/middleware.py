@@ -103,7 +103,10 @@ class RequestMiddleware:
             await failure(scope, receive, send_with_id)
         finally:
             context.drop_body(scope)
-            self._observe(scope, status, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._metrics.deferred.later(self._count, scope, status, seconds)
+            if self._log_requests:
+                _log(scope, status, seconds)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body. :raises BodyTooLarge: past the limit. :raises ClientDisconnect: if its end never came."""
@@ -125,15 +128,13 @@ class RequestMiddleware:
             if not message.get("more_body", False):
                 return b"".join(chunks)
 
-    def _observe(self, scope: Scope, status: int, seconds: float) -> None:
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = context.route_of(scope) or "unmatched"
         model = self._model_of(scope.get("path_params", {}).get("name"))
         self._metrics.requests.labels(model, route, str(status)).inc()
         self._metrics.request_seconds.labels(model).observe(seconds)
         if reason := _REASONS.get(status):
             self._metrics.rejected.labels(model, reason).inc()
-        if self._log_requests:
-            _log(scope, status, seconds)
 
 
 class Shortcut:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -114,6 +113,7 @@ class Predictor:
 
     def recent(self, model: str) -> Iterable[Recent]:
         """The last 1,000 answers of a model, oldest first."""
+        self._metrics.deferred.settle()
         return self._recent.get(model, ())
 
     async def predict(self, live: LiveModel, texts: Sequence[str], within: float | None = None) -> Answer:
@@ -135,11 +135,9 @@ class Predictor:
             raise
         latency = (time.monotonic() - started) * 1000
         predictions = [
-            Prediction(new_id(), item.answer.label, item.answer.confidence, item.answer.probs.tolist())
-            for item in batched
+            Prediction(new_id(), item.answer.label, item.answer.confidence, item.answer.probs) for item in batched
         ]
-        # The books can wait until the answer is on its way, but not longer: they are in order before the next request.
-        asyncio.get_running_loop().call_soon(self._book, live, texts, tokenized, batched, predictions, latency)
+        self._metrics.deferred.later(self._book, live, texts, tokenized, batched, predictions, latency)
         answer = Answer(
             live.manifest,
             live.bundle.digest,
@@ -173,6 +171,7 @@ class Predictor:
 
     def remembered(self, prediction_id: str) -> tuple[str, str] | None:
         """The model and label of one of the last predictions of this process."""
+        self._metrics.deferred.settle()
         return self._labels.get(prediction_id)
 
     def feedback(
@@ -235,6 +234,6 @@ def _record(
         label=prediction.label,
         confidence=prediction.confidence,
         probs=prediction.probs,
-        embedding=encode_embedding(seen.projected),
+        embedding=encode_embedding(seen.batch.projected[seen.row]),
         latency_ms=latency_ms,
     )

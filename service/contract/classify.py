@@ -26,7 +26,7 @@ def probabilities(logits: Floats, task: Task) -> Floats:
 def predicted_labels(probs: Floats, labels: Sequence[str], task: Task) -> list[str]:
     """The most probable label of each row; for multi-label all of at least 0.5, joined with ``|`` (maybe none)."""
     if task == "single-label":
-        return [labels[index] for index in probs.argmax(axis=1)]
+        return [labels[index] for index in probs.argmax(axis=1).tolist()]
     return [
         SEPARATOR.join(label for label, prob in zip(labels, row, strict=True) if prob >= MULTI_LABEL_THRESHOLD)
         for row in probs

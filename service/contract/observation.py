@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +16,22 @@ from service.contract.features import project
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Observations:
-    """Columns over n texts: ``probs`` (n, labels) float32, ``projected`` (n, 32) float16, ``confidence`` (n,)."""
+    """Columns over n texts: ``probs`` (n, labels), ``confidence`` (n,) and ``embedding`` (n, hidden), all float32."""
 
     labels: list[str]
     probs: Floats
     confidence: Floats
-    projected: npt.NDArray[np.float16]
+    embedding: Floats
+
+    @cached_property
+    def projected(self) -> npt.NDArray[np.float16]:
+        """(n, 32), made when first asked for: answers need no projection, and go out before records are made."""
+        return project(self.embedding)
 
 
 def observe(logits: Floats, embedding: Floats, labels: Sequence[str], task: Task) -> Observations:
     """Everything that is kept of the outputs for n texts: logits (n, labels), embedding (n, hidden)."""
     probs = probabilities(logits, task)
-    return Observations(predicted_labels(probs, labels, task), probs, confidences(probs, task), project(embedding))
+    return Observations(predicted_labels(probs, labels, task), probs, confidences(probs, task), embedding)
