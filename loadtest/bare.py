@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-import statistics
 import time
 from collections.abc import Callable, Sequence
 
@@ -42,14 +42,13 @@ class BareLoops:
             self._engine.run(ordered[start:stop])
             start = stop
 
-    def single_call(self, texts: Sequence[str], seconds: float) -> float:
-        """Median milliseconds of one text by itself."""
-        taken: list[float] = []
-        end = time.perf_counter() + seconds
-        while (started := time.perf_counter()) < end:
-            self.one_by_one([texts[len(taken) % len(texts)]])
-            taken.append(1000 * (time.perf_counter() - started))
-        return statistics.median(taken)
+    def single_calls(self, texts: Sequence[str]) -> list[float]:
+        """Milliseconds of each text by itself."""
+        moments = [time.perf_counter()]
+        for text in texts:
+            self.one_by_one([text])
+            moments.append(time.perf_counter())
+        return [1000 * (after - before) for before, after in itertools.pairwise(moments)]
 
 
 def per_second(loop: Callable[[Sequence[str]], None], texts: Sequence[str], seconds: float) -> float:

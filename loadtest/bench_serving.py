@@ -5,8 +5,9 @@
 The server has one core, the client another; the bare loops run on the server's core while it is idle. Short texts are
 the rows of ``--short``; the mix is nine to one row of 150 to 220 words of ``--long``. Everything is on: validation,
 metrics, request ids, and a record of every answer. Rounds are interleaved; medians are printed, and ratios to the
-length-bucketed bare loop (a window of 64 texts under 512 padded tokens) of the same round. Exit code 3 if something
-is not as it must be.
+length-bucketed bare loop (a window of 64 texts under 512 padded tokens) of the same round. One client and the bare call
+have the same texts, a hundred at a time in turns: how long a text takes depends most of all on its length. Exit code 3
+if something is not as it must be.
 """
 
 from __future__ import annotations
@@ -19,16 +20,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from loadtest.bare import BareLoops, mix, per_second
-from loadtest.client import Speed, closed_loop
+from loadtest.client import Load, Speed, closed_loop, one_client
 from loadtest.endurance import Row, overload, soak, start, switch_and_stop
 from loadtest.server import CLIENT_CORE, SERVER_CORE, pin, serving, started
 from service.contract.dataset import read_dataset
 from service.contract.repository import live_bundle
 
-USERS = (1, 16, 64)
+USERS = (16, 64)
 PARTS = ("speed", "peer", "start", "switch", "overload", "soak")
 _SHARES = {("short", 16): 0.82, ("short", 64): 0.88, ("mixed", 16): 0.85, ("mixed", 64): 0.90}
 _SINGLE_MS = 0.7
+_SINGLE_TEXTS, _TURN, _WARM = 1_000, 100, 20
 _TIMES_PEER = 10  # for a pruned bundle
 
 
@@ -68,13 +70,14 @@ def main() -> None:
 def speed(models: Path, name: str, workloads: Mapping[str, Sequence[str]], rounds: int, seconds: float) -> list[Row]:
     """Answers a second and times, beside those of the bare loops."""
     bare: dict[tuple[str, str], list[float]] = defaultdict(list)
+    alone: dict[str, list[tuple[Speed, float]]] = defaultdict(list)
     speeds: dict[tuple[str, int], list[Speed]] = defaultdict(list)
     loops = BareLoops(live_bundle(models, name))
     with serving(models) as server:
         for number in range(rounds):
             for workload, texts in workloads.items():
+                alone[workload].append(single(f"{server.url}/predict", loops, texts))
                 pin(SERVER_CORE)
-                bare[workload, "single"].append(loops.single_call(texts, seconds / 4))
                 bare[workload, "one by one"].append(per_second(loops.one_by_one, texts, seconds / 2))
                 bare[workload, "bucketed"].append(per_second(loops.bucketed, texts, seconds / 2))
                 pin(CLIENT_CORE)
@@ -87,12 +90,33 @@ def speed(models: Path, name: str, workloads: Mapping[str, Sequence[str]], round
     for workload in workloads:
         one, bucketed = (statistics.median(bare[workload, what]) for what in ("one by one", "bucketed"))
         rows.append(Row(f"{workload}: bare loop one by one, bucketed", f"{one:.0f}, {bucketed:.0f}/s", "", True))
+        rows.append(_single_row(workload, alone[workload]))
         rows += [
-            _row(workload, users, found, bare[workload, "bucketed"], bare[workload, "single"])
+            _row(workload, users, found, bare[workload, "bucketed"])
             for (of, users), found in speeds.items()
             if of == workload
         ]
     return rows
+
+
+def single(url: str, loops: BareLoops, texts: Sequence[str]) -> tuple[Speed, float]:
+    """One client's speed, and the median milliseconds of the bare call for the same texts."""
+    served, called = Load(), list[float]()
+    texts = texts[:_SINGLE_TEXTS]
+    for place in range(0, len(texts), _TURN):
+        turn = texts[place : place + _TURN]
+        warm_up = turn[-_WARM:]
+        pin(SERVER_CORE)
+        loops.single_calls(warm_up)
+        called += loops.single_calls(turn)
+        pin(CLIENT_CORE)
+        one_client(url, warm_up)
+        found = one_client(url, turn)
+        served.done += found.done
+        served.statuses += found.statuses
+    rate = 1000 / statistics.mean(taken for _, taken in served.done)
+    speed = Speed(rate, served.percentile(50), served.percentile(99), served.statuses)
+    return _answered(speed), statistics.median(called)
 
 
 def _answered(found: Speed) -> Speed:
@@ -101,18 +125,26 @@ def _answered(found: Speed) -> Speed:
     return found
 
 
-def _row(workload: str, users: int, found: list[Speed], bucketed: list[float], single: list[float]) -> Row:
+def _single_row(workload: str, found: list[tuple[Speed, float]]) -> Row:
+    what, rate = _summary(f"{workload}, 1 client", [speed for speed, _ in found])
+    over = statistics.median(speed.p50 - bare for speed, bare in found)
+    must = f"<= +{_SINGLE_MS} ms" if workload == "short" else ""
+    bare = statistics.median(bare for _, bare in found)
+    return Row(what, f"{rate}, {over:+.2f} ms to {bare:.2f}", must, not must or over <= _SINGLE_MS)
+
+
+def _row(workload: str, users: int, found: list[Speed], bucketed: list[float]) -> Row:
+    what, rate = _summary(f"{workload}, {users} clients", found)
+    share = statistics.median(s.rate / bare for s, bare in zip(found, bucketed, strict=True))
+    least = _SHARES[workload, users]
+    return Row(what, f"{rate}, {share:.0%} of bucketed", f">= {least:.0%}", share >= least)
+
+
+def _summary(who: str, found: list[Speed]) -> tuple[str, str]:
     rate, p50, p99 = (
         statistics.median(values) for values in zip(*((s.rate, s.p50, s.p99) for s in found), strict=True)
     )
-    what = f"{workload}, {users} client{'s' if users > 1 else ''}: p50 {p50:.1f}, p99 {p99:.1f} ms"
-    if users == 1:
-        over = statistics.median(s.p50 - bare for s, bare in zip(found, single, strict=True))
-        must = f"<= +{_SINGLE_MS} ms" if workload == "short" else ""
-        return Row(what, f"{rate:.0f}/s, {over:+.2f} ms to bare", must, not must or over <= _SINGLE_MS)
-    share = statistics.median(s.rate / bare for s, bare in zip(found, bucketed, strict=True))
-    least = _SHARES[workload, users]
-    return Row(what, f"{rate:.0f}/s, {share:.0%} of bucketed", f">= {least:.0%}", share >= least)
+    return f"{who}: p50 {p50:.1f}, p99 {p99:.1f} ms", f"{rate:.0f}/s"
 
 
 def peer(models: Path, name: str, checkpoint: Path | None, texts: Sequence[str], seconds: float) -> list[Row]:

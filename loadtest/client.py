@@ -122,6 +122,17 @@ class Driver:
         return True
 
 
+def one_client(url: str, texts: Sequence[str]) -> Load:
+    """POST each text once, the next when the last was answered."""
+
+    async def run() -> Load:
+        driver = Driver(url, texts)
+        await driver.requests(len(texts), users=1)
+        return driver.load
+
+    return uvloop.run(run())
+
+
 @dataclass(frozen=True)
 class Speed:
     """Answers a second and latencies in milliseconds, after a warm-up that is not counted."""
