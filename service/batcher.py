@@ -197,6 +197,9 @@ class Batcher(Generic[Item, Answer]):
         if not self._by_age:
             return []
         oldest = next(iter(self._by_age.values()))
+        if len(self._by_age) == 1:
+            self._remove(oldest)
+            return [oldest]
         counts = {length: len(alike) for length, alike in self._by_length.items()}
         taken = pack(counts, oldest.tokens, self._cost)
         batch = [
@@ -231,19 +234,22 @@ class Batcher(Generic[Item, Answer]):
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         """On the event loop: let the engine go on, answer, and then count."""
-        self.tokens -= sum(waiting.tokens for waiting in batch)
+        lengths = [waiting.tokens for waiting in batch]
+        self.tokens -= sum(lengths)
         self._dispatch_after(self._turns, loop)
         if isinstance(outcome, Exception):
             for waiting in batch:
                 if not waiting.group.future.done():
                     waiting.group.future.set_exception(outcome)
             return
+        useful = 0
         for waiting, answer in outcome:
+            useful += len(waiting.item)
             group = waiting.group
             group.answers[waiting.place] = Batched(answer, started - waiting.arrived, ran)
             group.missing -= 1
             if not group.missing and not group.future.done():
                 group.future.set_result(group.answers)
-        padded = len(batch) * max(waiting.tokens for waiting in batch)
+        padded = len(batch) * max(lengths)
         self._tokens_per_second += 0.1 * (padded / max(ran, 1e-6) - self._tokens_per_second)
-        self._on_batch(len(batch), sum(len(waiting.item) for waiting in batch), padded)
+        self._on_batch(len(batch), useful, padded)

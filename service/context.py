@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from asyncio import Future
 from contextvars import ContextVar
-from typing import cast
 
 from starlette.types import Scope
 
@@ -29,7 +28,8 @@ def header(scope: Scope, name: bytes) -> str | None:
     """A header of the request, by its lower-case name: in a fraction of the time that Starlette's mapping takes."""
     for key, value in scope["headers"]:
         if key == name:
-            return cast(bytes, value).decode("latin-1")
+            found: str = value.decode("latin-1")
+            return found
     return None
 
 
@@ -44,9 +44,11 @@ def drop_body(scope: Scope) -> None:
 
 def body_of(scope: Scope) -> bytes:
     """The whole body of a request."""
-    return cast(bytes, scope[_BODY])
+    body: bytes = scope[_BODY]
+    return body
 
 
 def gone(scope: Scope) -> Future[None] | None:
     """Done when the client has hung up; None if the server does not say."""
-    return cast("Future[None] | None", scope.get("extensions", {}).get(GONE))
+    future: Future[None] | None = scope.get("extensions", {}).get(GONE)
+    return future

@@ -106,9 +106,9 @@ class LiveModel:
 
     async def _tokenize(self, texts: Sequence[str], deadline: float) -> Tokenized:
         """Tokenize a little here, and more on a thread of its own, if not too much is waiting for that."""
-        characters = sum(min(len(text), self.max_characters) for text in texts)
-        if characters <= _CHARACTERS_AT_ONCE and not self._aside:
+        if sum(map(len, texts)) <= _CHARACTERS_AT_ONCE and not self._aside:
             return self._tokenize_now(texts)
+        characters = sum(min(len(text), self.max_characters) for text in texts)
         if self._characters and self._characters + characters > self._most_characters:
             raise Overloaded(f"{self._characters} characters are waiting to be tokenized.", retry_after=1)
 

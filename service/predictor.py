@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from service.batcher import Batched
 from service.context import request_id
@@ -21,6 +22,7 @@ from service.recorder import Recorder
 from service.rollout import Rollout
 from service.tokenizer import Tokens
 
+_QUEUED, _RAN = attrgetter("queued"), attrgetter("ran")
 _SHOWN = 1_000  # answers that the status page is about
 _REMEMBERED = 10_000  # predictions whose label is at hand when feedback comes
 
@@ -142,9 +144,9 @@ class Predictor:
             live.manifest,
             live.bundle.digest,
             predictions,
-            max(item.queued for item in batched),
+            max(map(_QUEUED, batched)),
             tokenized.seconds,
-            max(item.ran for item in batched),
+            max(map(_RAN, batched)),
         )
         self._on_answer(answer)
         return answer

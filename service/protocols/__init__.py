@@ -122,12 +122,12 @@ def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
     return {key: _inlined(value, definitions) for key, value in schema.items() if key != "$defs"}
 
 
-def described(answer: Answer) -> dict[str, str]:
-    """Headers that say which bundle answered and where the time went, in milliseconds."""
-    return {
-        "x-model-version": answer.manifest.version,
-        "x-model-digest": answer.digest,
-        "x-queue-time": f"{answer.queued * 1000:.3f}",
-        "x-tokenization-time": f"{answer.tokenized * 1000:.3f}",
-        "x-inference-time": f"{answer.inferred * 1000:.3f}",
-    }
+def described(answer: Answer) -> list[tuple[bytes, bytes]]:
+    """Headers, as ASGI has them, that say which bundle answered and where the time went, in milliseconds."""
+    return [
+        (b"x-model-version", answer.manifest.version.encode()),
+        (b"x-model-digest", answer.digest.encode()),
+        (b"x-queue-time", b"%.3f" % (answer.queued * 1000)),
+        (b"x-tokenization-time", b"%.3f" % (answer.tokenized * 1000)),
+        (b"x-inference-time", b"%.3f" % (answer.inferred * 1000)),
+    ]

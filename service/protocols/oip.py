@@ -147,10 +147,11 @@ async def infer(name: str, request: Request, predictor: Models, version: str | N
         ),
         body,
     )
-    headers = described(answer)
+    response = Response(content, media_type="application/json" if head is None else "application/octet-stream")
+    response.raw_headers += described(answer)
     if head is not None:
-        headers[HEADER_LENGTH] = str(head)
-    return Response(content, 200, headers, "application/json" if head is None else "application/octet-stream")
+        response.headers[HEADER_LENGTH] = str(head)
+    return response
 
 
 def _described_outputs(manifest: Manifest) -> list[TensorMetadata]:

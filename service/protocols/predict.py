@@ -19,12 +19,14 @@ _PROBABILITY = itemgetter(0)
 
 
 class Parameters(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     top_k: Annotated[int, Field(ge=1), AS_DESCRIBED] | None = Field(
         default=None, description="labels per text, most probable first"
     )
 
+
+_NONE = Parameters()
 
 # How many there may be is checked by the predictor; this is for the description.
 Texts = Annotated[list[str], WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 1})]
@@ -34,7 +36,7 @@ class PredictRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     inputs: str | Texts = Field(description="a text, or a list of texts; a list is a batch, never a pair")
-    parameters: Parameters = Field(default_factory=Parameters)  # pydantic would copy a default, at some cost
+    parameters: Parameters = Field(default_factory=lambda: _NONE)  # pydantic would copy a default, at some cost
 
     @field_validator("inputs", mode="before")
     @classmethod
@@ -96,4 +98,6 @@ def _scored(answer: Answer, top_k: int | None) -> list[list[dict[str, str | floa
 
 def _respond(content: object, answer: Answer) -> Response:
     """Serialized here: these answers are made of what is known to fit, so they are not validated once more."""
-    return Response(orjson.dumps(content), headers=described(answer), media_type="application/json")
+    response = Response(orjson.dumps(content), media_type="application/json")
+    response.raw_headers += described(answer)
+    return response
