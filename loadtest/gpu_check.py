@@ -4,8 +4,9 @@
 
 The model is exported with ``--target both``. Checked are: the CUDA variant says what the CPU variant says, alone and in
 padded batches; a server that was told ``--device cuda`` refuses to start where there is none; requests of 32 texts are
-answered at 80 % or more of the speed of the bare loop on the same GPU, tokenizer and fp16 session. How much CUDA
-graphs with bound inputs and outputs gain is shown. Exit code 3 if something is not as it must be, 2 without a GPU.
+answered at 80 % or more of the speed of the bare loop on the same GPU, tokenizer and fp16 session; inputs are in
+page-locked memory. What CUDA graphs with bound inputs and outputs gain is shown, and what a second session would bring.
+Exit code 3 if something is not as it must be, 2 without a GPU.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,7 +114,10 @@ def check(
     bundle = live_bundle(models, name)
     bare = Bare.of(bundle, device)
     rows = [*_agreement(bare, Bare.of(bundle, "cpu"), texts), _refusal(models)]
+    pinned = bare.engine.pinned
+    rows.append(Row("inputs in page-locked memory", "yes" if pinned else "no", "yes", pinned or device == "cpu"))
     rows += _graphs(bare, bundle, device, texts, rounds)
+    rows.append(_sessions(bare, Bare.of(bundle, device), texts, rounds, seconds))
     return [*rows, _throughput(models, bare, texts, device, rounds, seconds)]
 
 
@@ -158,6 +163,17 @@ def _graphs(bare: Bare, bundle: Bundle, device: VariantName, texts: Sequence[str
         measured = f"{statistics.median(ratios):.2f} times as fast" + ("" if same else ", other labels")
         rows.append(Row(f"a batch of {size} as a CUDA graph, inputs bound", measured, "same labels", same))
     return rows
+
+
+def _sessions(bare: Bare, other: Bare, texts: Sequence[str], rounds: int, seconds: float) -> Row:
+    """Whether a second session, on a thread of its own, would bring more texts through the same GPU."""
+    ratios = []
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(rounds):
+            alone = bare.per_second(texts, seconds / 2)
+            both = threads.map(lambda one: one.per_second(texts, seconds / 2), (bare, other))
+            ratios.append(sum(both) / alone)
+    return Row("two sessions at once", f"{statistics.median(ratios):.2f} times the texts of one", "", holds=True)
 
 
 def _seconds(call: Callable[[], object], times: int = 50) -> float:

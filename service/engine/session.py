@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,10 @@ import onnxruntime as ort
 
 from service.contract.errors import PlumblineError
 from service.engine.captured import Captured
+from service.engine.pinned import PinnedMemory, cuda_runtime
 from service.tokenizer import Tokens
+
+logger = logging.getLogger(__name__)
 
 Device = Literal["cpu", "cuda"]
 
@@ -57,6 +61,7 @@ class Engine:
 
     :param graphs: run each shape as a CUDA graph (:mod:`service.engine.captured`). Batches are then padded with rows,
         too, and always run on the thread that warmed up.
+    On CUDA, inputs lie in page-locked memory where it can be had (``pinned``).
     :raises EngineError: if the file cannot be loaded, or ONNX Runtime fell back from the device asked for.
     """
 
@@ -83,6 +88,9 @@ class Engine:
         self._inputs = {node.name for node in self._session.get_inputs()}
         self._grid = length_grid(max_length)
         self._padded_rows = padded_rows if graphs else int
+        pinned = _pinned() if device == "cuda" else None
+        self._zeros = pinned.zeros if pinned is not None else _zeros
+        self.pinned = pinned is not None
         self._run = Captured(self._session, _OUTPUTS, device).run if graphs else partial(self._session.run, _OUTPUTS)
 
     def padded_length(self, tokens: int) -> int:
@@ -93,9 +101,8 @@ class Engine:
         """Run one batch, padded to the grid length of its longest text. :raises EngineError: if inference fails."""
         length = self.padded_length(max(len(tokens) for tokens in batch))
         rows = self._padded_rows(len(batch))
-        ids = np.zeros((rows, length), dtype=np.int64)
-        mask = np.zeros_like(ids)
-        types = np.zeros_like(ids)
+        inputs = self._zeros((3, rows, length))
+        ids, mask, types = inputs[0], inputs[1], inputs[2]
         for row, tokens in enumerate(batch):
             ids[row, : len(tokens)] = tokens.ids
             mask[row, : len(tokens)] = 1
@@ -128,6 +135,18 @@ def padded_rows(rows: int) -> int:
     """Rows of a batch of fixed shape: 1 to 8, then four steps for each doubling."""
     step = 1 << max(0, rows.bit_length() - 3)
     return -(-rows // step) * step
+
+
+def _zeros(shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    return np.zeros(shape, dtype=np.int64)
+
+
+def _pinned() -> PinnedMemory | None:
+    try:
+        return PinnedMemory(cuda_runtime())
+    except OSError as error:
+        logger.warning("inputs are copied to the GPU from ordinary memory: %s", error)
+        return None
 
 
 def _provider(device: Device, graphs: bool) -> str | tuple[str, dict[str, str]]:
