@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import uvloop
 
-from loadtest.connection import Connection, connect, post_request
+from loadtest.connection import BlockingConnection, Connection, Response, connect, post_request
 
 FAILED = 0  # instead of a status: the connection broke
 
@@ -28,6 +28,14 @@ class Load:
     done: list[tuple[float, float]] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     untold: int = 0
+
+    def note(self, response: Response, moment: float, seconds: float) -> None:
+        """Count an answer that took so long."""
+        self.statuses[response.status] += 1
+        if response.status == 200:
+            self.done.append((moment, 1000 * seconds))
+        elif response.status == 429 and not response.headers.get("retry-after", "").isdigit():
+            self.untold += 1
 
     def rate(self, start: float, end: float) -> float:
         """Answers a second between two moments."""
@@ -114,23 +122,22 @@ class Driver:
             self.load.statuses[FAILED] += 1
             return False
         now = time.perf_counter()
-        self.load.statuses[response.status] += 1
-        if response.status == 200:
-            self.load.done.append((now - self._began, 1000 * (now - started)))
-        elif response.status == 429 and not response.headers.get("retry-after", "").isdigit():
-            self.load.untold += 1
+        self.load.note(response, now - self._began, now - started)
         return True
 
 
 def one_client(url: str, texts: Sequence[str]) -> Load:
-    """POST each text once, the next when the last was answered."""
-
-    async def run() -> Load:
-        driver = Driver(url, texts)
-        await driver.requests(len(texts), users=1)
-        return driver.load
-
-    return uvloop.run(run())
+    """POST each text once, the next when the last was answered. :raises OSError: if the connection breaks."""
+    load = Load()
+    began = time.perf_counter()
+    connection = BlockingConnection(url)
+    for request in [post_request(url, text) for text in texts]:
+        started = time.perf_counter()
+        response = connection.post(request)
+        now = time.perf_counter()
+        load.note(response, now - began, now - started)
+    connection.close()
+    return load
 
 
 @dataclass(frozen=True)

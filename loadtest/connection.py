@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
 import orjson
+
+_PATIENCE = 60.0  # seconds for an answer
 
 
 @dataclass(slots=True)
@@ -21,13 +24,36 @@ class Response:
     body: bytes = b""
 
 
+class _Answers:
+    """Reads responses off a stream of bytes; ``answered`` is called with each that is whole."""
+
+    def __init__(self, answered: Callable[[Response], None]) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._response = Response()
+        self._answered = answered
+        self.feed: Callable[[bytes], None] = self._parser.feed_data
+
+    # httptools
+    def on_message_begin(self) -> None:
+        self._response = Response()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._response.headers[name.decode().lower()] = value.decode()
+
+    def on_body(self, body: bytes) -> None:
+        self._response.body += body
+
+    def on_message_complete(self) -> None:
+        self._response.status = self._parser.get_status_code()
+        self._answered(self._response)
+
+
 class Connection(asyncio.Protocol):
     """Sends one request at a time. :raises ConnectionError: if the server closes before it has answered."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
-        self._response = Response()
+        self._answers = _Answers(self._on_answer)
         self._answered: asyncio.Future[Response] | None = None
         self.closed = False
 
@@ -48,29 +74,42 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
 
     def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
+        self._answers.feed(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         if self._answered is not None and not self._answered.done():
             self._answered.set_exception(ConnectionResetError("the server closed the connection without an answer"))
 
-    # httptools
-    def on_message_begin(self) -> None:
-        self._response = Response()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._response.headers[name.decode().lower()] = value.decode()
-
-    def on_body(self, body: bytes) -> None:
-        self._response.body += body
-
-    def on_message_complete(self) -> None:
-        self._response.status = self._parser.get_status_code()
-        if self._response.headers.get("connection") == "close":
+    def _on_answer(self, response: Response) -> None:
+        if response.headers.get("connection") == "close":
             self.closed = True
         if self._answered is not None and not self._answered.done():
-            self._answered.set_result(self._response)
+            self._answered.set_result(response)
+
+
+class BlockingConnection:
+    """The same on a plain socket: an event loop would take a part of what is to be measured."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._socket = socket.create_connection((parts.hostname or "", parts.port or 80), timeout=_PATIENCE)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._found: list[Response] = []
+        self._answers = _Answers(self._found.append)
+
+    def post(self, request: bytes) -> Response:
+        """:raises ConnectionError: if the server closes before it has answered."""
+        self._socket.sendall(request)
+        while not self._found:
+            data = self._socket.recv(65536)
+            if not data:
+                raise ConnectionResetError("the server closed the connection without an answer")
+            self._answers.feed(data)
+        return self._found.pop()
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 async def connect(url: str) -> Connection:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from loadtest.bare import mix, per_second
-from loadtest.client import FAILED, Driver
+from loadtest.client import FAILED, Driver, one_client
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 BUSY = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\nretry-after: 1\r\n\r\n"
@@ -56,6 +56,22 @@ async def test_users_send_the_texts_in_turn_and_every_answer_is_counted() -> Non
     assert driver.load.statuses == {200: 10}
     assert len(driver.load.done) == 10
     assert driver.load.percentile(50) > 0
+
+
+async def test_one_client_sends_each_text_once_on_a_plain_socket() -> None:
+    server = Server(OK, BUSY, OK)
+    async with listening(server) as url:
+        load = await asyncio.to_thread(one_client, url, ["a", "b", "c"])
+    assert server.bodies == [b'{"inputs":"a"}', b'{"inputs":"b"}', b'{"inputs":"c"}']
+    assert server.connections == 1
+    assert load.statuses == {200: 2, 429: 1}
+    assert len(load.done) == 2
+
+
+async def test_one_client_says_when_the_connection_breaks() -> None:
+    async with listening(Server(None)) as url:
+        with pytest.raises(ConnectionError, match="without an answer"):
+            await asyncio.to_thread(one_client, url, ["a"])
 
 
 async def test_as_many_users_as_asked_for_share_a_number_of_requests() -> None:
