@@ -104,7 +104,8 @@ class RequestMiddleware:
         finally:
             context.drop_body(scope)
             seconds = time.perf_counter() - started
-            self._metrics.deferred.later(self._count, scope, status, seconds)
+            model = self._model_of(scope.get("path_params", {}).get("name"))
+            self._metrics.deferred.later(self._count, model, context.route_of(scope), status, seconds)
             if self._log_requests:
                 _log(scope, status, seconds)
 
@@ -128,10 +129,8 @@ class RequestMiddleware:
             if not message.get("more_body", False):
                 return b"".join(chunks)
 
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        route = context.route_of(scope) or "unmatched"
-        model = self._model_of(scope.get("path_params", {}).get("name"))
-        self._metrics.requests.labels(model, route, str(status)).inc()
+    def _count(self, model: str, route: str, status: int, seconds: float) -> None:
+        self._metrics.requests.labels(model, route or "unmatched", str(status)).inc()
         self._metrics.request_seconds.labels(model).observe(seconds)
         if reason := _REASONS.get(status):
             self._metrics.rejected.labels(model, reason).inc()
