@@ -121,9 +121,12 @@ class Batcher(Generic[Item, Answer]):
         if not self._busy:
             self._busy = True
             self._idle.clear()
-            loop.call_soon(self._dispatch, loop)  # after what else has arrived by now
+            if self._thread is None:
+                self._dispatch(loop)  # the answer is there when this returns to the loop
+            else:
+                loop.call_soon(self._dispatch, loop)  # after what else has arrived by now
         timer = None
-        if deadline < math.inf:
+        if deadline < math.inf and not group.future.done():
             timer = loop.call_later(max(0.0, deadline - now), self._expire, members)
         try:
             return await group.future

@@ -102,8 +102,20 @@ async def test_what_an_answer_brings_can_be_in_the_next_batch_on_the_event_loop(
         await batcher.submit(["first"])
         await batcher.submit(["M" * 30])
 
-    await asyncio.gather(user(), batcher.submit(["L" * 30]))
-    assert engine.batches[:2] == [["first"], next_batch]
+    full = ["F" * 60]
+    await asyncio.gather(batcher.submit(full), user(), batcher.submit(["L" * 30]))
+    assert engine.batches[:3] == [full, ["first"], next_batch]
+    await batcher.close()
+
+
+async def test_on_the_event_loop_an_idle_engine_starts_before_anything_else_is_heard_of() -> None:
+    engine = FakeEngine()
+    batcher = make(engine, in_place=True)
+    answers = asyncio.gather(batcher.submit(["a", "b"]), batcher.submit(["c"]))
+    await asyncio.sleep(0)
+    assert engine.batches == [["a", "b"]]
+    await answers
+    assert engine.batches == [["a", "b"], ["c"]]
     await batcher.close()
 
 
