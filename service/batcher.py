@@ -122,7 +122,7 @@ class Batcher(Generic[Item, Answer]):
             self._busy = True
             self._idle.clear()
             if self._thread is None:
-                self._dispatch(loop)  # the answer is there when this returns to the loop
+                self._dispatch(loop)  # a turn of the loop less for who comes alone
             else:
                 loop.call_soon(self._dispatch, loop)  # after what else has arrived by now
         timer = None
