@@ -47,7 +47,11 @@ def start(models: Path) -> list[Row]:
 
 
 def overload(models: Path, texts: Sequence[str], seconds: float) -> list[Row]:
-    """Three times what the server can do, for some seconds, and what it does right after."""
+    """Three times what the server can do, for some seconds, and what it does right after.
+
+    What it can do, the peak, is the mean of a measurement before and one after: a minute is enough for a shared machine
+    to become faster or slower.
+    """
     with serving(models) as server:
         return uvloop.run(_overload(Driver(f"{server.url}/predict", texts), seconds))
 
@@ -55,26 +59,30 @@ def overload(models: Path, texts: Sequence[str], seconds: float) -> list[Row]:
 async def _overload(driver: Driver, seconds: float) -> list[Row]:
     await driver.users(USERS, 10)
     load = driver.load
-    peak = load.rate(2, 9.5)
-    before = load.statuses.copy()
+    before = load.rate(2, 9.5)
+    earlier = load.statuses.copy()
     began = driver.seconds()
-    flood = asyncio.create_task(driver.arrivals(3 * peak, seconds))
+    flood = asyncio.create_task(driver.arrivals(3 * before, seconds))
     await asyncio.sleep(seconds)
     over = driver.seconds()
-    during = load.statuses - before
+    during = load.statuses - earlier
     window = began + min(5, seconds / 4), over  # when the queue has filled up
     goodput, p99 = load.rate(*window), load.percentile(99, *window)
-    await asyncio.gather(driver.users(USERS, 5), flood)
+    await asyncio.gather(driver.users(USERS, 12), flood)
     after = load.rate(over + 1, over + 4.5)
+    peak = (before + load.rate(over + 4, over + 11.5)) / 2
     sent = sum(during.values())
     others = sent - during[200] - during[429]
     return [
         Row(
-            f"three times the peak of {peak:.0f}/s: goodput", f"{goodput / peak:.0%}", ">= 90 %", goodput >= 0.9 * peak
+            f"three times the peak of {before:.0f}/s: goodput",
+            f"{goodput / peak:.0%}",
+            ">= 90 %",
+            goodput >= 0.9 * peak,
         ),
         Row("  refused with 429 and Retry-After", f"{during[429] / sent:.0%}", "the rest", not others + load.untold),
         Row("  p99 of the accepted", f"{p99 / 1000:.1f} s", "<= 5 s", p99 <= 5000),
-        Row("  speed 1 s after", f"{after / peak:.0%}", ">= 90 %", after >= 0.9 * peak),
+        Row("  speed 1 s after", f"{after / before:.0%}", ">= 90 %", after >= 0.9 * before),
     ]
 
 

@@ -70,6 +70,7 @@ def serve_one(settings: ServiceSettings, fleet: Fleet, sockets: list[socket] | N
         access_log=False,
         http=Connection,
         server_header=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.drain_seconds,
     )
     accepted = _ACCEPTED if shares_core(settings.workers) else 1

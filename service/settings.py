@@ -52,6 +52,12 @@ class ServiceSettings(Settings):
         description="tokens waiting or running before requests are refused; 0 takes a second's work, as measured",
     )
     request_timeout_seconds: float = Field(default=30.0, gt=0, description="deadline of a request that names none")
+    keep_alive_seconds: int = Field(
+        default=120,
+        ge=1,
+        le=3600,
+        description="how long an idle connection stays open; let it be longer than with the proxy or client in front",
+    )
     grace_seconds: float = Field(default=5.0, ge=0, description="work after SIGTERM, while readiness fails already")
     drain_seconds: int = Field(default=20, ge=0, description="how long answers may take after a signal to stop")
     log_text: Literal["redacted", "raw", "off"] = Field(

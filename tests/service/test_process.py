@@ -6,11 +6,13 @@ import json
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
+from loadtest.connection import BlockingConnection, post_request
 from service.contract.segments import read_segment, seal_orphans, sealed_segments
 from tests.processes import free_port, plumbline, running, until
 
@@ -91,6 +93,21 @@ def test_after_sigterm_readiness_fails_first_and_requests_are_answered_for_the_g
         assert answered.status_code == 200
         assert answered.headers["connection"] == "close"
         assert process.wait(30) == 0
+
+
+def test_an_idle_connection_is_closed_after_the_keep_alive_time_and_not_before(repo: Path) -> None:
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    command = plumbline("serve", "--repo", repo, "--port", str(port), "--threads", "1")
+    with running(command, ready=f"{url}/readyz", PLUMBLINE_KEEP_ALIVE_SECONDS="2"):
+        idle = BlockingConnection(f"{url}/predict")
+        request = post_request(f"{url}/predict", "good film")
+        assert idle.post(request).status == 200
+        time.sleep(1)
+        assert idle.post(request).status == 200
+        time.sleep(3)
+        with pytest.raises(ConnectionError):
+            idle.post(request)
+        idle.close()
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
