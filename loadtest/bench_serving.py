@@ -1,6 +1,6 @@
 """The numbers of serving in one run: against the same model in a bare loop, against a peer, and under strain.
 
-    python -m loadtest.bench_serving MODELS --name NAME --short CSV [--long CSV] [--only speed,overload,…]
+    python -m loadtest.bench_serving MODELS --name NAME --short CSV [--long CSV] [--pruned MODELS] [--only …]
 
 The server has one core, the client another; the bare loops run on the server's core while it is idle. Short texts are
 the rows of ``--short``; the mix is nine to one row of 150 to 220 words of ``--long``. Everything is on: validation,
@@ -17,6 +17,7 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from loadtest.bare import BareLoops, mix, per_second
@@ -31,7 +32,7 @@ PARTS = ("speed", "peer", "start", "switch", "overload", "soak")
 _SHARES = {("short", 16): 0.82, ("short", 64): 0.88, ("mixed", 16): 0.85, ("mixed", 64): 0.90}
 _SINGLE_MS = 0.7
 _SINGLE_TEXTS, _TURN, _WARM = 1_000, 100, 20
-_TIMES_PEER = 10  # for a pruned bundle
+_TIMES_PEER, _ROUNDS_PEER = 10, 5  # times for a pruned bundle
 
 
 def main() -> None:
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)}; default all")
     parser.add_argument("--checkpoint", type=Path, help="for the peer; default the newest one in the repository")
+    parser.add_argument("--pruned", type=Path, help="a repository with a pruned bundle, for the peer")
     parser.add_argument("--overload-seconds", type=float, default=60.0)
     parser.add_argument("--soak-requests", type=int, default=100_000)
     options = parser.parse_args()
@@ -51,9 +53,10 @@ def main() -> None:
     if options.long is not None:
         workloads["mixed"] = mix(workloads["short"], read_dataset(options.long, label_column=None).texts)
     texts = workloads.get("mixed", workloads["short"])
+    repositories = [options.models] if options.pruned is None else [options.models, options.pruned]
     parts = {
         "speed": lambda: speed(options.models, options.name, workloads, options.rounds, options.seconds),
-        "peer": lambda: peer(options.models, options.name, options.checkpoint, texts, options.seconds),
+        "peer": lambda: peer(repositories, options.name, options.checkpoint, texts, options.seconds),
         "start": lambda: start(options.models),
         "switch": lambda: switch_and_stop(options.models, options.name, texts),
         "overload": lambda: overload(options.models, texts, options.overload_seconds),
@@ -147,28 +150,37 @@ def _summary(who: str, found: list[Speed]) -> tuple[str, str]:
     return f"{who}: p50 {p50:.1f}, p99 {p99:.1f} ms", f"{rate:.0f}/s"
 
 
-def peer(models: Path, name: str, checkpoint: Path | None, texts: Sequence[str], seconds: float) -> list[Row]:
-    """Beside FastAPI around a transformers pipeline with the checkpoint, in turns, 64 clients."""
-    kept = checkpoint or max((models / name / "checkpoints").glob("*/"), key=lambda one: one.stat().st_mtime)
+def peer(
+    repositories: Sequence[Path], name: str, checkpoint: Path | None, texts: Sequence[str], seconds: float
+) -> list[Row]:
+    """The bundle of each repository beside FastAPI around a transformers pipeline with the checkpoint, 64 clients."""
+    kept = checkpoint or max((repositories[0] / name / "checkpoints").glob("*/"), key=lambda one: one.stat().st_mtime)
     arguments = ["-m", "loadtest.pipeline_server", str(kept), "{port}"]
-    with serving(models) as server, started(arguments, "/readyz") as other:
-        found = [
-            tuple(_answered(closed_loop(f"{one.url}/predict", texts, 64, seconds)) for one in (server, other))
-            for _ in range(3)
+    with ExitStack() as running:
+        servers = [running.enter_context(serving(models)) for models in repositories]
+        servers.append(running.enter_context(started(arguments, "/readyz")))
+        rounds = [
+            [_answered(closed_loop(f"{server.url}/predict", texts, 64, seconds)) for server in servers]
+            for _ in range(_ROUNDS_PEER)
         ]
-    times = statistics.median(ours.rate / theirs.rate for ours, theirs in found)
-    plan = live_bundle(models, name).manifest.plan
-    pruned = plan is not None and bool(plan.steps)
-    must = f">= {_TIMES_PEER} times" if pruned else ""
-    rate = statistics.median(theirs.rate for _, theirs in found)
-    what = f"64 clients{', pruned' if pruned else ''}; a transformers pipeline: {rate:.0f}/s"
-    ours_p99, theirs_p99 = (
-        statistics.median(speeds) for speeds in zip(*((o.p99, t.p99) for o, t in found), strict=True)
-    )
-    return [
-        Row(what, f"{times:.1f} times it", must, not must or times >= _TIMES_PEER),
-        Row("  p99", f"{ours_p99:.0f} and {theirs_p99:.0f} ms", "below it", ours_p99 < theirs_p99),
-    ]
+    *ours, theirs = zip(*rounds, strict=True)
+    rate, p99 = (statistics.median(values) for values in zip(*((s.rate, s.p99) for s in theirs), strict=True))
+    rows = [Row(f"transformers pipeline, 64 clients: p99 {p99:.0f} ms", f"{rate:.0f}/s", "", True)]
+    for models, found in zip(repositories, ours, strict=True):
+        plan = live_bundle(models, name).manifest.plan
+        pruned = plan is not None and bool(plan.steps)
+        times = statistics.median(s.rate / their.rate for s, their in zip(found, theirs, strict=True))
+        our_p99 = statistics.median(s.p99 for s in found)
+        rows += [
+            Row(
+                f"  {'pruned' if pruned else 'unpruned'} bundle",
+                f"{times:.1f} times it",
+                f">= {_TIMES_PEER} times" if pruned else "",
+                not pruned or times >= _TIMES_PEER,
+            ),
+            Row("    p99", f"{our_p99:.0f} ms", "below it", our_p99 < p99),
+        ]
+    return rows
 
 
 if __name__ == "__main__":

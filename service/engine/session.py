@@ -124,11 +124,10 @@ class Engine:
         for length in self._grid:
             text = Tokens([0] * length, [0] * length, truncated=False, unk_share=0.0)
             rows = 1
-            while True:
-                self.run([text] * rows)
+            self.run([text])
+            while (rows + 1) * length <= tokens:
                 rows = padded_rows(rows + 1)
-                if rows * length > tokens:
-                    break
+                self.run([text] * rows)
 
 
 def padded_rows(rows: int) -> int:
