@@ -22,6 +22,7 @@ MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 REFERENCE = "reference.parquet"
 GOLDEN = "golden.jsonl"
+SCHEMA_VERSION: Literal[2] = 2
 
 Task = Literal["single-label", "multi-label"]
 VariantName = Literal["cpu", "cuda"]
@@ -237,14 +238,15 @@ class Challenge(_Model):
 
 
 class Manifest(_Model):
-    """The content of ``manifest.json``, schema version 1."""
+    """The content of ``manifest.json``, schema version 2."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = SCHEMA_VERSION
     name: str
     version: str = Field(pattern=r"^[1-9][0-9]*$")
     task: Task
     labels: tuple[str, ...] = Field(min_length=1)
     max_length: int = Field(ge=2, description="tokens, special tokens included; longer texts are truncated")
+    pad_id: Count = Field(default=0, description="the token that fills up the shorter rows of a batch")
     created: datetime
     variants: dict[VariantName, Variant] = Field(min_length=1)
     inputs: tuple[Tensor, ...]
@@ -309,7 +311,7 @@ def digest_of(manifest_json: bytes) -> str:
 def read_bundle(path: Path) -> Bundle:
     """Read the manifest only, for inspection; files are not verified.
 
-    :raises BundleError: if there is no manifest or it is not of schema version 1.
+    :raises BundleError: if there is no manifest or it is not of schema version 2.
     """
     try:
         raw = (path / MANIFEST).read_bytes()
@@ -319,6 +321,11 @@ def read_bundle(path: Path) -> Bundle:
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["loc"] == ("schema_version",):
+            raise BundleError(
+                f"{path / MANIFEST} has schema version {first['input']}, this Plumbline reads {SCHEMA_VERSION}: the "
+                "bundle was exported by another version. Export the checkpoint again."
+            ) from error
         where = ".".join(map(str, first["loc"])) or "the document"
         raise BundleError(
             f"{path / MANIFEST} is not a valid manifest: {where}: {first['msg']}. Export again, or roll back."
