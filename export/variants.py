@@ -16,7 +16,7 @@ from export.checkpoint import Checkpoint
 from export.errors import ParityError
 from export.graphs import copy_graph, weights_file
 from export.half import Halved, fuse_half
-from export.onnx import export_onnx, load_model
+from export.onnx import export_onnx
 from export.parity import Parity, check_parity
 from export.predict import load_engine
 from export.quantize import check_padding
@@ -24,8 +24,7 @@ from export.search.store import Store
 from export.search.variant import CpuVariant, Wish, planned_variant, search_variant
 from export.search.walk import Subject
 from export.stages import Stages
-from service.contract.bundle import TOKENIZER, Latency, Plan, Search, VariantName
-from service.contract.dataset import Dataset
+from service.contract.bundle import Latency, Plan, Search, VariantName
 from service.contract.errors import InvalidInput
 from service.engine import Engine, usable_cores
 from service.tokenizer import TextTokenizer
@@ -55,22 +54,18 @@ class Parts:
 def make_variants(
     stage: Path,
     store: Store,
+    subject: Subject,
     checkpoint: Checkpoint,
-    train: Dataset,
     wish: Wish | Plan,
     stages: Stages,
     *,
     target: Target,
     max_drop: float,
-    seed: int,
     texts: Sequence[str],
 ) -> Parts:
     """Make every variant of ``target`` in ``stage``; ``texts`` are for latencies where nothing is searched."""
     wanted = VARIANTS[target]
-    # For CUDA alone as transformers prefers it: ONNX Runtime fuses DistilBERT's attention in that form only.
-    model = load_model(checkpoint, attention=None if target == "cuda" else "eager")
-    tokenizer = TextTokenizer(stage / TOKENIZER, checkpoint.max_length)
-    subject = Subject(model, tokenizer, train, checkpoint.labels, checkpoint.task, seed)
+    model, tokenizer = subject.model, subject.tokenizer
     made: CpuVariant | None = None
     graphs: dict[VariantName, Path] = {}
     precision: dict[VariantName, Precision] = {}
@@ -91,7 +86,7 @@ def make_variants(
     engines = _engines(graphs, checkpoint.max_length)
     with stages.run("parity") as details:
         float32 = made.float32 if made else store.place(0, "half") / "model.onnx"
-        parity: Parity = check_parity(served, float32, checkpoint.max_length, seed=seed)
+        parity: Parity = check_parity(served, float32, checkpoint.max_length, seed=subject.seed)
         details.update({"shapes": parity.shapes, "largest_difference": parity.largest_difference})
         for name, engine in engines.items():
             _check_padding(engine, graphs[name], checkpoint.max_length)

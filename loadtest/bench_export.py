@@ -147,7 +147,7 @@ def export(
     started = time.monotonic()
     out, peak = plumbline(
         "export", str(checkpoint), f"--train={learn}", f"--search={search}", f"--eval={evaluation}", f"--repo={repo}",
-        f"--name={name}", f"--seed={seed}", f"--time-budget={budget}", "--allow-inconclusive", "--not-live", "--json",
+        f"--name={name}", f"--seed={seed}", f"--time-budget={budget}", "--not-live", "--json",
     )  # fmt: skip
     seconds = time.monotonic() - started
     manifest = json.loads(out)["manifest"]

@@ -110,7 +110,6 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
             f"--repo={models}",
             f"--name={NAME}",
             "--time-budget=3m",
-            "--allow-inconclusive",
             "--json",
         )
     )
