@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from monitoring.columns import Columns, bag_matrix, columns_of
 from monitoring.decision import Thresholds, decide
+from loadtest.machine import machine
 from service.contract.dataset import read_dataset
 from service.contract.features import TOKEN_BUCKETS, hash_tokens, words
 
@@ -141,6 +142,7 @@ def main() -> None:
         "labels 50 to 65 %": (home, {"positive": 0.65}),
         "less confident": (home, {"sharpness": 6.0}),
     }
+    print(machine())
     print(
         f"{'scenario':20} {'reference':>9} {'window':>6} {'any':>6} {'95 % interval':>15} {'alert':>6} {'s':>5} signals"
     )
