@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from loadtest.machine import machine
 from monitoring.columns import Columns, bag_matrix, columns_of
 from monitoring.decision import Thresholds, decide
-from loadtest.machine import machine
 from service.contract.dataset import read_dataset
 from service.contract.features import TOKEN_BUCKETS, hash_tokens, words
 
