@@ -127,8 +127,8 @@ def test_requests_that_take_turns_are_one_drift(world: World) -> None:
     """Each window holds one kind, as of a client that goes round two lists; clean windows between are no end."""
     bundle, run = world.publish(), Run(world)
     told = []
-    for turn in range(4):
-        for kind, rows in ((DRIFTED, 100), (HOME, 300)):
+    for turn in range(2):
+        for kind, rows in ((DRIFTED, 100), (HOME, 200)):
             at = START + timedelta(minutes=10 * turn)
             sequence = 2 * turn + (kind is HOME) + 1
             world.write_log(bundle, rows, kind, seed=sequence, sequence=sequence, at=at)
