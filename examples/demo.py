@@ -32,7 +32,7 @@ TRAFFIC_PAUSE = 0.2  # seconds; the retrain needs the cores, too
 LEAST_ANSWERS = 25  # of the new version before the end
 
 # Short training for a small grammar; real data does better with the defaults.
-RECIPE = ("--learning-rate=1e-4", "--batch-size=16")
+RECIPE = ("--learning-rate=2e-4", "--batch-size=16")
 FINETUNE, RETRAIN = (*RECIPE, "--epochs=3"), (*RECIPE, "--epochs=2", "--max-drop=2")
 
 Rows = list[tuple[str, str]]
