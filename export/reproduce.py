@@ -81,7 +81,7 @@ def training_rows(bundle: Bundle, given: Dataset | None) -> Dataset:
     retrained = made.challenge is not None
     if given is None and not file.is_file():
         how = (
-            f"a retrain kept them in {file}, which is not there: without it this version cannot be made again"
+            f"a retrain keeps them in {file}, which is not there, and without it this version cannot be made again"
             if retrained
             else "the repository keeps no rows of an export: give the file with --train"
         )
@@ -91,7 +91,11 @@ def training_rows(bundle: Bundle, given: Dataset | None) -> Dataset:
     if has["train_sha256"] == digest:
         return found
     source = found.origin.path if found.origin is not None else "--train"
-    hint = " It was retrained: leave out --train, and the rows are taken that were kept." if retrained and given else ""
+    hint = (
+        " It was retrained: leave out --train, and the rows are taken that were kept."
+        if retrained and given is not None
+        else ""
+    )
     raise InvalidInput(
         f"{source} has other rows: {has['train_rows']} of digest {str(has['train_sha256'])[:16]}…; {wanted}, "
         f"over texts and labels in their order.{hint}"

@@ -207,7 +207,7 @@ def test_a_retrain_names_its_new_classes_and_can_be_reproduced(repo: Path, train
     file.unlink()
     gone = run("reproduce", bundle)
     assert gone.exit_code == 2
-    assert f"kept them in {file}, which is not there" in gone.stderr
+    assert f"keeps them in {file}, which is not there" in gone.stderr
     assert versions(repo, "tiny") == ["1", "2"]
 
 
