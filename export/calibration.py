@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from service.contract.bundle import ClassChange
 from service.contract.classify import Floats
-from service.contract.dataset import SEPARATOR
+from service.contract.labels import split_labels
 
 BINS = 15
 MOST_CLASSES = 50
@@ -57,7 +57,7 @@ def _found(
     """For each row of each label: whether the one and the other found it there."""
     rows: dict[str, list[tuple[bool, bool]]] = {}
     for before, after, target in zip(baseline, exported, targets, strict=True):
-        one, other = before.split(SEPARATOR), after.split(SEPARATOR)
-        for label in target.split(SEPARATOR):
+        one, other = split_labels(before), split_labels(after)
+        for label in split_labels(target):
             rows.setdefault(label, []).append((label in one, label in other))
     return rows

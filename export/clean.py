@@ -9,7 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from service.contract.dataset import SEPARATOR, Dataset
+from service.contract.dataset import Dataset, Origin
+from service.contract.labels import split_labels
 
 NEAR = 0.85
 _SHINGLE = 5
@@ -80,7 +81,7 @@ def clean(data: Dataset, evaluation: Iterable[str]) -> Cleaned:
     leaks = _Index(frequency)
     for one in held_sets:
         leaks.add(one)
-    labels = [frozenset(target.split(SEPARATOR)) for target in data.targets]
+    labels = [frozenset(split_labels(target)) for target in data.targets]
     conflicting = _conflicting(texts, labels)
     dropped: Counter[str] = Counter()
     kept: list[int] = []
@@ -105,7 +106,9 @@ def clean(data: Dataset, evaluation: Iterable[str]) -> Cleaned:
 def take(data: Dataset, rows: Sequence[int]) -> Dataset:
     """The rows with these numbers, in this order."""
     labels = None if data.labels is None else [data.labels[row] for row in rows]
-    return Dataset([data.texts[row] for row in rows], labels)
+    told = data.origin
+    origin = Origin(told.path, told.unit, [told.numbers[row] for row in rows]) if told is not None else None
+    return Dataset([data.texts[row] for row in rows], labels, data.sets, origin)
 
 
 def _conflicting(texts: Sequence[str], labels: Sequence[frozenset[str]]) -> set[str]:

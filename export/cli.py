@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 Train = Annotated[Path, typer.Option("--train", help="Training rows: CSV, JSONL or Parquet.")]
 Eval = Annotated[Path, typer.Option("--eval", help="Evaluation rows that are not trained on.")]
-TextColumn = Annotated[str, typer.Option(help="Column with the text.")]
-LabelColumn = Annotated[str, typer.Option(help="Column with the label; several joined by '|'.")]
+TextColumn = Annotated[str, typer.Option(help="Column with the text; its number in a CSV file without a header.")]
+LabelColumn = Annotated[str, typer.Option(help="Column with the label; several joined by '|', or a list.")]
+AllowSimilar = Annotated[
+    bool,
+    typer.Option("--allow-similar-labels", help="Labels that differ by case or spaces only are different classes."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same data, same machine: same result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 Repo = Annotated[Path, typer.Option(help="The model repository.")]
@@ -41,15 +45,19 @@ def finetune(
     seed: Seed = 0,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
+    allow_similar_labels: AllowSimilar = False,
     as_json: Json = False,
 ) -> None:
     """Fine-tune a base model on labelled texts; writes a Hugging Face checkpoint."""
+    from export.labels import read_labelled
+
+    files = read_labelled(
+        (train, eval_), text_column=text_column, label_column=label_column, allow_similar=allow_similar_labels
+    )
     _share_the_processor()
     from export import finetune as module
-    from service.contract.dataset import read_dataset
 
     recipe = module.Recipe(epochs, learning_rate, batch_size, max_length, seed)
-    files = [read_dataset(path, text_column=text_column, label_column=label_column) for path in (train, eval_)]
     done = module.finetune(base, files[0], files[1], out, recipe)
     if as_json:
         _print_json(done.to_dict())
@@ -80,14 +88,19 @@ def distill(
     seed: Seed = 0,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
+    allow_similar_labels: AllowSimilar = False,
     as_json: Json = False,
 ) -> None:
     """Let a smaller model learn what a fine-tuned one answers; writes a Hugging Face checkpoint."""
+    from export.labels import read_labelled
+
+    files = read_labelled(
+        (train, eval_), text_column=text_column, label_column=label_column, allow_similar=allow_similar_labels
+    )
     _share_the_processor()
     from dataclasses import replace
 
     from export import distill as module
-    from service.contract.dataset import read_dataset
 
     recipe = replace(
         module.DEFAULT,
@@ -97,7 +110,6 @@ def distill(
         max_length=max_length,
         seed=seed,
     )
-    files = [read_dataset(path, text_column=text_column, label_column=label_column) for path in (train, eval_)]
     done = module.distill(teacher, student, files[0], files[1], out, recipe, label_share=label_share)
     if as_json:
         _print_json(done.to_dict())
@@ -145,12 +157,20 @@ def export(
     seed: Seed = 0,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
+    allow_similar_labels: AllowSimilar = False,
     as_json: Json = False,
 ) -> None:
     """Prune, quantize and export a checkpoint to a bundle, judge it, and publish it in the model repository."""
+    from export.labels import read_labelled
+
+    files = read_labelled(
+        [path for path in (train, eval_, search) if path],
+        text_column=text_column,
+        label_column=label_column,
+        allow_similar=allow_similar_labels,
+    )
     _share_the_processor()
     from export import pipeline
-    from service.contract.dataset import read_dataset
     from service.contract.errors import InvalidInput
 
     if target not in ("cpu", "cuda", "both"):
@@ -159,12 +179,8 @@ def export(
         target=target, max_drop=max_drop, time_budget=_seconds(time_budget), target_speedup=target_speedup,  # type: ignore[arg-type]
         prune=not no_prune, strict=strict, weak=allow_weak, like=like, seed=seed,
     )  # fmt: skip
-    given = [
-        read_dataset(path, text_column=text_column, label_column=label_column) if path else None
-        for path in (train, eval_, search)
-    ]
     done = pipeline.export_checkpoint(
-        checkpoint, given[0], given[1], repo, name, options, search_rows=given[2], live=live,  # type: ignore[arg-type]
+        checkpoint, files[0], files[1], repo, name, options, search_rows=files[2] if search else None, live=live,
     )  # fmt: skip
     if as_json:
         _print_json(_summary(done.bundle, live=done.live))
@@ -174,7 +190,9 @@ def export(
 
 def reproduce(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, as models/sst2/1.")],
-    train: Train,
+    train: Annotated[
+        Path | None, typer.Option(help="The rows it was made with. Without it: those that a retrain kept.")
+    ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="What it was made from. Without it: the one that the repository keeps.")
     ] = None,
@@ -183,12 +201,13 @@ def reproduce(
     as_json: Json = False,
 ) -> None:
     """Make a bundle's CPU file once more, as its manifest says, and compare every byte."""
-    _share_the_processor()
-    from export import reproduce as module
     from service.contract.bundle import open_bundle
     from service.contract.dataset import read_dataset
 
-    rows = read_dataset(train, text_column=text_column, label_column=label_column)
+    rows = read_dataset(train, text_column=text_column, label_column=label_column) if train else None
+    _share_the_processor()
+    from export import reproduce as module
+
     done = module.reproduce(open_bundle(bundle), rows, checkpoint)
     if as_json:
         _print_json({"file": done.file, "sha256": done.sha256, "seconds": done.seconds})
@@ -210,26 +229,37 @@ def retrain(
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 32,
     seed: Seed = 0,
     strict: Strict = False,
+    new_labels: Annotated[
+        bool, typer.Option("--new-labels/--no-new-labels", help="Whether labels nobody knows yet become classes.")
+    ] = True,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
+    allow_similar_labels: AllowSimilar = False,
     as_json: Json = False,
 ) -> None:
     """Train a challenger on new labels; it goes live only if it beats the live version."""
+    from export.labels import read_labelled
+
+    files = read_labelled(
+        [path for path in (train, eval_, labels) if path],
+        text_column=text_column,
+        label_column=label_column,
+        allow_similar=allow_similar_labels,
+    )
     _share_the_processor()
     from dataclasses import replace
 
     from export import retrain as module
-    from service.contract.dataset import read_dataset
+    from export.rows import Policy
 
-    files = [read_dataset(path, text_column=text_column, label_column=label_column) for path in (train, eval_)]
-    extra = read_dataset(labels, text_column=text_column, label_column=label_column) if labels else None
     recipe = replace(
         module.DEFAULT, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed
     )  # fmt: skip
     try:
         done = module.retrain(
-            repo, name, log, files[0], files[1], labels=extra, recipe=recipe, max_drop=max_drop,
+            repo, name, log, files[0], files[1], labels=files[2] if labels else None, recipe=recipe, max_drop=max_drop,
             min_labels=min_labels, strict=strict,
+            policy=Policy(new_labels=new_labels, similar_labels=allow_similar_labels),
         )  # fmt: skip
     except module.Rejected as rejected:
         _print_retrained(rejected.outcome, as_json=as_json)
@@ -241,7 +271,10 @@ def _print_retrained(done: Retrained, *, as_json: bool) -> None:
     if as_json:
         _print_json({**_summary(done.bundle, live=done.accepted), "rows": done.data, "seconds": done.seconds})
         return
-    print("rows: " + ", ".join(f"{key} {value}" for key, value in done.data.items()))
+    print("rows: " + ", ".join(f"{key} {value}" for key, value in done.data.items() if not isinstance(value, dict)))
+    for key, labels in done.data.items():
+        if isinstance(labels, dict) and labels:
+            print(f"{key.replace('_', ' ')}: " + ", ".join(f"{label!r} {rows}" for label, rows in labels.items()))
     _print_bundle(done.bundle, live=done.accepted)
     for reason in done.challenge.reasons:
         print(f"{'accepted' if done.accepted else 'rejected'}: {reason}")

@@ -22,8 +22,8 @@ from export.paired import paired_difference, rows_needed
 from service.contract.bundle import Calibration, Quality, Task, VariantName, Verdict
 from service.contract.card.sentences import explain
 from service.contract.classify import Floats, confidences, correct, predicted_labels, probabilities
-from service.contract.dataset import SEPARATOR
 from service.contract.errors import Refused
+from service.contract.labels import split_labels
 
 __all__ = [
     "METRIC", "Predicted", "check_baseline", "explain", "judge", "may_publish", "predicted", "refuse_unless_published",
@@ -136,8 +136,8 @@ def refuse_unless_published(qualities: Mapping[VariantName, Quality], *, strict:
 
 def majority(targets: Sequence[str]) -> tuple[str, float]:
     """The most frequent label, or set of labels, and its share of the rows: what always answering it would score."""
-    spelt = {frozenset(target.split(SEPARATOR)): target for target in targets}
-    label, rows = Counter(frozenset(target.split(SEPARATOR)) for target in targets).most_common(1)[0]
+    spelt = {frozenset(split_labels(target)): target for target in targets}
+    label, rows = Counter(frozenset(split_labels(target)) for target in targets).most_common(1)[0]
     return spelt[label], rows / len(targets)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from service.contract.dataset import Dataset
+from service.contract.labels import clean_target
 from service.contract.segments import Kind, read_segment, seal_orphans, sealed_segments
 
 logger = logging.getLogger(__name__)
@@ -30,11 +31,10 @@ def harvest(log: Path, name: str, extra: Dataset | None, *, unlabelled: int) -> 
     """Join the sealed predictions of a model with its feedback by id, and add the rows of a labels file.
 
     Segments of dead writers are sealed first. The last feedback for an id wins. Rows logged without text cannot be
-    trained on and are counted, as is feedback whose prediction is not there.
+    trained on and are counted, as is feedback whose prediction is not there, or whose label is none.
     """
     seal_orphans(log)
-    answers, feedback = _feedback(log, name)
-    counts: Counter[str] = Counter(feedback=feedback)
+    answers, counts = _feedback(log, name)
     waiting = dict(answers)
     texts: list[str] = []
     labels: list[str] = []
@@ -55,21 +55,29 @@ def harvest(log: Path, name: str, extra: Dataset | None, *, unlabelled: int) -> 
         texts += extra.texts
         labels += extra.targets
         counts["from_file"] = len(extra)
-    wanted = ("predictions", "without_text", "feedback", "feedback_without_prediction", "from_feedback", "from_file")
+    wanted = (
+        "predictions", "without_text", "feedback", "unusable_feedback", "feedback_without_prediction", "from_feedback",
+        "from_file",
+    )  # fmt: skip
     return Harvest(Dataset(texts, labels), list(others), {key: counts[key] for key in wanted})
 
 
-def _feedback(log: Path, name: str) -> tuple[dict[str, str], int]:
-    """The last label of each id, and how many pieces of feedback there were."""
+def _feedback(log: Path, name: str) -> tuple[dict[str, str], Counter[str]]:
+    """The last target told for each id, and how many pieces of feedback there were and could not be used."""
     last: dict[str, tuple[datetime, str]] = {}
-    count = 0
+    counts: Counter[str] = Counter()
     for table in _tables(log, name, "feedback", oldest_first=True):
         rows = zip(*(table.column(column).to_pylist() for column in ("id", "ts", "label")), strict=True)
         for identifier, moment, label in rows:
-            count += 1
-            if label and label.strip() and (identifier not in last or moment >= last[identifier][0]):
-                last[identifier] = (moment, label.strip())
-    return {identifier: label for identifier, (_, label) in last.items()}, count
+            counts["feedback"] += 1
+            try:
+                target = clean_target(label)
+            except ValueError:  # a stray separator, or nan
+                counts["unusable_feedback"] += 1
+                continue
+            if identifier not in last or moment >= last[identifier][0]:
+                last[identifier] = (moment, target)
+    return {identifier: target for identifier, (_, target) in last.items()}, counts
 
 
 def _predictions(log: Path, name: str) -> Iterator[tuple[str, str | None]]:

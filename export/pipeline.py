@@ -18,7 +18,7 @@ from export.errors import disk_full_named
 from export.finetune import silence
 from export.gate import refuse_unless_published
 from export.hardware import instruction_set
-from export.labels import check_labels, task_of
+from export.labels import check_labels
 from export.reference import MAX_ROWS, choose_rows
 from export.search.store import Store, search_folder
 from export.search.variant import Wish
@@ -159,9 +159,7 @@ def _publish(repo: Path, name: str, path: Path, order: Order, *, strict: bool) -
 
 def check_data(checkpoint: Checkpoint, data: Dataset, what: str) -> None:
     """:raises DatasetError: if the data does not fit the checkpoint's labels or task."""
-    check_labels(checkpoint.labels, data, what=what, source=f"the checkpoint {checkpoint.path}")
-    if checkpoint.task == "single-label" and task_of(data) == "multi-label":
-        raise DatasetError(f"the {what} data has several labels in a row and the checkpoint gives one.")
+    check_labels(checkpoint.labels, checkpoint.task, data, what=what, source=f"the checkpoint {checkpoint.path}")
 
 
 def untrained(train: Dataset, evaluation: Dataset) -> Dataset:

@@ -12,12 +12,13 @@ from export.checkpoint import checkpoint_digest, kept_checkpoint, read_checkpoin
 from export.errors import CheckpointError
 from export.finetune import silence
 from export.hardware import processor
+from export.kept import rows_file
 from export.onnx import load_model
 from export.pipeline import data_arguments
 from export.search.store import Store
 from export.search.walk import Subject, follow
 from service.contract.bundle import TOKENIZER, Bundle
-from service.contract.dataset import Dataset
+from service.contract.dataset import Dataset, read_dataset
 from service.contract.errors import InvalidInput, Refused
 from service.contract.files import sha256_file
 from service.tokenizer import TextTokenizer
@@ -32,10 +33,10 @@ class Reproduced:
     seconds: float
 
 
-def reproduce(bundle: Bundle, train: Dataset, checkpoint: Path | None = None) -> Reproduced:
+def reproduce(bundle: Bundle, train: Dataset | None = None, checkpoint: Path | None = None) -> Reproduced:
     """Follow the bundle's plan from its checkpoint and training rows; nothing is published.
 
-    Without ``checkpoint`` the one is taken that the repository keeps for the bundle.
+    Without ``checkpoint`` or ``train`` those are taken that the repository keeps for the bundle.
 
     :raises InvalidInput: if the bundle has no plan, or the checkpoint or the rows are not those it was made from.
     :raises Refused: if another file comes out, with what differs in the surroundings.
@@ -52,9 +53,7 @@ def reproduce(bundle: Bundle, train: Dataset, checkpoint: Path | None = None) ->
             f"{path} is not the checkpoint of {bundle.path}: its digest is {digest[:16]}…, the manifest says "
             f"{made.source.checkpoint_sha256[:16]}…."
         )
-    given, wanted = data_arguments(train=train)["train_sha256"], made.source.arguments.get("train_sha256")
-    if given != wanted:
-        raise InvalidInput(f"the training rows are not those that {bundle.path} was made with ({str(given)[:16]}…).")
+    train = training_rows(bundle, train)
     silence()
     source = read_checkpoint(path)
     tokenizer = TextTokenizer(bundle.file(TOKENIZER), made.max_length)
@@ -68,6 +67,39 @@ def reproduce(bundle: Bundle, train: Dataset, checkpoint: Path | None = None) ->
             + _surroundings(bundle)
         )
     return Reproduced(file, again, time.monotonic() - started)
+
+
+def training_rows(bundle: Bundle, given: Dataset | None) -> Dataset:
+    """The rows that the bundle was made with: those given, or those that the repository keeps.
+
+    :raises InvalidInput: if they are others, or are not kept; with the number and digest of those wanted.
+    """
+    made = bundle.manifest
+    rows, digest = made.source.arguments.get("train_rows"), str(made.source.arguments.get("train_sha256"))
+    wanted = f"{bundle.path} was made with {rows} rows of digest {digest[:16]}…"
+    file = rows_file(bundle.path.parent.parent, made.name, digest)
+    retrained = made.challenge is not None
+    if given is None and not file.is_file():
+        how = (
+            f"a retrain keeps them in {file}, which is not there, and without it this version cannot be made again"
+            if retrained
+            else "the repository keeps no rows of an export: give the file with --train"
+        )
+        raise InvalidInput(f"{wanted}; {how}.")
+    found = given if given is not None else read_dataset(file)
+    has = data_arguments(train=found)
+    if has["train_sha256"] == digest:
+        return found
+    source = found.origin.path if found.origin is not None else "--train"
+    hint = (
+        " It was retrained: leave out --train, and the rows are taken that were kept."
+        if retrained and given is not None
+        else ""
+    )
+    raise InvalidInput(
+        f"{source} has other rows: {has['train_rows']} of digest {str(has['train_sha256'])[:16]}…; {wanted}, "
+        f"over texts and labels in their order.{hint}"
+    )
 
 
 def _surroundings(bundle: Bundle) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -24,26 +22,23 @@ from export.checkpoint import (
     kept_checkpoint,
     read_checkpoint,
 )
-from export.clean import clean, normalise, take
 from export.errors import Busy, CheckpointError, disk_full_named
 from export.finetune import Recipe, finetune
-from export.harvest import Harvest, harvest
+from export.harvest import harvest
+from export.kept import keep_rows
 from export.pipeline import check_data, data_arguments
 from export.predict import answer, load_engine
 from export.quantize import DYNAMIC
 from export.reference import MAX_ROWS, choose_rows, fair_shares
+from export.rows import OPEN, Policy, Rows, named, prepare
 from export.search.store import Store
 from export.variants import Target
 from service.contract.bundle import TOKENIZER, Bundle, Challenge, Champion, Plan, VariantName, open_bundle
-from service.contract.dataset import SEPARATOR, Dataset
-from service.contract.errors import DatasetError, Refused
+from service.contract.dataset import Dataset
+from service.contract.errors import Refused
 from service.contract.repository import check_name, publish, read_serving, set_live, staging
 from service.tokenizer import TextTokenizer
 
-HELD_OUT = 0.25
-NEW_CLASS_ROWS = 10
-REPLAY_SHARE = 4
-REPLAY_LEAST = 2_000
 DEFAULT = Recipe(epochs=2, learning_rate=5e-5, keep="last")
 
 logger = logging.getLogger(__name__)
@@ -74,17 +69,6 @@ class Rejected(Refused):
         self.outcome = outcome
 
 
-@dataclass(frozen=True)
-class Rows:
-    """What to train on, what the new rows are judged on, and what may stand in the reference beside both."""
-
-    train: Dataset
-    held_out: Dataset
-    unlabelled: list[str]
-    labels: tuple[str, ...]
-    counts: dict[str, JsonValue]
-
-
 def retrain(
     repo: Path,
     name: str,
@@ -97,12 +81,14 @@ def retrain(
     max_drop: float = 1.0,
     min_labels: int = 50,
     strict: bool = False,
+    policy: Policy = OPEN,
 ) -> Retrained:
     """Train a challenger from the live checkpoint on base and newly labelled rows, and judge it; see ``challenge``.
 
     New labels come from the feedback in ``log`` and from ``labels``. A quarter of them is held out and never trained
-    on. The challenger is published in any case, and made live if it is accepted. With ``strict`` each of its variants
-    must be shown to be as good as its own checkpoint, too.
+    on. ``policy`` says what becomes of labels that the champion does not know; each is named in the log and in the
+    outcome. The challenger is published in any case, and made live if it is accepted. With ``strict`` each of its
+    variants must be shown to be as good as its own checkpoint, too.
 
     :raises Rejected: if it is not; the message has the reasons.
     :raises DatasetError: if fewer than ``min_labels`` new rows are left after cleaning.
@@ -115,8 +101,10 @@ def retrain(
         check_data(base, train, "training")
         check_data(base, evaluation, "eval")
         found = harvest(log, name, labels, unlabelled=2 * MAX_ROWS)
-        rows = prepare(found, train, evaluation, base, min_labels=min_labels, seed=recipe.seed)
-        logger.info("rows: %s", ", ".join(f"{key} {value}" for key, value in rows.counts.items()))
+        rows = prepare(found, train, evaluation, base, min_labels=min_labels, seed=recipe.seed, policy=policy)
+        logger.info(
+            "rows: %s", ", ".join(f"{key} {value}" for key, value in rows.counts.items() if isinstance(value, int))
+        )
         with staging(repo, name) as work, staging(repo, name) as stage:
             tuned = finetune(
                 str(base.path), rows.train, evaluation, work / "checkpoint",
@@ -125,9 +113,10 @@ def retrain(
             order = _order(tuned.checkpoint, champion, rows, evaluation, train, max_drop, recipe)
             draft = build(stage, Store(work), order, gate=lambda _: None)
             challenge = judge(champion, draft, rows.held_out, evaluation, max_drop=max_drop, strict=strict)
-            challenge = _still_champion(repo, name, challenge)
+            challenge = _still_champion(repo, name, _with_new_classes(challenge, rows))
             files = write_card(stage, draft, name, challenge)
             keep_checkpoint(repo, name, tuned.checkpoint, order.digest)
+            keep_rows(repo, name, rows.train, str(order.arguments["train_sha256"]))
             bundle = publish(repo, name, stage, lambda version: manifest(draft, files, name, version, challenge))
         if challenge.accepted:
             set_live(repo, name, bundle.manifest.version)
@@ -159,52 +148,6 @@ def champion_checkpoint(repo: Path, champion: Bundle) -> Checkpoint:
     if (actual := checkpoint_digest(kept)) != wanted:
         raise CheckpointError(f"{kept} was altered: its digest is {actual[:16]}…, the manifest says {wanted[:16]}….")
     return read_checkpoint(kept)
-
-
-def prepare(
-    found: Harvest, train: Dataset, evaluation: Dataset, base: Checkpoint, *, min_labels: int, seed: int
-) -> Rows:
-    """Clean the new rows, hold a quarter of them out, and mix the others with a replay of base rows.
-
-    Which rows are held out depends on their text only, so a row once held out is so in every later retrain. Replay
-    is four base rows for each new one, at least 2,000, drawn at random: enough to keep what was known, in a fraction
-    of the time.
-    """
-    labelled, unusable = _usable_labels(found.labelled, base)
-    new = clean(labelled, evaluation.texts)
-    if len(new.data) < min_labels:
-        raise DatasetError(
-            f"{len(new.data)} new labelled rows are left of {len(found.labelled)} after cleaning, and {min_labels} are "
-            f"needed (dropped: {_listed(new.dropped | unusable)}). Send more feedback, or give a file with --labels."
-        )
-    held = [row for row, text in enumerate(new.data.texts) if is_held_out(text)]
-    held_out = take(new.data, held)
-    learn = take(new.data, sorted(set(range(len(new.data))) - set(held)))
-    both = Dataset([*learn.texts, *train.texts], [*learn.targets, *train.targets])
-    mixed = clean(both, [*evaluation.texts, *held_out.texts])
-    fresh = [place for place, row in enumerate(mixed.kept) if row < len(learn)]
-    old = [place for place, row in enumerate(mixed.kept) if row >= len(learn)]
-    replay = choose_rows(len(old), max(REPLAY_LEAST, REPLAY_SHARE * len(fresh)), seed)
-    if not fresh or not held_out.texts:
-        raise DatasetError(
-            f"of {len(new.data)} new labelled rows {len(fresh)} are left to train on and {len(held_out)} to judge by; "
-            "both are needed. Send more feedback."
-        )
-    known = {normalise(text) for text in (*both.texts, *held_out.texts, *evaluation.texts)}
-    counts: dict[str, JsonValue] = {
-        **found.counts, **unusable, **new.dropped, "new_train": len(fresh), "new_held_out": len(held_out),
-        "base_train": len(old), "base_replayed": len(replay),
-        "base_dropped": len(both) - len(mixed.kept) - (len(learn) - len(fresh)),
-    }  # fmt: skip
-    chosen = take(mixed.data, [*fresh, *(old[row] for row in replay)])
-    unlabelled = [text for text in found.unlabelled if normalise(text) not in known]
-    added = sorted({label for target in new.data.targets for label in target.split(SEPARATOR)} - set(base.labels))
-    return Rows(chosen, held_out, unlabelled, (*base.labels, *added), counts)
-
-
-def is_held_out(text: str) -> bool:
-    """A quarter of all texts, by the hash of the normalised text."""
-    return hashlib.sha256(normalise(text).encode()).digest()[0] < 256 * HELD_OUT
 
 
 def judge(
@@ -270,15 +213,11 @@ def reference_rows(evaluation: Dataset, rows: Rows, seed: int) -> list[tuple[str
     return chosen + [(text, None) for text in rows.unlabelled[: shares[2]]]
 
 
-def _usable_labels(new: Dataset, base: Checkpoint) -> tuple[Dataset, dict[str, int]]:
-    """Leave out rows whose label cannot be learnt: several for a single-label model, or new and hardly ever seen."""
-    told = [set(target.split(SEPARATOR)) for target in new.targets]
-    counts = Counter(label for labels in told for label in labels)
-    rare = {label for label, count in counts.items() if label not in base.labels and count < NEW_CLASS_ROWS}
-    several = [base.task == "single-label" and len(labels) > 1 for labels in told]
-    kept = [row for row, labels in enumerate(told) if not several[row] and not labels & rare and "" not in labels]
-    left = len(new) - len(kept) - sum(several)
-    return take(new, kept), {"several_labels": sum(several), "rare_new_label": left}
+def _with_new_classes(challenge: Challenge, rows: Rows) -> Challenge:
+    """A version that gives other labels than the one before says so wherever its judgement is told."""
+    if not rows.added:
+        return challenge
+    return challenge.model_copy(update={"reasons": (*challenge.reasons, f"new classes: {named(rows.added)}")})
 
 
 def _still_champion(repo: Path, name: str, challenge: Challenge) -> Challenge:
@@ -301,7 +240,3 @@ def _alone(repo: Path, name: str) -> Iterator[None]:
         except BlockingIOError as error:
             raise Busy(f"{name} is being retrained already. Wait for that to end.") from error
         yield
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{reason} {count}" for reason, count in counts.items() if count) or "none"

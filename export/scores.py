@@ -10,7 +10,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from service.contract.classify import correct
-from service.contract.dataset import SEPARATOR
+from service.contract.labels import split_labels
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Scores:
 def score(predicted: Sequence[str], targets: Sequence[str], labels: Sequence[str]) -> Scores:
     """Compare predicted with true labels (several joined by ``|``), row by row."""
     binarizer = MultiLabelBinarizer(classes=list(labels))
-    truth = binarizer.fit_transform([label.split(SEPARATOR) for label in targets])
-    guess = binarizer.transform([[one for one in label.split(SEPARATOR) if one] for label in predicted])
+    truth = binarizer.fit_transform([split_labels(target) for target in targets])
+    guess = binarizer.transform([split_labels(labels) for labels in predicted])
     columns = precision_recall_fscore_support(truth, guess, average=None, zero_division=0.0)
     classes = {
         label: ClassScore(float(precision), float(recall), float(f1), int(support))

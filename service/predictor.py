@@ -12,8 +12,8 @@ from service.batcher import Batched
 from service.context import request_id
 from service.contract.bundle import Manifest
 from service.contract.classify import correct
-from service.contract.dataset import SEPARATOR
 from service.contract.features import encode_embedding
+from service.contract.labels import SEPARATOR
 from service.contract.record import Feedback, Record, new_id, now_rfc3339
 from service.errors import InvalidRequest, NotReady, Overloaded, UnknownModel
 from service.live import LiveModel, Observation, Tokenized

@@ -87,11 +87,6 @@ def check_pruning(model: PreTrainedModel, rows: Dataset, target_speedup: float |
             f"pruning ranks heads and neurons by at least {LEAST_ROWS} labelled training rows, and --train has "
             f"{len(rows)}. Give more, or add --no-prune."
         )
-    if not all(rows.targets):
-        row = next(row for row, target in enumerate(rows.targets, 1) if not target)
-        raise InvalidInput(
-            f"row {row} of the training data has no label, and pruning needs one. Label it, or add --no-prune."
-        )
 
 
 def sample(rows: Dataset, seed: int) -> Dataset:

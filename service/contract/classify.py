@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.contract.bundle import Task
-from service.contract.dataset import SEPARATOR
+from service.contract.labels import SEPARATOR, split_labels
 
 Floats = npt.NDArray[np.float32]
 
@@ -41,11 +41,8 @@ def confidences(probs: Floats, task: Task) -> Floats:
 
 
 def correct(predicted: Sequence[str], targets: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """(n,) whether each prediction equals its target, whatever the order of several labels."""
+    """(n,) whether each prediction is its target: the same labels in any order, or none in both."""
     return np.array(
-        [
-            set(one.split(SEPARATOR)) == set(other.split(SEPARATOR))
-            for one, other in zip(predicted, targets, strict=True)
-        ],
+        [set(split_labels(one)) == set(split_labels(other)) for one, other in zip(predicted, targets, strict=True)],
         dtype=np.bool_,
     )

@@ -1,33 +1,43 @@
 """Labelled data files: CSV, JSONL or Parquet with a text column and a label column.
 
-Labels are strings; several labels in one cell are separated by ``|`` and make the task multi-label.
+Labels are strings; several in one cell, separated by ``|`` or given as a list, make the task multi-label. In such a
+file an empty cell or list is a row with none of the labels.
 """
 
 from __future__ import annotations
 
-import csv
-import difflib
-import io
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from service.contract.errors import DatasetError
+from service.contract.labels import SEPARATOR, clean_target, join_labels, split_labels
+from service.contract.rows import Wanted, is_missing, reader_of
 
-SEPARATOR = "|"
-_MAX_CELL = 64 * 2**20
+
+@dataclass(frozen=True)
+class Origin:
+    """Where rows were read: the file, what it is counted in, and the number of each row there."""
+
+    path: Path
+    unit: str
+    numbers: Sequence[int]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Texts and their labels, row by row; ``labels`` is None for a file that was read without them."""
+    """Texts and their labels, row by row; ``labels`` is None for a file that was read without them.
+
+    A label is clean (see ``service.contract.labels``). ``sets`` says that each row has a set of them, however
+    small all are.
+    """
 
     texts: list[str]
     labels: list[str] | None
+    sets: bool = field(default=False, compare=False)
+    origin: Origin | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -39,111 +49,100 @@ class Dataset:
             raise DatasetError("this step needs labels and the data has none.")
         return self.labels
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a row may have several labels, or none."""
+        return self.sets or any(SEPARATOR in target for target in self.labels or ())
+
+    def place(self, row: int) -> str:
+        """Where a row, counted from 0, is found by the person who has the data."""
+        if self.origin is None:
+            return f"row {row + 1}"
+        return f"{self.origin.unit} {self.origin.numbers[row]} of {self.origin.path}"
+
 
 def read_dataset(path: Path, *, text_column: str = "text", label_column: str | None = "label") -> Dataset:
-    """Read a data file. With ``label_column=None`` only texts are read.
+    """Read one data file; see :func:`read_datasets`."""
+    return read_datasets([path], text_column=text_column, label_column=label_column)[0]
 
-    :raises DatasetError: if the file is missing, empty, not UTF-8, malformed, of an unknown kind, lacks a column, or
-        has a row without text or label; the message names the row or byte.
+
+def read_datasets(
+    paths: Iterable[Path], *, text_column: str = "text", label_column: str | None = "label"
+) -> list[Dataset]:
+    """Read the data files of one task. With ``label_column=None`` only texts are read.
+
+    If any of them is multi-label, a row without a label has none of the labels in all of them.
+
+    :raises DatasetError: if a file is missing, empty, not text, malformed, of an unknown kind, lacks a column, or has a
+        row without text, or without label though every row has one; the message names the line, row or byte.
     """
-    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise DatasetError(
-            f"{path}: files of kind {path.suffix or 'unknown'!r} are not read; give .csv, .jsonl or .parquet."
-        )
-    wanted = [text_column] if label_column is None else [text_column, label_column]
-    try:
-        rows = list(reader(path, wanted))
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if not rows:
-        raise DatasetError(f"{path} has no rows.")
-    for number, row in enumerate(rows, start=1):
-        for column, value in zip(wanted, row, strict=True):
-            if value is None or (column == label_column and not value.strip()):
-                raise DatasetError(f"{path}: row {number} has no {column!r}. Fill it in or remove the row.")
-    texts = [str(row[0]) for row in rows]
-    return Dataset(texts, None if label_column is None else [str(row[1]).strip() for row in rows])
+    files = [_read(path, text_column, label_column) for path in paths]
+    if not any(data.multi_label for data in files):
+        for data in files:
+            if data.labels is not None and "" in data.labels:
+                raise _missing(data, data.labels.index(""), str(label_column))
+    return files
 
 
 def write_jsonl(path: Path, data: Dataset) -> None:
     """Write a data file that :func:`read_dataset` reads back unchanged."""
-    labels: Iterable[str | None] = data.labels if data.labels is not None else [None] * len(data)
     with path.open("wb") as file:
-        for text, label in zip(data.texts, labels, strict=True):
-            file.write(orjson.dumps({"text": text} if label is None else {"text": text, "label": label}) + b"\n")
+        file.writelines(jsonl_lines(data))
 
 
-def _decode(path: Path) -> str:
-    raw = path.read_bytes()
+def jsonl_lines(data: Dataset) -> Iterable[bytes]:
+    """The lines of such a file."""
+    several = data.multi_label
+    for row, text in enumerate(data.texts):
+        line: dict[str, object] = {"text": text}
+        if data.labels is not None:
+            line["label"] = split_labels(data.labels[row]) if several else data.labels[row]
+        yield orjson.dumps(line) + b"\n"
+
+
+def _read(path: Path, text_column: str, label_column: str | None) -> Dataset:
+    reader, unit = reader_of(path)
+    wanted: Wanted = {"--text-column": text_column} | ({"--label-column": label_column} if label_column else {})
+    texts: list[str] = []
+    labels: list[str] = []
+    numbers: list[int] = []
+    sets = False
+    for number, cells in reader(path, wanted):
+        for column, value in zip(wanted.values(), cells, strict=True):
+            if is_missing(value):
+                why = "" if value is None else " (nan is a missing value)"
+                raise DatasetError(f"{path}: {unit} {number} has no {column!r}{why}. Fill it in or remove the row.")
+        texts.append(_scalar(path, f"{unit} {number}", text_column, cells[0]))
+        if label_column is not None:
+            labels.append(_target(path, f"{unit} {number}", label_column, cells[1]))
+            sets = sets or isinstance(cells[1], list) or SEPARATOR in str(cells[1])
+        numbers.append(number)
+    if not texts:
+        raise DatasetError(f"{path} has no rows.")
+    return Dataset(texts, labels if label_column else None, sets, Origin(path, unit, numbers))
+
+
+def _target(path: Path, place: str, column: str, value: object) -> str:
     try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DatasetError(
-            f"{path} is not UTF-8: byte 0x{raw[error.start]:02x} in line {line}. Convert it, for example with "
-            "`iconv -f WINDOWS-1252 -t UTF-8`."
-        ) from error
+        if isinstance(value, list):
+            return join_labels(_scalar(path, place, column, one) for one in value)
+        return clean_target(_scalar(path, place, column, value))
+    except ValueError as error:
+        raise DatasetError(f"{path}: {place} {error}.") from error
 
 
-def _columns(path: Path, wanted: list[str], present: list[str]) -> None:
-    for column in wanted:
-        if column not in present:
-            near = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise DatasetError(
-                f"{path} has no column {column!r}; it has {', '.join(map(repr, present)) or 'none'}.{hint}"
-            )
-
-
-def _csv_rows(path: Path, wanted: list[str]) -> Iterable[list[str | None]]:
-    csv.field_size_limit(_MAX_CELL)
-    reader = csv.DictReader(io.StringIO(_decode(path), newline=""), strict=True)
-    try:
-        _columns(path, wanted, list(reader.fieldnames or []))
-        for row in reader:
-            if None in row:
-                raise DatasetError(f"{path}: line {reader.line_num} has more cells than the header. Quote the commas.")
-            yield [row[column] for column in wanted]
-    except csv.Error as error:
-        raise DatasetError(f"{path}: line {reader.line_num} is not valid CSV: {error}.") from error
-
-
-def _jsonl_rows(path: Path, wanted: list[str]) -> Iterable[list[str | None]]:
-    checked = False
-    for number, line in enumerate(_decode(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise DatasetError(f"{path}: line {number} is not valid JSON: {error}.") from error
-        if not isinstance(row, dict):
-            raise DatasetError(f"{path}: line {number} is not a JSON object.")
-        if not checked:
-            _columns(path, wanted, list(row))
-            checked = True
-        yield [_scalar(path, number, column, row.get(column)) for column in wanted]
-
-
-def _parquet_rows(path: Path, wanted: list[str]) -> Iterable[list[str | None]]:
-    try:
-        _columns(path, wanted, list(pq.read_schema(path).names))
-        table = pq.read_table(path, columns=wanted)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DatasetError(f"{path} is not a Parquet file: {error}.") from error
-    columns = [table.column(column).to_pylist() for column in wanted]
-    return [
-        [_scalar(path, number, column, value) for column, value in zip(wanted, row, strict=True)]
-        for number, row in enumerate(zip(*columns, strict=True), start=1)
-    ]
-
-
-def _scalar(path: Path, row: int, column: str, value: object) -> str | None:
+def _scalar(path: Path, place: str, column: str, value: object) -> str:
     """A cell of a typed file as text."""
-    if value is None or isinstance(value, str):
+    if isinstance(value, str):
         return value
     if isinstance(value, bool | int | float):
         return str(value)
-    raise DatasetError(f"{path}: row {row} has a {type(value).__name__} for {column!r}; it must be a string.")
+    raise DatasetError(f"{path}: {place} has a {type(value).__name__} for {column!r}; it must be a string.")
+
+
+def _missing(data: Dataset, row: int, column: str) -> DatasetError:
+    assert data.origin is not None
+    return DatasetError(
+        f"{data.origin.path}: {data.origin.unit} {data.origin.numbers[row]} has no {column!r}. Fill it in or remove "
+        f"the row. (Where rows have several labels, separated by {SEPARATOR!r}, an empty one means none of them.)"
+    )

@@ -100,6 +100,10 @@ class TestCorrect:
         assert found.dtype == np.bool_
         assert found.tolist() == [True, True, True, False, False]
 
+    def test_spaces_and_repetitions_do_not_matter_and_none_is_a_set_too(self) -> None:
+        found = correct(["a|b", "a", "", "a", ""], ["b | a|b", " a ", " ", "", "a"])
+        assert found.tolist() == [True, True, True, False, False]
+
     def test_as_many_targets_as_predictions(self) -> None:
         with pytest.raises(ValueError, match="shorter"):
             correct(["a", "b"], ["a"])

@@ -304,11 +304,10 @@ def test_an_unknown_architecture_is_named_with_the_way_out() -> None:
     ("rows", "speedup", "told"),
     [
         (sentences(LEAST_ROWS - 1, 1), 1.5, f"at least {LEAST_ROWS} labelled training rows.*{LEAST_ROWS - 1}"),
-        (Dataset(["fine"] * 150, ["positive"] * 120 + [""] * 30), 1.5, "row 121 .*no label"),
         (sentences(200, 1), 1.0, "no speed-up"),
         (sentences(200, 1), float("nan"), "no speed-up"),
     ],
 )
-def test_pruning_needs_labelled_rows_and_a_speed_up(rows: Dataset, speedup: float, told: str) -> None:
+def test_pruning_needs_rows_and_a_speed_up(rows: Dataset, speedup: float, told: str) -> None:
     with pytest.raises(InvalidInput, match=told):
         check_pruning(random_model("bert"), rows, speedup)

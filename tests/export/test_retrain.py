@@ -18,7 +18,8 @@ from export.clean import clean, normalise
 from export.errors import Busy, CheckpointError
 from export.harvest import Harvest, harvest
 from export.reference import fair_shares
-from export.retrain import Rejected, Retrained, is_held_out, prepare, retrain
+from export.retrain import Rejected, Retrained, retrain
+from export.rows import Policy, Rows, is_held_out, prepare
 from service.contract.bundle import Champion, Quality, open_bundle
 from service.contract.dataset import Dataset
 from service.contract.errors import BundleError, DatasetError
@@ -64,9 +65,17 @@ def test_feedback_is_joined_by_id_and_the_last_word_counts(tmp_path: Path) -> No
     assert found.labelled == Dataset(["one", "five"], ["negative", "positive"])
     assert found.unlabelled == ["four", "two"]
     assert found.counts == {
-        "predictions": 4, "without_text": 1, "feedback": 4, "feedback_without_prediction": 1,
+        "predictions": 4, "without_text": 1, "feedback": 4, "unusable_feedback": 0, "feedback_without_prediction": 1,
         "from_feedback": 1, "from_file": 1,
     }  # fmt: skip
+
+
+def test_feedback_is_cleaned_as_files_are(tmp_path: Path) -> None:
+    told = [(0, " food |service"), (1, "food||service"), (2, "positive"), (2, "nan"), (3, "")]
+    write_log(tmp_path, ["one", "two", "three", "four"], told)
+    found = harvest(tmp_path, "tiny", None, unlabelled=10)
+    assert found.labelled == Dataset(["four", "three", "one"], ["", "positive", "food|service"])
+    assert found.counts["unusable_feedback"] == 2
 
 
 def test_what_a_dead_writer_left_open_is_read_too(tmp_path: Path) -> None:
@@ -90,7 +99,7 @@ def finance(rows: int, seed: int) -> Dataset:
     return sentences(rows, seed, NEW_GOOD, NEW_BAD)
 
 
-def rows_for(trained: Trained, new: Dataset, **options: object) -> retrain_module.Rows:
+def rows_for(trained: Trained, new: Dataset, **options: object) -> Rows:
     found = Harvest(new, ["an unlabelled text", new.texts[0]], {})
     given = {"min_labels": 50, "seed": 0} | options
     return prepare(found, trained.train, trained.evaluation, read_checkpoint(trained.checkpoint), **given)  # type: ignore[arg-type]
@@ -117,6 +126,43 @@ def test_a_new_label_needs_some_rows_to_become_a_class(trained: Trained) -> None
     rows = rows_for(trained, Dataset(new.texts, labels))
     assert rows.labels == ("negative", "positive", "neutral")
     assert (rows.counts["rare_new_label"], rows.counts["several_labels"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("policy", "added", "left_out"),
+    [
+        (Policy(), {"market": 30}, {"similar_labels": {"Positive": 15}, "rare_new_labels": {"typo": 3}}),
+        (Policy(similar_labels=True), {"Positive": 15, "market": 30}, {"rare_new_labels": {"typo": 3}}),
+        (
+            Policy(new_labels=False), {},
+            {"similar_labels": {"Positive": 15}, "refused_new_labels": {"market": 30, "typo": 3}},
+        ),
+    ],
+)  # fmt: skip
+def test_labels_that_are_added_or_left_out_are_named_with_their_rows(
+    trained: Trained, caplog: pytest.LogCaptureFixture, policy: Policy, added: dict[str, int], left_out: object
+) -> None:
+    new = finance(250, 4)
+    labels = [*["typo"] * 3, *["market"] * 30, *["Positive"] * 15, *new.targets[48:]]
+    rows = rows_for(trained, Dataset(new.texts, labels), policy=policy)
+    assert (rows.added, rows.labels) == (added, ("negative", "positive", *sorted(added)))
+    named = {key: value for key, value in rows.counts.items() if isinstance(value, dict)}
+    assert named == {"new_labels": added} | left_out  # type: ignore[operator]
+    for labels_named in named.values():
+        for label, count in labels_named.items():
+            assert f"{label!r} ({count} rows)" in caplog.text
+
+
+def test_a_new_label_in_one_text_sent_many_times_is_no_class(trained: Trained) -> None:
+    new = finance(200, 4)
+    rows = rows_for(trained, Dataset([*["the same"] * 40, *new.texts], [*["market"] * 40, *new.targets]))
+    assert (rows.added, rows.counts["rare_new_label"]) == ({}, 1)
+
+
+def test_of_two_new_labels_that_are_alike_the_frequent_one_becomes_a_class(trained: Trained) -> None:
+    new = finance(200, 4)
+    rows = rows_for(trained, Dataset(new.texts, [*["Refund"] * 12, *["refund"] * 20, *new.targets[32:]]))
+    assert rows.added == {"refund": 20}
 
 
 def test_shares_of_the_reference_are_fair() -> None:
@@ -202,7 +248,11 @@ def test_a_new_class_is_learnt(repo: Path, trained: Trained, tmp_path: Path) -> 
             done = run(repo, trained, tmp_path / "log", Dataset(texts, labels), max_drop=50.0)
         except Rejected as rejected:
             done = rejected.outcome
-    assert done.bundle.manifest.labels == ("negative", "positive", "market")
+    made = done.bundle.manifest
+    assert made.labels == ("negative", "positive", "market")
+    assert made.challenge is not None
+    assert made.challenge.reasons[-1] == f"new classes: 'market' ({done.data['new_labels']['market']} rows)"  # type: ignore[index,call-overload]
+    assert made.challenge.reasons[-1] in done.bundle.file("card.md").read_text()
 
 
 def test_when_another_version_went_live_meanwhile_the_challenger_does_not_replace_it(

@@ -12,6 +12,7 @@ from service.app import create_app
 from service.contract.record import new_id
 from service.contract.segments import read_segment, seal_orphans, sealed_segments
 from service.settings import ServiceSettings
+from tests.fakes import make_bundle
 from tests.processes import until
 
 
@@ -52,10 +53,35 @@ def test_answers_and_labels_are_logged_and_join_by_id(repo: Path, tmp_path: Path
         {"id": new_id(), "label": "\x1c\x85"},
         {"id": new_id(), "label": "a" * 1001},
         {"id": new_id(), "label": 1},
+        {"id": new_id(), "label": ["a", " "]},
+        {"id": new_id(), "label": ["a|b"]},
+        {"id": new_id(), "label": [1]},
     ],
 )
 def test_invalid_feedback_is_a_422(client: TestClient, body: object) -> None:
     assert client.post("/feedback", json=body).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("label", "kept", "right"),
+    [
+        ([" positive ", "negative", "positive"], "positive|negative", "true"),
+        ("negative | positive", "negative | positive", "true"),
+        (["positive"], "positive", "false"),
+        ([], "", "false"),
+    ],
+)
+def test_several_labels_are_a_set(tmp_path: Path, label: object, kept: str, right: str) -> None:
+    make_bundle(tmp_path / "models", task="multi-label")
+    settings = ServiceSettings(repo=tmp_path / "models", log=tmp_path / "log", threads=1)
+    with TestClient(create_app(settings)) as client:
+        until(lambda: client.get("/readyz").status_code == 200)
+        both = client.post("/predict", json={"inputs": "good awful"}).json()[0]["id"]
+        assert client.post("/feedback", json={"id": both, "label": label}).status_code == 202
+        assert f'plumbline_feedback_total{{correct="{right}",model="reviews"}} 1.0' in client.get("/metrics").text
+    seal_orphans(tmp_path / "log")
+    (segment,) = sealed_segments(tmp_path / "log", "reviews", "feedback")
+    assert read_segment(segment, "feedback").column("label").to_pylist() == [kept]
 
 
 def test_a_label_that_the_model_does_not_know_is_welcome(client: TestClient) -> None:
