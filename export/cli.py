@@ -55,7 +55,8 @@ def finetune(
     \b
     Examples:
       plumbline finetune --train train.csv --eval eval.csv --out checkpoint
-      plumbline finetune ./my-bert --train train.csv --eval eval.csv --out checkpoint
+      plumbline finetune ./my-bert --train train.csv --eval eval.csv \\
+        --out checkpoint
     """
     from export.checkpoint import resolve_base
     from export.inputs import check_out

@@ -202,9 +202,9 @@ def verify(
     signature: Annotated[str, typer.Option(help="The webhook-signature header.")],
     secret: Secret = None,
 ) -> None:
-    """Check the signature of a delivery whose body is on standard input.
+    """Check the signature of a delivery.
 
-    The exit code is 3 if it does not hold. `plumbline webhook listen` prints this command for each event.
+    Its body is on standard input. The exit code is 3 if it does not hold. `plumbline webhook listen` prints this command for each event.
 
     \b
     Examples:

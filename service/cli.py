@@ -79,7 +79,9 @@ def rollout(
     no_shadow: Annotated[bool, typer.Option("--no-shadow", help="no version sees copies")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print what serving.json says then")] = False,
 ) -> None:
-    """Show or change which versions of a model answer; servers follow within a second.
+    """Show or change which versions of a model answer.
+
+    Servers follow within a second.
 
     \b
     Examples:
@@ -159,7 +161,9 @@ def config(
 
 
 def key() -> None:
-    """Make a random API key and the digest that PLUMBLINE_API_KEYS or PLUMBLINE_ADMIN_KEYS takes.
+    """Make a random API key and its digest.
+
+    PLUMBLINE_API_KEYS and PLUMBLINE_ADMIN_KEYS take the digest.
 
     \b
     Examples:
@@ -176,7 +180,9 @@ def inspect(
     bundle: Annotated[Path, typer.Argument(help="folder of one version: MODELS/NAME/VERSION")],
     as_json: Annotated[bool, typer.Option("--json", help="print the manifest and the digest as JSON")] = False,
 ) -> None:
-    """Verify a bundle and show what it is, how good, how fast, and how it was made.
+    """Verify a bundle and show what it is.
+
+    How good, how fast, how it was made, and what to be careful with.
 
     \b
     Examples:

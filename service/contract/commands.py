@@ -52,7 +52,7 @@ def say_next(command: str | None) -> None:
 def _program() -> list[str]:
     """This program as it can be called again from here: by its name if the shell finds it, else as it was called."""
     called = Path(sys.argv[0])
-    if called.name == "__main__.py":  # python -m service
+    if called.parts[-2:] == ("service", "__main__.py"):  # python -m service
         return [sys.executable, "-m", "service"]
     if called.name != "plumbline":  # a program that uses the command line as a library
         return ["plumbline"]
