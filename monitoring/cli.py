@@ -204,7 +204,8 @@ def verify(
 ) -> None:
     """Check the signature of a delivery.
 
-    Its body is on standard input. The exit code is 3 if it does not hold. `plumbline webhook listen` prints this command for each event.
+    Its body is on standard input. The exit code is 3 if it does not hold.
+    `plumbline webhook listen` prints this command for each event.
 
     \b
     Examples:
