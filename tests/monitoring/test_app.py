@@ -228,6 +228,7 @@ class TestMonitorCommand:
         self, world: World, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level("INFO")
+        world.log.rmdir()
         settings = world.settings(monitor_poll_seconds=0.05, window_rows=500, window_seconds=1e12)
         stop, addresses = threading.Event(), list[str]()
         thread = threading.Thread(target=run_forever, args=(settings, stop, addresses.append))
