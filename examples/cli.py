@@ -17,7 +17,15 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="of the tickets and the training")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print the figures as one JSON object")] = False,
 ) -> None:
-    """Run the whole loop on made-up support tickets: fine-tune, export, serve, drift, alert, retrain, take over."""
+    """Run the whole loop on made-up support tickets.
+
+    Fine-tune, export, serve, drift, alert, retrain, take over.
+
+    \b
+    Examples:
+      plumbline demo
+      plumbline demo --dir demo --keep
+    """
     import json
     from dataclasses import asdict
 

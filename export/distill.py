@@ -12,7 +12,8 @@ import torch
 from transformers import PreTrainedModel
 
 from export.checkpoint import Checkpoint, checkpoint_digest, read_checkpoint, resolve_base
-from export.finetune import Finetuned, Recipe, check_out, finetune, half_precision, silence
+from export.finetune import Finetuned, Recipe, finetune, half_precision, silence
+from export.inputs import check_out
 from export.onnx import load_model
 from export.paired import Paired, as_points, paired_difference
 from export.pipeline import check_data
@@ -60,12 +61,13 @@ def distill(
     recipe: Recipe = DEFAULT,
     *,
     label_share: float = 0.1,
+    resumable: bool = False,
 ) -> Distilled:
     """Train ``student``, a folder or a hub name, towards the answers of the checkpoint ``teacher``; written to ``out``.
 
     Labels, their order and the task are the teacher's; each model reads the texts with its own tokenizer. A student
     that already classifies keeps its head for the labels that it shares. ``label_share`` of the loss comes from the
-    true labels. The folder is an ordinary checkpoint and appears whole or not at all.
+    true labels. The folder is an ordinary checkpoint and appears whole or not at all. ``resumable`` as in ``finetune``.
 
     :raises DatasetError: if the data has labels that the teacher does not give.
     :raises CheckpointError: for a teacher or a student that cannot be loaded.
@@ -88,7 +90,10 @@ def distill(
     logger.info("teacher: answered, %.0f s", time.monotonic() - started)
     record = {"checkpoint_sha256": checkpoint_digest(teacher), "base_model": known.base_model}
     teaching = Teaching(shown, exact, label_share, record | {"label_share": label_share})
-    made = finetune(student, train, evaluation, out, recipe, labels=known.labels, task=known.task, teaching=teaching)
+    made = finetune(
+        student, train, evaluation, out, recipe, labels=known.labels, task=known.task, teaching=teaching,
+        resumable=resumable,
+    )  # fmt: skip
     learnt = read_checkpoint(out)
     pupil = load_model(learnt)
     right = [

@@ -7,6 +7,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,20 +28,22 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from export.checkpoint import MAX_LENGTH_CAP, NOTE, new_folder, resolve_base
+from export.checkpoint import MAX_LENGTH_CAP, NOTE, checkpoint_digest, new_folder, resolve_base
 from export.errors import CheckpointError, disk_full_named
 from export.hardware import has_native_bfloat16
 from export.heads import load_classifier
+from export.inputs import check_out
 from export.labels import check_classes, check_labels, encode, label_set, task_of
 from export.predict import checkpoint_logits
-from export.progress import StopOnLoss, TrainingProgress
-from export.scores import Scores, score
+from export.progress import StopOnLoss, TrainingProgress, logging_share
+from export.resume import KeepOnSignal, newest, training_folder, training_key
+from export.scores import Scores, doubts, score
 from export.teaching import Teaching, joined_targets, taught_loss, true_part
 from service.contract.bundle import Task
 from service.contract.classify import predicted_labels, probabilities
 from service.contract.dataset import Dataset
-from service.contract.errors import InvalidInput
 from service.engine import usable_cores
 from service.tokenizer import TextTokenizer
 
@@ -75,6 +78,7 @@ class Finetuned:
     train_rows: int
     seconds: float
     scores: Scores
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "checkpoint": str(self.checkpoint)}
@@ -104,13 +108,16 @@ def finetune(
     labels: Sequence[str] | None = None,
     task: Task | None = None,
     teaching: Teaching | None = None,
+    resumable: bool = False,
 ) -> Finetuned:
     """Fine-tune ``base`` (a folder, a hub name, or None for the packaged MiniLM) and write a checkpoint to ``out``.
 
     ``labels`` and ``task`` default to what the training rows hold, labels sorted. A base that already classifies
     keeps the rows of its head for the labels that it shares. With ``teaching`` the loss is the distance from a
-    teacher's answers too. The folder appears whole or not at all.
+    teacher's answers too. The folder appears whole or not at all. With ``resumable`` Ctrl-C keeps what was learnt
+    beside ``out``, and the same call goes on from there.
 
+    :raises Interrupted: after Ctrl-C, if ``resumable``.
     :raises DatasetError: for a single class, or an eval label that training does not have.
     :raises CheckpointError: for a base that cannot be loaded or has no fast tokenizer.
     :raises InvalidInput: if ``out`` exists and is not an empty folder.
@@ -127,7 +134,17 @@ def finetune(
     transformers.set_seed(recipe.seed)
     tokenizer = _load_tokenizer(where, recipe.max_length, local=local)
     model = load_classifier(where, labels, task, local=local)
-    with disk_full_named(out.parent), new_folder(out) as folder:
+    with ExitStack() as stack:
+        stack.enter_context(disk_full_named(out.parent))
+        folder = stack.enter_context(new_folder(out))
+        scratch = folder / "trainer"
+        if resumable:
+            key = training_key(
+                [train, evaluation], base=checkpoint_digest(Path(where)) if local else where, recipe=asdict(recipe),
+                labels=labels, task=task, teacher=teaching.teacher if teaching else None, half=half_precision(),
+                libraries=[torch.__version__, transformers.__version__],
+            )  # fmt: skip
+            scratch = stack.enter_context(training_folder(out, key))
         targets = [encode(data.targets, labels, task) for data in (train, evaluation)]
         if teaching is not None:
             shown = (teaching.train, teaching.evaluation)
@@ -136,7 +153,8 @@ def finetune(
             _Rows(tokenizer, data, wanted, tokenizer.model_max_length)
             for data, wanted in zip((train, evaluation), targets, strict=True)
         ]
-        _train(model, tokenizer, rows[0], rows[1], recipe, folder / "trainer", task, teaching)
+        again = f"The same command goes on from there; what was learnt is in {scratch}." if resumable else None
+        _train(model, tokenizer, rows[0], rows[1], recipe, scratch, task, teaching, again)
         model.save_pretrained(folder, safe_serialization=True)
         tokenizer.save_pretrained(folder)
         model.train(False)
@@ -149,13 +167,10 @@ def finetune(
         (folder / NOTE).write_bytes(orjson.dumps(note, option=orjson.OPT_INDENT_2))
     seconds = time.monotonic() - started
     logger.info("wrote %s: accuracy %.4f on %d eval rows, %.0f s", out, scores.accuracy, scores.rows, seconds)
-    return Finetuned(out, base_model, task, labels, len(train), seconds, scores)
-
-
-def check_out(out: Path) -> None:
-    """:raises InvalidInput: if a checkpoint cannot be written there because something else is."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InvalidInput(f"{out} exists and is not an empty folder. Give another --out, or remove it.")
+    found = doubts(scores, train.targets)
+    for doubt in found:
+        logger.warning("%s", doubt)
+    return Finetuned(out, base_model, task, labels, len(train), seconds, scores, found)
 
 
 def half_precision() -> bool:
@@ -199,8 +214,12 @@ def _train(
     scratch: Path,
     task: Task,
     teaching: Teaching | None,
+    again: str | None,
 ) -> None:
-    """Train in place; ``scratch`` holds the epochs' weights meanwhile and is removed."""
+    """Train in place; ``scratch`` holds the epochs' weights meanwhile and is removed.
+
+    With ``again``, what to say about going on, signals interrupt it, and it goes on from what ``scratch`` holds.
+    """
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     best, half = recipe.keep == "best", half_precision()
     arguments = TrainingArguments(
@@ -221,13 +240,18 @@ def _train(
         save_total_limit=1,
         load_best_model_at_end=best,
         metric_for_best_model="eval_accuracy" if best else None,
-        logging_strategy="no",
+        logging_strategy="steps",
+        logging_steps=logging_share(),
         report_to=[],
         disable_tqdm=True,
         dataloader_num_workers=0,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    trainer = Trainer(
+    progress = TrainingProgress()
+    # A student hardly over-fits a teacher's answers: its loss wavers while the rate is high, and falls with it.
+    callbacks = [progress, *([] if teaching else [StopOnLoss()])]
+    keeper = KeepOnSignal(arguments, again) if again is not None else None
+    trainer = _Trainer(
         model=model,
         args=arguments,
         train_dataset=train,
@@ -235,15 +259,32 @@ def _train(
         data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8),
         compute_metrics=partial(_accuracy, task=task),
         compute_loss_func=partial(_taught, task=task, label_share=teaching.label_share) if teaching else None,
-        # A student hardly over-fits a teacher's answers: its loss wavers while the rate is high, and falls with it.
-        callbacks=[TrainingProgress()] if teaching else [TrainingProgress(), StopOnLoss()],
+        callbacks=[*callbacks, *([keeper] if keeper else [])],
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), keeper.listening() if keeper else nullcontext(), closing(progress):
         warnings.filterwarnings("ignore", message="mtime may not be reliable")  # it then goes by the step numbers
-        trainer.train()
+        trainer.train(resume_from_checkpoint=str(before) if (before := newest(scratch)) else None)
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # else it goes on to multiply in bfloat16
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+class _Trainer(Trainer):
+    """Batches of texts of one length, drawn by seed and epoch alone: an interrupted epoch is the same again."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return _ByLength(self.args.train_batch_size, dataset=self.train_dataset, seed=self.args.seed)
+
+
+class _ByLength(LengthGroupedSampler):
+    def __init__(self, batch_size: int, *, dataset: Any, seed: int) -> None:
+        super().__init__(batch_size, dataset=dataset, model_input_name="input_ids")
+        self._seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer before each."""
+        self.generator = torch.Generator().manual_seed(self._seed + epoch)
 
 
 def _taught(outputs: Any, targets: torch.Tensor, task: Task, label_share: float, **_: Any) -> torch.Tensor:

@@ -22,7 +22,9 @@ from monitoring.pages import serve_pages
 from monitoring.rounds import Judged, Rounds, report_folder
 from monitoring.settings import MonitorSettings
 from monitoring.state import Store, lock_state
+from monitoring.watching import Teller, cares, progress
 from monitoring.webhook import http_senders
+from monitoring.windows import Pending
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +34,20 @@ _STALE_ROUNDS = 10  # polls without a finished round after which the monitor is 
 
 @dataclass
 class Health:
-    """When a round last finished, in seconds of the monotonic clock; None before the first."""
+    """When a round last finished, in seconds of the monotonic clock, None before the first; and what it left."""
 
     finished: float | None = field(default=None)
+    waiting: tuple[Pending, ...] = ()
 
 
 def run_once(settings: MonitorSettings, metrics: Metrics) -> list[Judged]:
-    """One round over everything sealed, then one attempt at every due delivery and command."""
+    """One round over everything sealed, then one attempt at every due delivery and command.
+
+    :raises SettingsError: if events would go out unsigned and nobody said that they may.
+    """
+    settings.check_signing()
+    for care in cares(settings):
+        logger.warning("%s", care)
     with lock_state(settings.state_folder):
         store = Store(settings.state_folder)
         try:
@@ -55,7 +64,13 @@ def run_once(settings: MonitorSettings, metrics: Metrics) -> list[Judged]:
 
 
 def run_forever(settings: MonitorSettings, stop: threading.Event, ready: Callable[[str], None] | None = None) -> None:
-    """Watch until ``stop`` is set; ``ready`` is called with the address once pages are served."""
+    """Watch until ``stop`` is set; ``ready`` is called with the address once pages are served.
+
+    :raises SettingsError: if events would go out unsigned and nobody said that they may.
+    """
+    settings.check_signing()
+    for care in cares(settings):
+        logger.warning("%s", care)
     metrics = Metrics()
     health = Health()
     with ExitStack() as stack:
@@ -70,6 +85,7 @@ def run_forever(settings: MonitorSettings, stop: threading.Event, ready: Callabl
                 metrics,
                 report_folder(settings),
                 lambda: _is_ready(settings, health),
+                lambda: [*cares(settings), *progress(health.waiting, settings)],
             )
         )
         if ready is not None:
@@ -83,9 +99,11 @@ def run_forever(settings: MonitorSettings, stop: threading.Event, ready: Callabl
             thread.start()
             stack.callback(thread.join)
         stack.callback(stop.set)  # runs before the joins, also when a round raised
+        teller = Teller(settings)
         while not stop.is_set():
             if _guarded("rounds", metrics, rounds.run) is not None:
-                health.finished = time.monotonic()
+                health.finished, health.waiting = time.monotonic(), rounds.waiting
+                teller.tell(rounds.waiting)
             stop.wait(settings.monitor_poll_seconds)
 
 

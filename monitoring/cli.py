@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from service.contract.commands import plumbline, say_next
 
 if TYPE_CHECKING:
     from monitoring.rounds import Judged
@@ -20,7 +23,7 @@ Secret = Annotated[
     typer.Option(help="Signing secret whsec_…; else PLUMBLINE_WEBHOOK_SECRET or …_FILE.", show_default=False),
 ]
 
-webhook = typer.Typer(no_args_is_help=True, help="Receive, verify and repeat the events that the monitor sends.")
+webhook = typer.Typer(no_args_is_help=True, help="Receive, verify and repeat the monitor's events.")
 
 
 def monitor(
@@ -35,7 +38,15 @@ def monitor(
     fail_on_drift: FailOnDrift = False,
     as_json: Json = False,
 ) -> None:
-    """Compare what is logged with what models were judged on; alert, report and ask for retrains."""
+    """Watch the log for drift; alert, report and ask for retrains.
+
+    It compares what is logged with what the models were judged on, window by window.
+
+    \b
+    Examples:
+      plumbline monitor --repo models --log log
+      plumbline monitor --repo models --log log --once --fail-on-drift
+    """
     from monitoring.settings import MonitorSettings
     from service.contract.errors import InvalidInput, Refused
     from service.contract.logs import log_to_stderr
@@ -57,6 +68,8 @@ def monitor(
 
     judged = run_once(settings, Metrics())
     _print_judged(judged, as_json)
+    if not as_json:
+        say_next(plumbline("monitor", repo=settings.repo, log=settings.log_folder, state=state))
     drifted = [row for row in judged if row.data.severity == "alert"]
     if fail_on_drift and drifted:
         raise Refused(f"drift in {len(drifted)} of {len(judged)} windows.")
@@ -70,18 +83,30 @@ def drift(
     fail_on_drift: FailOnDrift = False,
     as_json: Json = False,
 ) -> None:
-    """Compare a file with what a model was judged on, once; of plain texts only the texts are compared."""
+    """Compare a file with what a model was judged on, once.
+
+    Of plain texts only the texts are compared.
+
+    \b
+    Examples:
+      plumbline drift models/reviews/1 new.csv
+      plumbline drift models/reviews/1 new.csv --report drift.html --fail-on-drift
+    """
     import orjson
 
-    from monitoring.compare import compare, comparison_data
-    from monitoring.references import load_reference
-    from monitoring.settings import MonitorSettings
     from service.contract.bundle import read_bundle
-    from service.contract.errors import Refused
+    from service.contract.errors import InvalidInput, Refused
     from service.contract.files import write_atomic
     from service.contract.settings import load_settings
 
-    reference = load_reference(read_bundle(bundle))
+    opened = read_bundle(bundle)
+    if not file.is_file():
+        raise InvalidInput(f"there is no file {file}. Give a sealed log segment, or texts as CSV, JSONL or Parquet.")
+    from monitoring.compare import compare, comparison_data
+    from monitoring.references import load_reference
+    from monitoring.settings import MonitorSettings
+
+    reference = load_reference(opened)
     found = compare(reference, file, load_settings(MonitorSettings).thresholds, text_column)
     data = comparison_data(reference.bundle, file, found)
     if report is not None:
@@ -95,8 +120,30 @@ def drift(
         _print_decision(data)
         if found.texts_only:
             print("Only the texts were compared: the file has no model outputs.")
+        say_next(plumbline("inspect", bundle))
     if fail_on_drift and data.severity == "alert":
         raise Refused(f"{file} has drifted from the reference of {data.model.model} version {data.model.version}.")
+
+
+@webhook.command()
+def secret() -> None:
+    """Make a signing secret.
+
+    The same goes to the monitor and to whoever receives its events. Only the secret is on standard output.
+
+    \b
+    Examples:
+      export PLUMBLINE_WEBHOOK_SECRET=$(plumbline webhook secret)
+      plumbline webhook secret > secret.txt   # for PLUMBLINE_WEBHOOK_SECRET_FILE
+    """
+    from monitoring.settings import new_secret
+
+    print(new_secret())
+    print(
+        "Give it to the monitor and to the receiver: in PLUMBLINE_WEBHOOK_SECRET, or in a file that "
+        "PLUMBLINE_WEBHOOK_SECRET_FILE names.",
+        file=sys.stderr,
+    )
 
 
 @webhook.command()
@@ -106,16 +153,31 @@ def listen(
     secret: Secret = None,
     count: Annotated[int | None, typer.Option(help="End after this many verified events.", min=1)] = None,
 ) -> None:
-    """Print each verified event as one line of JSON; answer 401 to what is not signed with the secret."""
+    """Print each verified event as one line of JSON.
+
+    What is not signed with the secret is answered with 401. For each event the command that verifies it once more
+    goes to standard error; it holds for five minutes and takes the secret from PLUMBLINE_WEBHOOK_SECRET.
+
+    \b
+    Examples:
+      export PLUMBLINE_WEBHOOK_SECRET=$(plumbline webhook secret)
+      plumbline webhook listen --port 8002
+    """
+    import shlex
     import threading
 
     from monitoring.listen import webhook_server
 
     events = 0
 
-    def received(body: bytes) -> None:
+    def received(body: bytes, headers: Mapping[str, str]) -> None:
         nonlocal events
         print(body.decode(), flush=True)
+        again = plumbline(
+            "webhook", "verify", id=headers["webhook-id"], timestamp=headers["webhook-timestamp"],
+            signature=headers["webhook-signature"],
+        )  # fmt: skip
+        print(f"verify: printf %s {shlex.quote(body.decode())} | {again}", file=sys.stderr, flush=True)
         events += 1
         if count is not None and events >= count:
             threading.Thread(target=server.shutdown).start()
@@ -124,7 +186,9 @@ def listen(
         print(f"refused: {reason}", file=sys.stderr, flush=True)
 
     with webhook_server(host, port, _secrets(secret), received, refused) as server:
-        print(f"listening on http://{host}:{server.server_address[1]}", file=sys.stderr, flush=True)
+        url = f"http://{host}:{server.server_address[1]}"
+        print(f"listening on {url}", file=sys.stderr)
+        print(f"the monitor sends here with PLUMBLINE_WEBHOOK_URLS={url}", file=sys.stderr, flush=True)
         try:
             server.serve_forever(poll_interval=0.1)
         except KeyboardInterrupt:
@@ -138,7 +202,16 @@ def verify(
     signature: Annotated[str, typer.Option(help="The webhook-signature header.")],
     secret: Secret = None,
 ) -> None:
-    """Check the delivery whose body is on standard input; exit with 3 if its signature does not hold."""
+    """Check the signature of a delivery.
+
+    Its body is on standard input. The exit code is 3 if it does not hold.
+    `plumbline webhook listen` prints this command for each event.
+
+    \b
+    Examples:
+      plumbline webhook verify --id evt_1 --timestamp 1767225600 \\
+        --signature v1,K5oZ… < body.json
+    """
     from monitoring.webhook import verify as check
 
     headers = {"webhook-id": identity, "webhook-timestamp": timestamp, "webhook-signature": signature}
@@ -152,7 +225,14 @@ def replay(
     dead: Annotated[bool, typer.Option("--dead", help="Every delivery that was given up.")] = False,
     identity: Annotated[str | None, typer.Option("--id", help="The given-up deliveries of this event.")] = None,
 ) -> None:
-    """Make deliveries that were given up due again; the running or next monitor sends them."""
+    """Make deliveries that were given up due again.
+
+    The running or next monitor sends them.
+
+    \b
+    Examples:
+      plumbline webhook replay --state monitor --dead
+    """
     import time
 
     from monitoring.outbox import replay as again
@@ -176,11 +256,13 @@ def _watch(settings: MonitorSettings) -> None:
     import threading
 
     from monitoring.app import run_forever
+    from monitoring.watching import beginning
+    from service.contract.logs import announce
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    run_forever(settings, stop)
+    run_forever(settings, stop, lambda address: announce(beginning(settings, address), settings.log_format))
 
 
 def _secrets(secret: str | None) -> tuple[bytes, ...]:
@@ -190,7 +272,10 @@ def _secrets(secret: str | None) -> tuple[bytes, ...]:
 
     secrets = load_settings(MonitorSettings, webhook_secret=secret).secrets
     if not secrets:
-        raise SettingsError("there is no secret to verify with: give --secret or PLUMBLINE_WEBHOOK_SECRET.")
+        raise SettingsError(
+            "there is no secret to verify with: give --secret or PLUMBLINE_WEBHOOK_SECRET, as to the monitor; "
+            "`plumbline webhook secret` makes one."
+        )
     return secrets
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,10 +16,10 @@ def webhook_server(
     host: str,
     port: int,
     secrets: Sequence[bytes],
-    received: Callable[[bytes], None],
+    received: Callable[[bytes, Mapping[str, str]], None],
     refused: Callable[[str], None],
 ) -> ThreadingHTTPServer:
-    """A server that calls ``received`` with the body of each verified delivery and answers 401 to any other.
+    """A server that calls ``received`` with body and headers of each verified delivery and answers 401 to any other.
 
     Call its ``serve_forever``. :raises StateError: if the port cannot be had.
     """
@@ -35,13 +35,14 @@ def webhook_server(
                 self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
                 return
             body = self.rfile.read(int(length))
+            headers = {name.lower(): value for name, value in self.headers.items()}
             try:
-                verify(secrets, dict(self.headers.items()), body)
+                verify(secrets, headers, body)
             except SignatureError as error:
                 refused(str(error))
                 self._answer(HTTPStatus.UNAUTHORIZED)
                 return
-            received(body)
+            received(body, headers)
             self._answer(HTTPStatus.NO_CONTENT)
 
         def _answer(self, status: HTTPStatus) -> None:

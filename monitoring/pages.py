@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,9 +24,20 @@ _TEXT = "text/plain; charset=utf-8"
 
 
 @contextmanager
-def serve_pages(host: str, port: int, metrics: Metrics, reports: Path, ready: Callable[[], bool]) -> Iterator[str]:
-    """Serve in a thread; yields the address. :raises StateError: if the port cannot be had."""
-    handler = type("Handler", (_Pages,), {"metrics": metrics, "reports": reports, "ready": staticmethod(ready)})
+def serve_pages(
+    host: str,
+    port: int,
+    metrics: Metrics,
+    reports: Path,
+    ready: Callable[[], bool],
+    notes: Callable[[], Sequence[str]] = lambda: (),
+) -> Iterator[str]:
+    """Serve in a thread; yields the address. ``notes`` are sentences for the first page.
+
+    :raises StateError: if the port cannot be had.
+    """
+    parts = {"metrics": metrics, "reports": reports, "ready": staticmethod(ready), "notes": staticmethod(notes)}
+    handler = type("Handler", (_Pages,), parts)
     try:
         server = ThreadingHTTPServer((host, port), handler)
     except OSError as error:
@@ -47,6 +58,7 @@ class _Pages(BaseHTTPRequestHandler):
     metrics: Metrics
     reports: Path
     ready: Callable[[], bool]
+    notes: Callable[[], Sequence[str]]
     timeout = 30
     server_version = "plumbline-monitor"
     sys_version = ""
@@ -93,7 +105,8 @@ class _Pages(BaseHTTPRequestHandler):
             f"{html.escape(page.parent.name)} {html.escape(page.stem)}</a>"
             for page in pages
         )
-        body = f"<!doctype html><title>Plumbline monitor</title><h1>Reports</h1><ul>{links or 'none yet'}</ul>"
+        notes = "".join(f"<p>{html.escape(note)}" for note in self.notes())
+        body = f"<!doctype html><title>Plumbline monitor</title>{notes}<h1>Reports</h1><ul>{links or 'none yet'}</ul>"
         return f"{body}<p><a href='/metrics'>metrics</a>".encode()
 
     def _answer(self, status: HTTPStatus, kind: str, content: bytes) -> None:

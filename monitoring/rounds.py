@@ -51,7 +51,10 @@ class Judged:
 
 
 class Rounds:
-    """Works through the log; holds nothing that is not in the store except caches."""
+    """Works through the log; holds nothing that is not in the store except caches.
+
+    ``waiting`` are the rows that the last round left for the next windows.
+    """
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class Rounds:
         self._feedback = News(settings.log_folder)
         self._rules = Rules(settings.window_rows, settings.window_seconds, settings.min_rows)
         self._complained: set[str] = set()
+        self.waiting: tuple[Pending, ...] = ()
         self._show_stored()
 
     def run(self, *, flush: bool = False) -> list[Judged]:
@@ -80,6 +84,7 @@ class Rounds:
             logger.info("sealed %d segments that a dead server left open", sealed)
         self._watch_versions()
         judged: list[Judged] = []
+        waiting: list[Pending] = []
         for model in self._models():
             damaged = index_segments(
                 self._store, self._settings.log_folder, model, functools.partial(self._gather, model)
@@ -87,10 +92,12 @@ class Rounds:
             self._metrics.segments_lost.labels(model).inc(damaged)
             for pending in pending_rows(self._store, model):
                 judged += self._windows_of(pending, flush=flush)
+            waiting += pending_rows(self._store, model)
             digest = live_digest(self._store, model)
             if digest is not None and self._feedback.since_last_look(model, digest):
                 self._metrics.show_labelled_accuracy(model, accuracy_of(self._settings.log_folder, model, digest))
         self._metrics.outbox_pending.set(pending_count(self._store))
+        self.waiting = tuple(waiting)
         return judged
 
     def _models(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import secrets
 import shlex
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ from service.contract.errors import SettingsError
 from service.contract.logs import LogFormat
 from service.contract.settings import Settings
 
+_ALLOWED = "give whsec_ and the base64 of 24 to 64 bytes; `plumbline webhook secret` makes one"
 BACKOFF = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0)
 
 
@@ -51,6 +53,9 @@ class MonitorSettings(Settings):
     webhook_urls: tuple[str, ...] = Field(default=(), description="URLs that events are sent to, separated by commas")
     webhook_secret: SecretStr | None = Field(
         default=None, description="signing secret whsec_…; several, separated by spaces, sign while one is replaced"
+    )
+    webhook_unsigned: bool = Field(
+        default=False, description="whether events may go out without a signature where no secret is set"
     )
     webhook_timeout: float = Field(default=10.0, gt=0, description="longest wait for a receiver")
     webhook_backoff: tuple[float, ...] = Field(
@@ -93,6 +98,22 @@ class MonitorSettings(Settings):
         return tuple(decode_secret(secret) for secret in self.webhook_secret.get_secret_value().split())
 
     @property
+    def unsigned(self) -> tuple[str, ...]:
+        """The receivers that get events without a signature, because no secret is set."""
+        if self.webhook_secret is not None:
+            return ()
+        return (*self.webhook_urls, *([self.retrain_url] if self.retrain_url else []))
+
+    def check_signing(self) -> None:
+        """:raises SettingsError: if events would go out unsigned and nobody said that they may."""
+        if self.unsigned and not self.webhook_unsigned:
+            raise SettingsError(
+                f"events to {', '.join(self.unsigned)} would go out unsigned, so the receiver could not tell them from "
+                "forged ones: no PLUMBLINE_WEBHOOK_SECRET is set. `plumbline webhook secret` makes one; "
+                "PLUMBLINE_WEBHOOK_UNSIGNED=true sends them all the same."
+            )
+
+    @property
     def command(self) -> tuple[str, ...]:
         """The retrain command split into words; empty if there is none."""
         return tuple(shlex.split(self.retrain_command or ""))
@@ -117,7 +138,7 @@ class MonitorSettings(Settings):
     def _decodable(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             if not value.get_secret_value().split():
-                raise ValueError("give whsec_ and the base64 of 24 to 64 bytes")
+                raise ValueError(_ALLOWED)
             for secret in value.get_secret_value().split():
                 decode_secret(secret)
         return value
@@ -139,5 +160,10 @@ def decode_secret(secret: str) -> bytes:
         if not 24 <= len(key) <= 64:
             raise ValueError
     except (ValueError, binascii.Error):
-        raise ValueError("give whsec_ and the base64 of 24 to 64 bytes, for example from `openssl rand`") from None
+        raise ValueError(_ALLOWED) from None
     return key
+
+
+def new_secret() -> str:
+    """A random signing secret of 256 bits."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()

@@ -75,6 +75,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 def create_app(
     settings: ServiceSettings,
     on_failure: Callable[[PlumblineError], None] | None = None,
+    on_ready: Callable[[], None] = lambda: None,
     tracing: Tracing | None = None,
     fleet: Fleet | None = None,
 ) -> FastAPI:
@@ -84,6 +85,7 @@ def create_app(
 
     :raises SettingsError: if the file of redaction rules or the URL to copy the log to cannot be used.
     :param on_failure: called if the repository holds nothing that can be served; default logs only.
+    :param on_ready: called once every live model was loaded.
     """
     metrics = Metrics()
     # Triton's client sends JSON without saying so.
@@ -93,6 +95,7 @@ def create_app(
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.on_failure = on_failure
+    app.state.on_ready = on_ready
     app.state.tracing = tracing
     app.state.fleet = fleet or Fleet()
     app.state.stopping = False
@@ -195,6 +198,7 @@ async def _follow(app: FastAPI, watcher: RepositoryWatcher) -> None:
         if app.state.on_failure is not None:
             app.state.on_failure(error if isinstance(error, PlumblineError) else PlumblineError(str(error)))
         return
+    app.state.on_ready()
     await watcher.follow()
 
 

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from service import __version__
+from service.contract.commands import plumbline, say_next, to_serve
 from service.contract.errors import PlumblineError
+from service.contract.install import how_to_install
 from service.contract.logs import log_to_stderr
+from service.root import Root
 
 # Command: where it lives, and the extra that brings what it needs.
 _COMMANDS = {
@@ -33,30 +36,6 @@ _COMMANDS = {
 _SETTINGS = [("service.settings", "ServiceSettings"), ("monitoring.settings", "MonitorSettings")]
 
 
-class _Root(TyperGroup):
-    """Turns errors into one line on stderr and an exit code; a traceback only with ``--debug``."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except PlumblineError as error:
-            if ctx.params.get("debug"):
-                raise
-            typer.secho(f"plumbline: {error}", err=True, fg="red")
-            raise typer.Exit(error.exit_code) from error
-        except ModuleNotFoundError as error:
-            extra = next((extra for name, (_, extra) in _COMMANDS.items() if name == ctx.invoked_subcommand), "")
-            if ctx.params.get("debug") or extra == "serve":
-                raise
-            typer.secho(
-                f"plumbline: {ctx.invoked_subcommand} needs the module {error.name!r}: "
-                f"pip install 'plumbline[{extra}]'",
-                err=True,
-                fg="red",
-            )
-            raise typer.Exit(2) from error
-
-
 def serve(
     repo: Annotated[Path | None, typer.Option(help="model repository to serve from")] = None,
     log: Annotated[Path | None, typer.Option(help="folder of the inference log")] = None,
@@ -67,15 +46,24 @@ def serve(
     workers: Annotated[int | None, typer.Option(help="processes on one port, for CPU hosts [1]")] = None,
     threads: Annotated[int | None, typer.Option(help="inference threads of each; 0 shares the cores [0]")] = None,
 ) -> None:
-    """Serve the live models of a repository over HTTP. Every other setting is a PLUMBLINE_ variable: see config."""
+    """Serve the live models of a repository over HTTP. Every other setting is a PLUMBLINE_ variable: see config.
+
+    \b
+    Examples:
+      plumbline serve --repo models --log log
+      plumbline serve --repo models --log log --host 0.0.0.0 --workers 4
+    """
+    from service.contract.repository import live_names
     from service.contract.settings import load_settings
-    from service.serve import serve as run
     from service.settings import ServiceSettings
 
     settings = load_settings(
         ServiceSettings, repo=repo, log=log, model=model, host=host, port=port, device=device, workers=workers,
         threads=threads,
     )  # fmt: skip
+    live_names(settings.repo)  # a wrong path is told before the server is imported
+    from service.serve import serve as run
+
     run(settings)
 
 
@@ -91,7 +79,17 @@ def rollout(
     no_shadow: Annotated[bool, typer.Option("--no-shadow", help="no version sees copies")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print what serving.json says then")] = False,
 ) -> None:
-    """Show or change which versions of a model answer; servers follow within a second."""
+    """Show or change which versions of a model answer.
+
+    Servers follow within a second.
+
+    \b
+    Examples:
+      plumbline rollout --repo models --name reviews
+      plumbline rollout --repo models --name reviews --live 2
+      plumbline rollout --repo models --name reviews --canary 3 --weight 0.05
+      plumbline rollout --repo models --name reviews --previous
+    """
     from service.contract.errors import InvalidInput
     from service.contract.repository import Canary, Serving, change_serving
 
@@ -123,6 +121,7 @@ def rollout(
         typer.echo(f"canary   {serving.canary.version}, {serving.canary.weight:.1%} of the requests")
     if serving.shadow:
         typer.echo(f"shadow   {serving.shadow}")
+    say_next(plumbline("inspect", repo / name / serving.live))
 
 
 def config(
@@ -131,7 +130,13 @@ def config(
         bool, typer.Option("--markdown", help="print the table that docs/settings.md holds")
     ] = False,
 ) -> None:
-    """Show every setting, its value and where it came from."""
+    """Show every setting, its value and where it came from.
+
+    \b
+    Examples:
+      plumbline config
+      plumbline config --json
+    """
     from dataclasses import asdict
 
     from service.contract.settings import Settings, describe_settings, load_settings
@@ -156,18 +161,34 @@ def config(
 
 
 def key() -> None:
-    """Make a random API key and the digest that PLUMBLINE_API_KEYS or PLUMBLINE_ADMIN_KEYS takes."""
+    """Make a random API key and its digest.
+
+    PLUMBLINE_API_KEYS and PLUMBLINE_ADMIN_KEYS take the digest.
+
+    \b
+    Examples:
+      plumbline key
+    """
     from service.keys import digest_of_key, new_key
 
     made = new_key()
     typer.echo(f"key     {made}\ndigest  {digest_of_key(made)}")
+    say_next(f"export PLUMBLINE_API_KEYS={digest_of_key(made)}")
 
 
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="folder of one version: MODELS/NAME/VERSION")],
     as_json: Annotated[bool, typer.Option("--json", help="print the manifest and the digest as JSON")] = False,
 ) -> None:
-    """Verify a bundle and show what it is, how good, how fast, and how it was made."""
+    """Verify a bundle and show what it is.
+
+    How good, how fast, how it was made, and what to be careful with.
+
+    \b
+    Examples:
+      plumbline inspect models/reviews/1
+      plumbline inspect models/reviews/1 --json
+    """
     from rich.console import Console
 
     from service.contract.bundle import open_bundle
@@ -179,6 +200,7 @@ def inspect(
         typer.echo(json.dumps({"digest": opened.digest, **opened.manifest.model_dump(mode="json")}))
     else:
         show(opened, instruction_set(), Console())
+        say_next(to_serve(bundle, opened.manifest))
 
 
 def _build() -> typer.Typer:
@@ -187,18 +209,31 @@ def _build() -> typer.Typer:
         add_completion=False,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        help="Take a fine-tuned transformer from checkpoint to a monitored production endpoint, and keep it true.",
+        rich_markup_mode=None,  # rich's tables cut names and text to the terminal's width
+        help="Take a fine-tuned transformer from checkpoint to a monitored production endpoint, and keep it true.\n\n"
+        "\b\n"
+        "Examples:\n"
+        "  plumbline finetune --train train.csv --eval eval.csv --out checkpoint\n"
+        "  plumbline export checkpoint --train train.csv --eval eval.csv \\\n"
+        "    --repo models --name reviews\n"
+        "  plumbline serve --repo models --log log\n"
+        "  plumbline monitor --repo models --log log",
     )
 
     @app.callback()
-    def root(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False) -> None:
+    def root(
+        debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+        version: Annotated[
+            bool, typer.Option("--version", callback=_show_version, is_eager=True, help="print the version and end")
+        ] = False,
+    ) -> None:
         log_to_stderr()
 
     for name, (module, extra) in _COMMANDS.items():
         try:
             command = getattr(importlib.import_module(module), name)
         except ModuleNotFoundError:
-            app.command(name, help=f"(not installed: pip install 'plumbline[{extra}]')")(_missing(name, extra))
+            app.command(name, help=f"Not installed: {how_to_install(extra)}.")(_missing(name, extra))
             continue
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
@@ -207,13 +242,26 @@ def _build() -> typer.Typer:
     return app
 
 
+class _Root(Root):
+    @staticmethod
+    def needs(command: str | None) -> str | None:
+        _, extra = _COMMANDS.get(command or "", ("", "serve"))
+        return None if extra == "serve" else how_to_install(extra)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"plumbline {__version__}")
+        raise typer.Exit
+
+
 def _missing(name: str, extra: str) -> Any:
     def command() -> None:
-        raise PlumblineError(f"{name} is not installed here: pip install 'plumbline[{extra}]'.")
+        raise PlumblineError(f"{name} is not installed here: {how_to_install(extra)}.")
 
     return command
 
 
 def main() -> None:
     """Entry point of the ``plumbline`` command."""
-    _build()()
+    _build()(prog_name="plumbline")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from service.candidates import Candidates
 from service.contract.errors import BundleError, PlumblineError
-from service.contract.repository import SERVING, model_names, read_serving, versions
+from service.contract.repository import SERVING, live_names, model_names, read_serving, versions
 from service.errors import UnknownModel
 from service.live import LiveModel
 from service.metrics import Metrics
@@ -56,12 +56,7 @@ class RepositoryWatcher:
 
         :raises PlumblineError: if nothing is live, or something that is cannot be loaded.
         """
-        names = await asyncio.to_thread(model_names, self._root)
-        if not names:
-            raise BundleError(f"{self._root} holds no model. Export one with `plumbline export`.")
-        live = [name for name in names if (self._root / name / SERVING).exists()]
-        if not live:
-            raise BundleError(f"{self._root} holds versions of {', '.join(names)}, and none is live.")
+        live = await asyncio.to_thread(live_names, self._root)
         for name in live:
             await self._take(name, (await asyncio.to_thread(read_serving, self._root, name)).live)
         self._predictor.started = True

@@ -7,10 +7,11 @@ import gc
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from functools import partial
 from socket import socket
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -19,15 +20,20 @@ from service.app import create_app
 from service.connection import Connection
 from service.context import request_id
 from service.contract.errors import PlumblineError, SettingsError
-from service.contract.logs import log_to_stderr
+from service.contract.install import how_to_install
+from service.contract.logs import announce, log_to_stderr
 from service.engine import shares_core
+from service.errors import NotReady
 from service.fleet import Fleet
+from service.protocols import others_ready
+from service.ready import ready
 from service.settings import ServiceSettings
 from service.workers import serve_workers
 
 if TYPE_CHECKING:
     from service.tracing import Tracing
 
+_PAUSE = 0.1  # seconds between two questions whether the other workers are ready
 _ACCEPTED = 8  # connections in a turn of an event loop that runs batches
 
 
@@ -61,7 +67,12 @@ def serve_one(settings: ServiceSettings, fleet: Fleet, sockets: list[socket] | N
         failures.append(error)
         server.should_exit = True
 
-    app = create_app(settings, on_failure=stop, tracing=tracing, fleet=fleet)
+    def tell() -> None:
+        if fleet.index == 1:  # one of the workers speaks for all
+            telling.append(asyncio.get_running_loop().create_task(server.tell(settings)))
+
+    telling: list[asyncio.Task[None]] = []
+    app = create_app(settings, on_failure=stop, on_ready=tell, tracing=tracing, fleet=fleet)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -110,7 +121,7 @@ def _tracing(settings: ServiceSettings) -> Tracing | None:
         from service.tracing import export_traces
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"PLUMBLINE_TRACING needs the module {error.name!r}: pip install 'plumbline[tracing]'."
+            f"PLUMBLINE_TRACING needs the module {error.name!r}: {how_to_install('tracing')}."
         ) from error
     return export_traces()
 
@@ -144,6 +155,22 @@ class Server(uvicorn.Server):
         for descriptor in descriptors * (self._accepted - 1):
             again = socket(fileno=os.dup(descriptor))
             self.servers.append(await loop.create_server(protocol, sock=again, backlog=self.config.backlog))
+
+    def _log_started_message(self, listeners: Sequence[Any]) -> None:
+        """Not yet: models are still being loaded; see :meth:`tell`."""
+
+    async def tell(self, settings: ServiceSettings) -> None:
+        """Say where the server is and how to try it, once all workers answer."""
+        while not (self.started and await self._all_ready()):  # noqa: ASYNC110  other processes have to be asked
+            await asyncio.sleep(_PAUSE)
+        port = self.servers[0].sockets[0].getsockname()[1]
+        announce(ready(settings, self._app.state.predictor.models, port), settings.log_format)
+
+    async def _all_ready(self) -> bool:
+        try:
+            return await others_ready(self._app)
+        except NotReady:
+            return False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first SIGTERM begins the grace time; a second one, or Ctrl-C, ends it."""

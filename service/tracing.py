@@ -1,6 +1,6 @@
 """OpenTelemetry traces: a span for each request, with tokenizing, waiting and inference in it.
 
-The only file that imports OpenTelemetry (``plumbline[tracing]``). Where spans go, how many, and the service's name are
+The only file that imports OpenTelemetry (the extra ``tracing``). Where spans go, how many, and the service's name are
 said by the standard ``OTEL_…`` variables. A ``traceparent`` header (W3C Trace Context) is honoured.
 """
 

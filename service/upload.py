@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from service.contract.errors import PlumblineError, SettingsError
+from service.contract.install import how_to_install
 from service.contract.segments import uploaded_marker, without_copy
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def open_store(url: str) -> Store:
     except ImportError as error:
         raise SettingsError(
             f"PLUMBLINE_LOG_UPLOAD is {url}, which needs a package: {error}. "
-            "pip install 'plumbline[upload]' brings fsspec and S3."
+            f"fsspec and S3 come so: {how_to_install('upload')}."
         ) from error
     except Exception as error:  # each store has its own
         raise SettingsError(f"PLUMBLINE_LOG_UPLOAD is {url}, which cannot be used: {error}.") from error

@@ -7,9 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from export.search.trial import Trial
 
@@ -30,6 +32,17 @@ class Budget:
     @property
     def left(self) -> float:
         return max(0.0, self.seconds - self.spent)
+
+
+class _Left(ProgressColumn):
+    """What is left of the time budget; it runs on while a candidate is tried."""
+
+    def __init__(self, budget: Budget) -> None:
+        super().__init__()
+        self._budget = budget
+
+    def render(self, task: Task) -> Text:
+        return Text(str(timedelta(seconds=int(self._budget.left))), style="progress.remaining")
 
 
 class Teller:
@@ -58,7 +71,10 @@ class Teller:
         if not sys.stderr.isatty():
             yield
             return
-        columns = (TextColumn("search: {task.description}"), BarColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("search: {task.description}"), BarColumn(bar_width=20),
+            TimeElapsedColumn(), TextColumn("elapsed"), _Left(self._budget), TextColumn("left"),
+        )  # fmt: skip
         with Progress(*columns, console=Console(stderr=True), transient=True) as self._bar:
             self._bar.add_task("starting", total=self._budget.seconds)
             yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
@@ -29,6 +29,14 @@ def log_to_stderr(format_: LogFormat = "text", fields: Fields = dict) -> None:
     root.setLevel(logging.WARNING)
     for name in _SPOKEN:
         logging.getLogger(name).setLevel(logging.INFO)
+
+
+def announce(lines: Sequence[str], format_: LogFormat = "text") -> None:
+    """Say on stderr that something is up and how to reach it: plain lines to copy from, or one line of the log."""
+    if format_ == "json":
+        logging.getLogger(__name__).info("%s", "; ".join(" ".join(line.split()) for line in lines))
+    else:
+        print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 class _Stderr(logging.StreamHandler[TextIO]):

@@ -82,6 +82,21 @@ def versions(root: Path, name: str) -> list[str]:
     return sorted(found, key=int)
 
 
+def live_names(root: Path) -> list[str]:
+    """Names of the models of which a version is live. :raises BundleError: if there is none."""
+    names = model_names(root)
+    if not names:
+        what = "holds no model" if root.is_dir() else "does not exist"
+        raise BundleError(f"{root} {what}. Export one with `plumbline export`.")
+    live = [name for name in names if (root / name / SERVING).exists()]
+    if not live:
+        raise BundleError(
+            f"{root} holds versions of {', '.join(names)}, and none is live. Make one live with "
+            f"`plumbline rollout --repo {root} --name {names[0]} --live {versions(root, names[0])[-1]}`."
+        )
+    return live
+
+
 def read_serving(root: Path, name: str) -> Serving:
     """What is live. :raises BundleError: if nothing was published under this name, or the file is damaged."""
     path = root / check_name(name) / SERVING

@@ -93,6 +93,7 @@ def _read_secret(variable: str) -> str:
 
 def _explain(cls: type[Settings], error: ValidationError, origins: dict[str, str]) -> str:
     problem = error.errors()[0]
+    problem["msg"] = problem["msg"].removeprefix("Value error, ")  # pydantic's own words
     if not problem["loc"]:  # settings that do not go together: the input is all of them, secrets too
         return f"the settings do not go together: {problem['msg']}."
     name = str(problem["loc"][0])

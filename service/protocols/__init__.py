@@ -56,9 +56,14 @@ def check_ready(request: Request) -> None:
 async def check_all_ready(request: Request) -> None:
     """:raises NotReady: if this worker or another one is not: the kernel may give a connection to any."""
     check_ready(request)
-    fleet: Fleet = request.app.state.fleet
-    if not all(await fleet.ask("ready")):
+    if not await others_ready(request.app):
         raise NotReady("another worker is not ready.")
+
+
+async def others_ready(app: FastAPI) -> bool:
+    """Whether every other worker can answer. :raises NotReady: if one does not say."""
+    fleet: Fleet = app.state.fleet
+    return all(await fleet.ask("ready"))
 
 
 _TIMEOUT = "x-request-timeout-ms"

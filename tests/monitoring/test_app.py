@@ -197,6 +197,53 @@ class TestMonitorCommand:
         lines = CliRunner().invoke(app, [str(one) for one in self.arguments(world)]).stderr.splitlines()
         assert "window of 80 rows of tickets version 1" in json.loads(lines[-1])["message"]
 
+    @pytest.mark.parametrize("once", [True, False])
+    @pytest.mark.parametrize("variable", ["WEBHOOK_URLS", "RETRAIN_URL"])
+    def test_events_do_not_go_out_unsigned_unless_that_is_said(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, variable: str, once: bool
+    ) -> None:
+        world.write_log(world.publish(), 80)
+        monkeypatch.setenv(f"PLUMBLINE_{variable}", "http://127.0.0.1:9/hook")
+        options = self.arguments(world)
+        _, error = invoke(cli.monitor, *(options if once else options[:-1]))
+        assert isinstance(error, SettingsError)
+        assert "plumbline webhook secret" in str(error)
+        assert "http://127.0.0.1:9/hook would go out unsigned" in str(error)
+
+    def test_unsigned_events_are_warned_of_at_every_start_and_on_the_page(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        settings = world.settings(webhook_urls="http://127.0.0.1:9/hook", webhook_unsigned="true")
+        stop, pages = threading.Event(), list[str]()
+
+        def look(address: str) -> None:
+            pages.append(get(address).text)
+            stop.set()
+
+        run_forever(settings, stop, look)
+        assert "http://127.0.0.1:9/hook go out unsigned" in pages[0]
+        assert "http://127.0.0.1:9/hook go out unsigned" in caplog.text
+
+    def test_it_waits_for_what_is_missing_and_says_so_and_how_far_the_next_window_is(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        world.log.rmdir()
+        settings = world.settings(monitor_poll_seconds=0.05, window_rows=500, window_seconds=1e12)
+        stop, addresses = threading.Event(), list[str]()
+        thread = threading.Thread(target=run_forever, args=(settings, stop, addresses.append))
+        thread.start()
+        try:
+            wait_for(lambda: "no row waits" in caplog.text)
+            assert f"{world.repo} does not exist; waiting for" in caplog.text
+            assert f"there is no log at {world.log}; waiting for" in caplog.text
+            world.write_log(world.publish(), 100)
+            wait_for(lambda: "tickets version 1: 100 of 500 rows towards the next window" in caplog.text)
+            assert "100 of 500 rows" in get(addresses[0]).text
+        finally:
+            stop.set()
+            thread.join(30)
+
     def test_a_missing_log_is_named(self, world: World) -> None:
         _, error = invoke(cli.monitor, "--repo", world.repo, "--log", world.root / "nowhere", "--once")
         assert isinstance(error, InvalidInput)
@@ -277,6 +324,30 @@ class TestWebhookCommands:
             process.kill()
         assert out == body.decode() + "\n"
         assert process.returncode == 0
+
+    def test_the_command_that_listen_prints_verifies_the_event_once_more(self) -> None:
+        environment = {**os.environ, "PLUMBLINE_WEBHOOK_SECRET": SECRET}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", "webhook", "listen", "--port", "0", "--count", "1"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+        try:
+            assert process.stderr is not None
+            address = process.stderr.readline().split()[-1]
+            body = b'{"text": "it\'s $HOME"}'
+            httpx.post(address, content=body, headers=signed_headers((KEY,), "evt", int(time.time()), body))
+            _, said = process.communicate(timeout=30)
+        finally:
+            process.kill()
+        (again,) = [line.removeprefix("verify: ") for line in said.splitlines() if line.startswith("verify: ")]
+        done = subprocess.run(["sh", "-c", again], capture_output=True, text=True, env=environment, timeout=60)
+        assert done.stdout == "the signature holds\n", done.stderr
+
+    def test_a_new_secret_is_alone_on_standard_output_and_can_be_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        out, error = invoke(cli.secret)
+        assert error is None
+        monkeypatch.setenv("PLUMBLINE_WEBHOOK_SECRET", out.strip())
+        assert len(load_settings(MonitorSettings).secrets[0]) == 32
 
     def test_replay_needs_to_be_told_what_and_where(self, tmp_path: Path) -> None:
         assert isinstance(invoke(cli.replay, "--state", tmp_path)[1], InvalidInput)

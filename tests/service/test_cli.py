@@ -74,7 +74,7 @@ def test_a_missing_extra_names_the_pip_install_that_mends_it(monkeypatch: pytest
     monkeypatch.setattr(cli, "config", fail)
     shown = runner.invoke(cli._build(), ["config"])
     assert shown.exit_code == 2
-    assert "pip install 'plumbline[export]'" in shown.stderr
+    assert "pip install --constraint constraints.txt -e '.[export]'" in shown.stderr
 
 
 def test_config_says_where_each_value_came_from(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,7 +162,7 @@ def test_errors_are_told_and_probes_are_not(traced: Traced, monkeypatch: pytest.
 def test_without_the_extra_the_start_names_it(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     monkeypatch.delitem(sys.modules, "service.tracing")
-    with pytest.raises(SettingsError, match=r"pip install 'plumbline\[tracing\]'"):
+    with pytest.raises(SettingsError, match=r"-e '\.\[tracing\]'"):
         serve(ServiceSettings(repo=repo, tracing=True))
 
 

@@ -278,7 +278,7 @@ def test_markers_are_no_segments(tmp_path: Path) -> None:
     [
         ("nosuch://bucket", "nosuch://bucket, which cannot be used: Protocol not known"),
         ("sftp://user:secret@host/logs", "holds a password"),
-        ("gs://bucket/logs", r"pip install 'plumbline\[upload\]'"),
+        ("gs://bucket/logs", r"-e '\.\[upload\]'"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_at_the_start(
