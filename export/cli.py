@@ -133,6 +133,10 @@ def export(
     ] = None,
     no_prune: Annotated[bool, typer.Option("--no-prune", help="Only quantize.")] = False,
     allow_inconclusive: AllowInconclusive = False,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Names of the labels, joined by commas, in place of the checkpoint's own id2label."),
+    ] = None,
     live: Annotated[
         bool, typer.Option("--live/--not-live", help="Make the new version the one that is served.")
     ] = True,
@@ -152,6 +156,7 @@ def export(
     options = pipeline.Options(
         target=target, max_drop=max_drop, time_budget=_seconds(time_budget), target_speedup=target_speedup,  # type: ignore[arg-type]
         prune=not no_prune, allow_inconclusive=allow_inconclusive, seed=seed,
+        labels=None if labels is None else [name.strip() for name in labels.split(",")],
     )  # fmt: skip
     given = [
         read_dataset(path, text_column=text_column, label_column=label_column) if path else None

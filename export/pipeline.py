@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pydantic import JsonValue
 from export.build import Order, build, libraries, manifest, write_card
 from export.checkpoint import Checkpoint, checkpoint_digest, keep_checkpoint, read_checkpoint
 from export.clean import normalise, take
+from export.conversion import check_conversion
 from export.errors import disk_full_named
 from export.finetune import silence
 from export.gate import refuse_unless_published
@@ -46,6 +48,7 @@ class Options:
     """How to export. ``time_budget`` is for everything, in seconds; ``max_drop`` in points of accuracy.
 
     ``target_speedup`` is against the unpruned int8 model: without it the fastest within ``max_drop`` is taken.
+    ``labels`` name the head's rows, in their order, in place of the checkpoint's ``id2label``.
     """
 
     target: Target = "cpu"
@@ -55,6 +58,7 @@ class Options:
     prune: bool = True
     allow_inconclusive: bool = False
     seed: int = 0
+    labels: Sequence[str] | None = None
 
 
 def export_checkpoint(
@@ -80,12 +84,13 @@ def export_checkpoint(
     :raises InvalidInput: if the checkpoint cannot be used or pruned, or its labels disagree with the data.
     """
     check_name(name)
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, options.labels)
     check_data(checkpoint, train, "training")
     check_data(checkpoint, evaluation, "eval")
     if search_rows is not None:
         check_data(checkpoint, search_rows, "search")
     silence()
+    check_conversion(checkpoint, seed=options.seed)
     gate_rows = evaluation
     if options.target != "cuda" and search_rows is None:
         search_rows, gate_rows = split_rows(evaluation)

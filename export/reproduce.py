@@ -56,7 +56,7 @@ def reproduce(bundle: Bundle, train: Dataset, checkpoint: Path | None = None) ->
     if given != wanted:
         raise InvalidInput(f"the training rows are not those that {bundle.path} was made with ({str(given)[:16]}…).")
     silence()
-    source = read_checkpoint(path)
+    source = read_checkpoint(path, made.labels)
     tokenizer = TextTokenizer(bundle.file(TOKENIZER), made.max_length)
     subject = Subject(load_model(source), tokenizer, train, made.labels, made.task, made.source.seed)
     with tempfile.TemporaryDirectory() as folder:
