@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
 
 from export.checkpoint import weight_files
 from export.errors import CheckpointError, first_line
@@ -85,15 +85,17 @@ def load_weights(
 
     :raises CheckpointError: if transformers cannot load it, or its weights are not those of such a model.
     """
+    kind: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
+    if kind is None:
+        raise CheckpointError(f"{where} is of type {config.model_type!r}, which has no classification head.")
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     try:
         state = _without_wrappers(where)
-        model, found = AutoModelForSequenceClassification.from_pretrained(
-            where if state is None else None,  # type: ignore[arg-type]  # None: the weights are given
+        model, found = kind.from_pretrained(
+            where if state is None else None,  # None: the weights are given
             config=config,
             state_dict=state,
             local_files_only=local,
-            trust_remote_code=False,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             dtype=torch.float32,
