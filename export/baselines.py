@@ -7,11 +7,12 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from optimum.exporters.onnx import main_export
+from optimum.exporters.onnx import onnx_export_from_model
 from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
 
+from export.checkpoint import Checkpoint
 from export.hardware import instruction_set
-from export.onnx import OPSET
+from export.onnx import OPSET, load_model
 
 logger = logging.getLogger(__name__)
 
@@ -24,12 +25,12 @@ class Baselines:
     int8: Path
 
 
-def optimum_baselines(checkpoint: Path, folder: Path) -> Baselines:
-    """Write both graphs below ``folder``."""
+def optimum_baselines(checkpoint: Checkpoint, folder: Path) -> Baselines:
+    """Write both graphs below ``folder``, of the model as transformers prefers it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        main_export(
-            str(checkpoint), folder, task="text-classification", opset=OPSET, do_validation=False, local_files_only=True
+        onnx_export_from_model(
+            load_model(checkpoint, attention=None), folder, task="text-classification", opset=OPSET, do_validation=False
         )
     quantizer = ORTQuantizer.from_pretrained(folder, file_name="model.onnx")
     made = AutoQuantizationConfig.avx512_vnni if "vnni" in instruction_set() else AutoQuantizationConfig.avx2

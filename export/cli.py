@@ -177,6 +177,10 @@ def export(
     allow_weak: Annotated[
         bool, typer.Option("--allow-weak", help="Also a checkpoint that is no better than its most frequent label.")
     ] = False,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Names of the labels, joined by commas, in place of the checkpoint's own id2label."),
+    ] = None,
     live: Annotated[
         bool | None,
         typer.Option("--live/--not-live", help="Serve the new version. By default if it is proven, or the first."),
@@ -206,14 +210,15 @@ def export(
     if target not in ("cpu", "cuda", "both"):
         raise InvalidInput(f"--target {target!r} is not known; choose cpu, cuda or both.")
     check_writable(repo / check_name(name), "--repo")
-    read_checkpoint(checkpoint)
+    names = None if labels is None else [one.strip() for one in labels.split(",")]
+    read_checkpoint(checkpoint, names)
     files = _rows([train, eval_, *([search] if search else [])], text_column, label_column, allow_similar_labels)
     _share_the_processor()
     from export import pipeline
 
     options = pipeline.Options(
         target=target, max_drop=max_drop, time_budget=_seconds(time_budget), target_speedup=target_speedup,  # type: ignore[arg-type]
-        prune=not no_prune, strict=strict, weak=allow_weak, like=like, seed=seed,
+        prune=not no_prune, strict=strict, weak=allow_weak, like=like, seed=seed, labels=names,
     )  # fmt: skip
     done = pipeline.export_checkpoint(
         checkpoint, files[0], files[1], repo, name, options, search_rows=files[2] if search else None, live=live

@@ -34,6 +34,11 @@ class Busy(PlumblineError):  # noqa: N818  a state, not a failure
     code = "busy"
 
 
+def first_line(error: Exception) -> str:
+    """What an error of another library says, without the hints and lists that follow; its type if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 @contextmanager
 def disk_full_named(folder: Path) -> Iterator[None]:
     """Turn a full disk into :class:`DiskFull`. The native writers (safetensors, ONNX) only say it in their message."""

@@ -31,7 +31,7 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from export.checkpoint import MAX_LENGTH_CAP, NOTE, checkpoint_digest, new_folder, resolve_base
-from export.errors import CheckpointError, disk_full_named
+from export.errors import CheckpointError, disk_full_named, first_line
 from export.hardware import has_native_bfloat16
 from export.heads import load_classifier
 from export.inputs import check_out
@@ -106,6 +106,7 @@ def finetune(
     recipe: Recipe = Recipe(),
     *,
     labels: Sequence[str] | None = None,
+    known: Sequence[str] | None = None,
     task: Task | None = None,
     teaching: Teaching | None = None,
     resumable: bool = False,
@@ -113,9 +114,9 @@ def finetune(
     """Fine-tune ``base`` (a folder, a hub name, or None for the packaged MiniLM) and write a checkpoint to ``out``.
 
     ``labels`` and ``task`` default to what the training rows hold, labels sorted. A base that already classifies
-    keeps the rows of its head for the labels that it shares. With ``teaching`` the loss is the distance from a
-    teacher's answers too. The folder appears whole or not at all. With ``resumable`` Ctrl-C keeps what was learnt
-    beside ``out``, and the same call goes on from there.
+    keeps the rows of its head for the labels that it shares; ``known`` names its rows in place of its config.json. With
+    ``teaching`` the loss is the distance from a teacher's answers too. The folder appears whole or not at all. With
+    ``resumable`` Ctrl-C keeps what was learnt beside ``out``, and the same call goes on from there.
 
     :raises Interrupted: after Ctrl-C, if ``resumable``.
     :raises DatasetError: for a single class, or an eval label that training does not have.
@@ -133,7 +134,7 @@ def finetune(
     silence()
     transformers.set_seed(recipe.seed)
     tokenizer = _load_tokenizer(where, recipe.max_length, local=local)
-    model = load_classifier(where, labels, task, local=local)
+    model = load_classifier(where, labels, task, local=local, known=known)
     with ExitStack() as stack:
         stack.enter_context(disk_full_named(out.parent))
         folder = stack.enter_context(new_folder(out))
@@ -196,7 +197,7 @@ def _load_tokenizer(where: str, max_length: int, *, local: bool) -> PreTrainedTo
             where, local_files_only=local, use_fast=True
         )
     except Exception as error:  # transformers raises many types without a common base
-        raise CheckpointError(f"the tokenizer of {where} cannot be loaded: {_first_line(error)}") from error
+        raise CheckpointError(f"the tokenizer of {where} cannot be loaded: {first_line(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise CheckpointError(
             f"the tokenizer of {where} is not a fast one, and only tokenizer.json can be served. Choose another base."
@@ -301,7 +302,3 @@ def _accuracy(found: EvalPrediction, task: Task) -> dict[str, float]:
     else:
         right = logits.argmax(axis=1) == (truth.argmax(axis=1) if truth.ndim == 2 else truth)
     return {"accuracy": float(right.mean())}
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

@@ -6,41 +6,35 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
-from export.errors import CheckpointError
+from export.weights import classifier_config, load_weights, set_labels
 from service.contract.bundle import Task
 
 
-def load_classifier(where: str, labels: Sequence[str], task: Task, *, local: bool) -> PreTrainedModel:
+def load_classifier(
+    where: str, labels: Sequence[str], task: Task, *, local: bool, known: Sequence[str] | None = None
+) -> PreTrainedModel:
     """Load a base for the given labels, in float32. A new head is random; rows for known labels are kept.
 
-    :raises CheckpointError: if transformers cannot load it.
+    ``known`` are the labels of a base that already classifies, if not those that its config.json names.
+
+    :raises CheckpointError: if transformers cannot load it, or weights below the head are missing.
     """
-    id2label = dict(enumerate(labels))
-    problem = "multi_label_classification" if task == "multi-label" else "single_label_classification"
-    try:
-        before = AutoConfig.from_pretrained(where, local_files_only=local)
-        classifies = any(name.endswith("ForSequenceClassification") for name in before.architectures or [])
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-            where,
-            id2label=id2label,
-            label2id={label: number for number, label in id2label.items()},
-            num_labels=len(labels),
-            problem_type=problem,
-            local_files_only=local,
-            ignore_mismatched_sizes=True,
-            dtype=torch.float32,
-        )
-        old = [before.id2label[number] for number in range(before.num_labels)]
-        if classifies and old != list(labels) and set(old) & set(labels):
-            trained = AutoModelForSequenceClassification.from_pretrained(where, local_files_only=local)
-            _keep_rows(trained, model, old, labels)
-    except Exception as error:  # transformers raises many types without a common base
-        first = str(error).strip().split("\n")[0]
-        mend = "Check the folder." if local else "Check the name and the network, or give a folder."
-        raise CheckpointError(f"{where} cannot be loaded as a classifier: {first} {mend}") from error
-    return model
+    config = classifier_config(where, local=local)
+    named = config.id2label or {}
+    old = list(known) if known is not None else [named.get(row) for row in range(config.num_labels)]
+    classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
+    set_labels(config, labels)
+    config.problem_type = "multi_label_classification" if task == "multi-label" else "single_label_classification"
+    loaded = load_weights(where, config, local=local, new_head=True)
+    if classifies and old != list(labels) and set(old) & set(labels):
+        before = classifier_config(where, local=local)
+        set_labels(before, [str(name) for name in old])
+        trained = load_weights(where, before, local=local, new_head=True)
+        if not trained.new:
+            _keep_rows(trained.model, loaded.model, old, labels)
+    return loaded.model
 
 
 def output_layer(model: PreTrainedModel) -> nn.Linear:
@@ -53,7 +47,7 @@ def output_layer(model: PreTrainedModel) -> nn.Linear:
     return found[-1]
 
 
-def _keep_rows(trained: PreTrainedModel, model: PreTrainedModel, old: Sequence[str], new: Sequence[str]) -> None:
+def _keep_rows(trained: PreTrainedModel, model: PreTrainedModel, old: Sequence[str | None], new: Sequence[str]) -> None:
     source, target = output_layer(trained), output_layer(model)
     with torch.no_grad():
         for number, label in enumerate(new):

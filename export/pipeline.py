@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import JsonValue
 from export.build import Order, build, libraries, manifest, write_card
 from export.checkpoint import Checkpoint, checkpoint_digest, keep_checkpoint, read_checkpoint
 from export.clean import normalise, take
+from export.conversion import check_conversion
 from export.errors import disk_full_named
 from export.finetune import silence
 from export.gate import refuse_unless_published
@@ -52,7 +54,8 @@ class Options:
 
     ``target_speedup`` is against the unpruned int8 model: without it the fastest within ``max_drop`` is taken.
     ``strict`` refuses what is not shown to be within it; ``weak`` accepts a checkpoint that is no better than its most
-    frequent label. ``like`` is a version of the same checkpoint whose plan is followed instead of a search.
+    frequent label. ``like`` is a version of the same checkpoint whose plan is followed instead of a search. ``labels``
+    name the head's rows, in their order, in place of the checkpoint's ``id2label``.
     """
 
     target: Target = "cpu"
@@ -64,6 +67,7 @@ class Options:
     weak: bool = False
     like: str | None = None
     seed: int = 0
+    labels: Sequence[str] | None = None
 
 
 def export_checkpoint(
@@ -91,12 +95,13 @@ def export_checkpoint(
     :raises InvalidInput: if the checkpoint cannot be used or pruned, or its labels disagree with the data.
     """
     check_name(name)
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, options.labels)
     check_data(checkpoint, train, "training")
     check_data(checkpoint, evaluation, "eval")
     if search_rows is not None:
         check_data(checkpoint, search_rows, "search")
     silence()
+    check_conversion(checkpoint, seed=options.seed)
     digest, gate_rows = checkpoint_digest(path), untrained(train, evaluation)
     cpu: Wish | Plan
     if options.like is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +74,15 @@ def checkpoint_logits(model: PreTrainedModel, tokens: Sequence[Tokens]) -> Float
     return logits
 
 
+def input_names(model: PreTrainedModel) -> tuple[str, ...]:
+    """What the model is asked with, in PyTorch and as a graph: token types only where it has several."""
+    several = (getattr(model.config, "type_vocab_size", 0) or 0) > 1
+    types = several and "token_type_ids" in signature(model.forward).parameters
+    return ("input_ids", "attention_mask", *(["token_type_ids"] if types else []))
+
+
 def torch_inputs(model: PreTrainedModel, batch: Sequence[Tokens]) -> dict[str, torch.Tensor]:
-    """A batch padded to its longest row, with token types where the architecture has them."""
+    """A batch padded to its longest row, with what :func:`input_names` says."""
     length = max(len(tokens) for tokens in batch)
     shape = (len(batch), length)
     ids = torch.full(shape, int(model.config.pad_token_id or 0))
@@ -83,7 +91,5 @@ def torch_inputs(model: PreTrainedModel, batch: Sequence[Tokens]) -> dict[str, t
         ids[row, : len(tokens)] = torch.tensor(tokens.ids)
         mask[row, : len(tokens)] = 1
         types[row, : len(tokens)] = torch.tensor(tokens.type_ids)
-    inputs = {"input_ids": ids, "attention_mask": mask}
-    if getattr(model.config, "type_vocab_size", 0) > 1:
-        inputs["token_type_ids"] = types
-    return inputs
+    inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    return {name: inputs[name] for name in input_names(model)}

@@ -109,6 +109,7 @@ def retrain(
             tuned = finetune(
                 str(base.path), rows.train, evaluation, work / "checkpoint",
                 replace(recipe, max_length=base.max_length), labels=rows.labels, task=base.task,
+                known=base.labels,
             )  # fmt: skip
             order = _order(tuned.checkpoint, champion, rows, evaluation, train, max_drop, recipe)
             draft = build(stage, Store(work), order, gate=lambda _: None)
@@ -147,7 +148,7 @@ def champion_checkpoint(repo: Path, champion: Bundle) -> Checkpoint:
         )
     if (actual := checkpoint_digest(kept)) != wanted:
         raise CheckpointError(f"{kept} was altered: its digest is {actual[:16]}…, the manifest says {wanted[:16]}….")
-    return read_checkpoint(kept)
+    return read_checkpoint(kept, champion.manifest.labels)
 
 
 def judge(

@@ -101,9 +101,9 @@ def _cpu(
 ) -> CpuVariant:  # fmt: skip
     with stages.run("search" if isinstance(wish, Wish) else "plan") as details:
         if isinstance(wish, Wish):
-            made = search_variant(subject, checkpoint.path, wish, store, max_drop)
+            made = search_variant(subject, checkpoint, wish, store, max_drop)
         else:
-            made = planned_variant(subject, checkpoint.path, wish, store, texts)
+            made = planned_variant(subject, checkpoint, wish, store, texts)
         found: dict[str, JsonValue] = {"scheme": made.plan.scheme.name, "quantized": made.made.matmuls}
         if made.search is not None:
             found |= {"candidates": len(made.search.candidates), "ended": made.search.ended}

@@ -64,7 +64,8 @@ _DISTILBERT = Architecture(
     down="ffn.lin2",
     feed_forward="ffn",
 )
-KNOWN = {"bert": _BERT, "roberta": _BERT, "xlm-roberta": _BERT, "electra": _BERT, "distilbert": _DISTILBERT}
+_LIKE_BERT = ("bert", "roberta", "xlm-roberta", "camembert", "data2vec-text", "electra", "megatron-bert")
+KNOWN = dict.fromkeys(_LIKE_BERT, _BERT) | {"distilbert": _DISTILBERT}
 
 
 @dataclass(frozen=True)

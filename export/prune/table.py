@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from transformers import PreTrainedModel
 from export.hardware import instruction_set
 from export.latency import Run
 from export.onnx import OPSET
+from export.predict import torch_inputs
 from export.projections import join_projections
 from export.prune.architecture import Layer, layers_of
 from export.prune.surgery import Kept, cut_layer
@@ -31,6 +33,7 @@ from service.engine import SLOWER_FUSED
 from service.tokenizer import Tokens
 
 _ROUNDS = 60
+_TRACED = (4, 5)  # lengths whose calls tell which axes are dynamic
 _SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
 
 Array = npt.NDArray[np.float64]
@@ -81,20 +84,19 @@ def measure_layer(
     heads = _points(layer.heads)
     neurons = _points(layer.neurons)
     cuts = [(0, 0), *((count, 0) for count in heads[1:]), *((0, count) for count in neurons[1:])]
-    hidden, sessions = model.config.hidden_size, []
+    calls = {length: _first_call(model, layer, length) for length in (*_TRACED, *lengths)}
+    sessions = []
     for number, (head_count, neuron_count) in enumerate(cuts):
         place = folder / f"layer{number}"
         place.mkdir(exist_ok=True)  # left by an export that was killed
         kept = Kept(tuple(range(head_count)), tuple(range(neuron_count)))
-        sessions.append(_session(layer, kept, hidden, place))
-    rng = np.random.default_rng(0)
+        sessions.append(_session(layer, kept, [calls[length] for length in _TRACED], place))
     taken = []
     for length in lengths:
-        text = Tokens([1] * length, [0] * length, truncated=False, unk_share=0.0)
-        states = rng.standard_normal((1, length, hidden)).astype(np.float32)
+        feeds = {name: tensor.numpy() for name, tensor in calls[length].inputs.items()}
         runs: list[Callable[[], object]] = [
-            partial(unpruned, text),
-            *(_layer_run(session, states) for session in sessions),
+            partial(unpruned, _text(length)),
+            *(_layer_run(session, feeds) for session in sessions),
         ]
         taken.append(_time(runs, clock))
     whole, empty, *others = np.mean(taken, axis=0)
@@ -116,27 +118,70 @@ def _interpolated(points: dict[int, float], counts: npt.NDArray[np.int64]) -> Ar
     return np.interp(counts, list(points), np.maximum.accumulate(list(points.values())))
 
 
-class _FirstOutput(nn.Module):
-    """A layer as a function of the hidden states and the attention mask alone."""
+@dataclass(frozen=True)
+class _Call:
+    """What a layer was called with in a run of the whole model; the tensors of it are the inputs of its graph."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+
+    @property
+    def inputs(self) -> dict[str, torch.Tensor]:
+        given = {f"arg{place}": value for place, value in enumerate(self.args)} | self.options
+        return {name: value for name, value in given.items() if isinstance(value, torch.Tensor)}
+
+    def with_inputs(self, tensors: Sequence[torch.Tensor]) -> _Call:
+        """The same call with other tensors, in the order of :attr:`inputs`."""
+        new = dict(zip(self.inputs, tensors, strict=True))
+        args = tuple(new.get(f"arg{place}", value) for place, value in enumerate(self.args))
+        return _Call(args, {name: new.get(name, value) for name, value in self.options.items()})
+
+
+def _text(length: int) -> Tokens:
+    return Tokens([1] * length, [0] * length, truncated=False, unk_share=0.0)
+
+
+def _first_call(model: PreTrainedModel, layer: Layer, length: int) -> _Call:
+    """How ``model`` calls ``layer`` for one text: signatures and the forms of masks differ between architectures."""
+    calls: list[_Call] = []
+    hook = layer.module.register_forward_pre_hook(
+        lambda _module, args, options: calls.append(_Call(args, options)), with_kwargs=True
+    )
+    try:
+        with torch.no_grad():
+            model(**torch_inputs(model, [_text(length)]))
+    finally:
+        hook.remove()
+    return calls[0]
+
+
+class _Replayed(nn.Module):
+    """A layer as a function of the tensors that a call gave it."""
+
+    def __init__(self, layer: nn.Module, call: _Call) -> None:
         super().__init__()
         self.layer = layer
+        self.call = call
 
-    def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        output = self.layer(hidden, mask)
+    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+        call = self.call.with_inputs(tensors)
+        output = self.layer(*call.args, **call.options)
         first: torch.Tensor = output[0] if isinstance(output, tuple) else output
         return first
 
 
-def _session(layer: Layer, kept: Kept, hidden: int, folder: Path) -> ort.InferenceSession:
+def _session(layer: Layer, kept: Kept, calls: Sequence[_Call], folder: Path) -> ort.InferenceSession:
+    """The cut layer, ready to run; axes that differ between the two ``calls`` are dynamic."""
     small = Layer(copy.deepcopy(layer.module), layer.known)
     cut_layer(small, kept)
-    raw = folder / "layer.onnx"
-    axes = {"hidden": {1: "length"}, "mask": {2: "length", 3: "length"}, "out": {1: "length"}}
+    raw, (inputs, others) = folder / "layer.onnx", (call.inputs for call in calls)
+    axes = {
+        name: {axis: f"{name}{axis}" for axis, size in enumerate(one.shape) if size != others[name].shape[axis]}
+        for name, one in inputs.items()
+    }
     torch.onnx.export(
-        _FirstOutput(small.module).eval(), (torch.zeros(1, 8, hidden), torch.zeros(1, 1, 8, 8)), str(raw),
-        input_names=["hidden", "mask"], output_names=["out"], dynamic_axes=axes, opset_version=OPSET, dynamo=False,
+        _Replayed(small.module, calls[0]).eval(), tuple(inputs.values()), str(raw), input_names=list(inputs),
+        output_names=["out"], dynamic_axes=axes, opset_version=OPSET, dynamo=False,
     )  # fmt: skip
     if kept.heads or kept.neurons:
         joined = folder / "joined.onnx"
@@ -150,9 +195,7 @@ def _session(layer: Layer, kept: Kept, hidden: int, folder: Path) -> ort.Inferen
     )
 
 
-def _layer_run(session: ort.InferenceSession, states: npt.NDArray[np.float32]) -> Callable[[], object]:
-    length = states.shape[1]
-    feeds = {"hidden": states, "mask": np.zeros((1, 1, length, length), dtype=np.float32)}
+def _layer_run(session: ort.InferenceSession, feeds: Mapping[str, npt.NDArray[Any]]) -> Callable[[], object]:
     declared = {node.name: feeds[node.name] for node in session.get_inputs()}
     return partial(session.run, None, declared)
 

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from transformers import PreTrainedModel
 
 from export.baselines import optimum_baselines
+from export.checkpoint import Checkpoint
 from export.gate import METRIC
 from export.graphs import graph_bytes
 from export.hardware import processor
@@ -75,7 +76,7 @@ class CpuVariant:
         }
 
 
-def search_variant(subject: Subject, checkpoint: Path, wish: Wish, store: Store, max_drop: float) -> CpuVariant:
+def search_variant(subject: Subject, checkpoint: Checkpoint, wish: Wish, store: Store, max_drop: float) -> CpuVariant:
     """Walk, time everything that was tried in one run, and take one candidate.
 
     :raises Refused: if the speed-up that was asked for is not reached.
@@ -108,7 +109,7 @@ def search_variant(subject: Subject, checkpoint: Path, wish: Wish, store: Store,
     )
 
 
-def planned_variant(subject: Subject, checkpoint: Path, plan: Plan, store: Store, texts: list[str]) -> CpuVariant:
+def planned_variant(subject: Subject, checkpoint: Checkpoint, plan: Plan, store: Store, texts: list[str]) -> CpuVariant:
     """Make what ``plan`` says; ``texts`` are for its latency."""
     made = follow(subject, plan, store)
     baselines = _baselines(subject, checkpoint, store)
@@ -124,7 +125,7 @@ def planned_variant(subject: Subject, checkpoint: Path, plan: Plan, store: Store
     )
 
 
-def _baselines(subject: Subject, checkpoint: Path, store: Store) -> dict[str, tuple[Run, int]]:
+def _baselines(subject: Subject, checkpoint: Checkpoint, store: Store) -> dict[str, tuple[Run, int]]:
     """What others would run, each with its size in bytes."""
     optimum = optimum_baselines(checkpoint, store.place(0, "optimum"))
     weights = sum(tensor.numel() * tensor.element_size() for tensor in subject.model.parameters())

@@ -11,12 +11,19 @@ import onnx
 import pytest
 import torch
 from transformers import (
+    AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
+    CamembertConfig,
+    CamembertForSequenceClassification,
+    Data2VecTextConfig,
+    Data2VecTextForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     ElectraConfig,
     ElectraForSequenceClassification,
+    MegatronBertConfig,
+    MegatronBertForSequenceClassification,
     MPNetConfig,
     MPNetForSequenceClassification,
     PreTrainedModel,
@@ -55,6 +62,9 @@ MODELS = {
     "bert": lambda: BertForSequenceClassification(BertConfig(**SHAPE)),
     "roberta": lambda: RobertaForSequenceClassification(RobertaConfig(**SHAPE)),
     "xlm-roberta": lambda: XLMRobertaForSequenceClassification(XLMRobertaConfig(**SHAPE)),
+    "camembert": lambda: CamembertForSequenceClassification(CamembertConfig(**SHAPE)),
+    "data2vec-text": lambda: Data2VecTextForSequenceClassification(Data2VecTextConfig(**SHAPE)),
+    "megatron-bert": lambda: MegatronBertForSequenceClassification(MegatronBertConfig(**SHAPE)),
     "electra": lambda: ElectraForSequenceClassification(ElectraConfig(**SHAPE, embedding_size=16)),
     "distilbert": lambda: DistilBertForSequenceClassification(DistilBertConfig(**SMALL)),
 }
@@ -278,13 +288,17 @@ def test_the_search_keeps_what_matters_and_says_when_nothing_fits() -> None:
     assert search([Ranking(much, neurons)], table, -0.1) is None
 
 
+@pytest.mark.parametrize("kind", MODELS)
 def test_layers_are_timed_by_width_also_where_a_killed_export_left_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With the attention that export loads: what a layer is called with depends on it."""
     monkeypatch.setattr(table_module, "_SHARES", (1 / 2,))
+    monkeypatch.setattr(table_module, "_ROUNDS", 2)
+    random_model(kind).save_pretrained(tmp_path / "saved")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved", attn_implementation="eager")
     first, again = (
-        measure_layer(random_model("bert"), lambda _: None, [8], tmp_path, itertools.count(0.0, 0.001).__next__)
-        for _ in range(2)
+        measure_layer(model, lambda _: None, [8], tmp_path, itertools.count(0.0, 0.001).__next__) for _ in range(2)
     )
     assert first == again
     assert (first.model_ms, first.lengths) == (pytest.approx(1.0), (8,))
