@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +20,8 @@ from export.graphs import graph_bytes
 from export.hardware import instruction_set, processor
 from export.latency import engine_run, spread_out, time_in_turns
 from export.onnx import declared
-from export.predict import Answers, answer, batched_logits, checkpoint_logits, joined
+from export.predict import Answers, answer, batched_logits, joined, own_logits
+from export.reading import Reading
 from export.reference import reference_table, write_reference
 from export.search.store import Store
 from export.search.variant import Wish
@@ -64,6 +64,7 @@ class Order:
     """
 
     checkpoint: Checkpoint
+    reading: Reading
     digest: str
     train: Dataset
     gate_rows: Dataset
@@ -105,10 +106,10 @@ def build(stage: Path, store: Store, order: Order, *, gate: Callable[[dict[Varia
     :raises EngineError: if a variant cannot run on its device here: nothing is published that was not measured.
     """
     stages = Stages()
-    shutil.copyfile(order.checkpoint.path / TOKENIZER, stage / TOKENIZER)
+    order.reading.write(stage / TOKENIZER)
     parts = make_variants(
-        stage, store, order.checkpoint, order.train, order.cpu, stages, target=order.target, max_drop=order.max_drop,
-        seed=order.seed, texts=order.gate_rows.texts,
+        stage, store, order.checkpoint, order.reading, order.train, order.cpu, stages, target=order.target,
+        max_drop=order.max_drop, seed=order.seed, texts=order.gate_rows.texts,
     )  # fmt: skip
     with stages.run("gate") as details:
         quality, answers = _judge(parts, order)
@@ -152,7 +153,8 @@ def manifest(
         version=version,
         task=checkpoint.task,
         labels=checkpoint.labels,
-        max_length=checkpoint.max_length,
+        max_length=draft.order.reading.max_length,
+        pad_id=draft.order.reading.pad_id,
         created=draft.created,
         variants=draft.variants,
         inputs=draft.inputs,
@@ -171,7 +173,7 @@ def manifest(
 
 def _judge(parts: Parts, order: Order) -> tuple[dict[VariantName, Quality], dict[VariantName, Answers]]:
     labels, task, rows = order.checkpoint.labels, order.checkpoint.task, order.gate_rows
-    baseline = predicted(checkpoint_logits(parts.model, parts.tokenizer(rows.texts)), labels, task)
+    baseline = predicted(own_logits(parts.model, order.reading, rows.texts), labels, task)
     quality: dict[VariantName, Quality] = {}
     answers: dict[VariantName, Answers] = {}
     for name, engine in parts.engines.items():

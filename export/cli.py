@@ -39,7 +39,7 @@ def finetune(
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs; stops early when the eval loss rises.")] = 3,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 5e-5,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 32,
-    max_length: Annotated[int, typer.Option(min=8, max=512, help="Tokens per text; longer ones are cut.")] = 128,
+    max_length: Annotated[int, typer.Option(min=8, help="Tokens per text; longer ones are cut.")] = 128,
     seed: Seed = 0,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
@@ -74,7 +74,7 @@ def distill(
     epochs: Annotated[int, typer.Option(min=1, help="Epochs; the one with the best eval accuracy is kept.")] = 5,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 1e-4,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 32,
-    max_length: Annotated[int, typer.Option(min=8, max=512, help="Tokens per text that the student reads.")] = 128,
+    max_length: Annotated[int, typer.Option(min=8, help="Tokens per text that the student reads.")] = 128,
     label_share: Annotated[
         float,
         typer.Option(min=0.0, max=1.0, help="Share of the loss that the true labels have; the teacher has the rest."),
@@ -132,6 +132,13 @@ def export(
         typer.Option(help="Prune to so many times the unpruned int8's speed. Without it: as fast as --max-drop lets."),
     ] = None,
     no_prune: Annotated[bool, typer.Option("--no-prune", help="Only quantize.")] = False,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            help="Tokens per text. Without it: what the checkpoint takes, but beyond 512 only what the rows need.",
+        ),
+    ] = None,
     allow_inconclusive: AllowInconclusive = False,
     live: Annotated[
         bool, typer.Option("--live/--not-live", help="Make the new version the one that is served.")
@@ -151,7 +158,7 @@ def export(
         raise InvalidInput(f"--target {target!r} is not known; choose cpu, cuda or both.")
     options = pipeline.Options(
         target=target, max_drop=max_drop, time_budget=_seconds(time_budget), target_speedup=target_speedup,  # type: ignore[arg-type]
-        prune=not no_prune, allow_inconclusive=allow_inconclusive, seed=seed,
+        prune=not no_prune, allow_inconclusive=allow_inconclusive, seed=seed, max_length=max_length,
     )  # fmt: skip
     given = [
         read_dataset(path, text_column=text_column, label_column=label_column) if path else None

@@ -18,6 +18,7 @@ from export.finetune import silence
 from export.gate import refuse_unless_published
 from export.hardware import instruction_set
 from export.labels import check_labels, task_of
+from export.preflight import preflight
 from export.reference import MAX_ROWS, choose_rows
 from export.search.store import Store, search_folder
 from export.search.variant import Wish
@@ -46,6 +47,7 @@ class Options:
     """How to export. ``time_budget`` is for everything, in seconds; ``max_drop`` in points of accuracy.
 
     ``target_speedup`` is against the unpruned int8 model: without it the fastest within ``max_drop`` is taken.
+    ``max_length`` in tokens is as ``wanted`` of :func:`export.reading.read_texts`.
     """
 
     target: Target = "cpu"
@@ -55,6 +57,7 @@ class Options:
     prune: bool = True
     allow_inconclusive: bool = False
     seed: int = 0
+    max_length: int | None = None
 
 
 def export_checkpoint(
@@ -86,6 +89,7 @@ def export_checkpoint(
     if search_rows is not None:
         check_data(checkpoint, search_rows, "search")
     silence()
+    reading = preflight(checkpoint, train, evaluation, max_length=options.max_length)
     gate_rows = evaluation
     if options.target != "cuda" and search_rows is None:
         search_rows, gate_rows = split_rows(evaluation)
@@ -95,7 +99,8 @@ def export_checkpoint(
         must_prove=not options.allow_inconclusive,
     )  # fmt: skip
     order = Order(
-        checkpoint, checkpoint_digest(path), train, gate_rows, untrained_rows(train, evaluation, options.seed), wish,
+        checkpoint, reading, checkpoint_digest(path), train, gate_rows,
+        untrained_rows(train, evaluation, options.seed), wish,
         options.target, options.max_drop, options.allow_inconclusive, options.seed,
         data_arguments(train=train, eval=evaluation, search=search_rows) | asdict(options),
     )  # fmt: skip

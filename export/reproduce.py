@@ -57,7 +57,7 @@ def reproduce(bundle: Bundle, train: Dataset, checkpoint: Path | None = None) ->
         raise InvalidInput(f"the training rows are not those that {bundle.path} was made with ({str(given)[:16]}…).")
     silence()
     source = read_checkpoint(path)
-    tokenizer = TextTokenizer(bundle.file(TOKENIZER), made.max_length)
+    tokenizer = TextTokenizer(bundle.file(TOKENIZER), made.max_length, made.pad_id)
     subject = Subject(load_model(source), tokenizer, train, made.labels, made.task, made.source.seed)
     with tempfile.TemporaryDirectory() as folder:
         again = sha256_file(follow(subject, made.plan, Store(Path(folder))).file)

@@ -30,6 +30,7 @@ from export.finetune import Recipe, finetune
 from export.harvest import Harvest, harvest
 from export.pipeline import check_data, data_arguments
 from export.predict import answer, load_engine
+from export.preflight import preflight
 from export.quantize import DYNAMIC
 from export.reference import MAX_ROWS, choose_rows, fair_shares
 from export.search.store import Store
@@ -120,7 +121,7 @@ def retrain(
         with staging(repo, name) as work, staging(repo, name) as stage:
             tuned = finetune(
                 str(base.path), rows.train, evaluation, work / "checkpoint",
-                replace(recipe, max_length=base.max_length), labels=rows.labels, task=base.task,
+                replace(recipe, max_length=champion.manifest.max_length), labels=rows.labels, task=base.task,
             )  # fmt: skip
             order = _order(tuned.checkpoint, champion, rows, evaluation, train, max_drop, allow_inconclusive, recipe)
             draft = build(stage, Store(work), order, gate=lambda _: None)
@@ -224,9 +225,10 @@ def champion_labels(champion: Bundle, variant: VariantName, texts: list[str]) ->
     """What the live bundle predicts for each text by itself."""
     made = champion.manifest
     engine = load_engine(
-        champion.file(made.variants[variant].file), device=variant, threads=1, max_length=made.max_length
-    )
-    tokenizer = TextTokenizer(champion.file(TOKENIZER), made.max_length)
+        champion.file(made.variants[variant].file), device=variant, threads=1, max_length=made.max_length,
+        pad_id=made.pad_id,
+    )  # fmt: skip
+    tokenizer = TextTokenizer(champion.file(TOKENIZER), made.max_length, made.pad_id)
     return answer(engine, tokenizer, texts, made.labels, made.task).observed.labels
 
 
@@ -242,8 +244,10 @@ def _order(
         "max_drop": max_drop, "allow_inconclusive": allow_inconclusive, "retrained_from": champion.digest,
         **{key: value for key, value in asdict(recipe).items() if key not in ("seed", "max_length")},
     }  # fmt: skip
+    challenger = read_checkpoint(path)
+    reading = preflight(challenger, rows.train, judged, max_length=champion.manifest.max_length)
     return Order(
-        read_checkpoint(path), checkpoint_digest(path), rows.train, judged,
+        challenger, reading, checkpoint_digest(path), rows.train, judged,
         reference_rows(evaluation, rows, recipe.seed), plan_like(champion), target, max_drop,
         allow_inconclusive or len(variants) == 1, recipe.seed, arguments,
     )  # fmt: skip

@@ -157,7 +157,7 @@ class Walk:
         self._teller.trying("each multiplication in int8 alone")
         scratch = store.place(0, "sensitivity")
         hurt = sensitivity(
-            joined, rows.tokens[:ROWS], subject.task, scratch, target=instruction_set(),
+            joined, rows.tokens[:ROWS], subject.task, scratch, pad_id=rows.pad_id, target=instruction_set(),
             seconds=_SENSITIVITY_SHARE * self.budget.seconds,
         )  # fmt: skip
         for scheme in (FLOAT, DYNAMIC, PER_TENSOR, STATIC, *mixed_schemes(hurt)):
