@@ -331,7 +331,7 @@ def padded(gpt2: Path, trained: Trained, tmp_path_factory: pytest.TempPathFactor
     """A bundle of it, and what the export said. The tokenizer names another token for padding than the model."""
     folder = tmp_path_factory.mktemp("padded")
     changed = shutil.copytree(gpt2, folder / "changed")
-    edited(changed, EDIT, pad_token="a")
+    edited(changed, EDIT, pad_token="Z")
     result = export(folder, changed, trained.train, trained.evaluation)
     return published(folder, result), " ".join(result.stderr.split())
 
