@@ -23,8 +23,12 @@ def demo(
 
     from examples.demo import run
 
-    figures = run(
-        folder, keep=keep, seed=seed, on_done=lambda done: typer.echo(done.summary()) if not as_json else None
-    )
+    try:
+        figures = run(
+            folder, keep=keep, seed=seed, on_done=lambda done: typer.echo(done.summary()) if not as_json else None
+        )
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: every process was ended; what they wrote is in {folder}", err=True)
+        raise typer.Exit(130) from None
     if as_json:
         typer.echo(json.dumps(asdict(figures)))

@@ -5,33 +5,35 @@ Every step is the ordinary command line or an HTTP request, so each can be repea
 
 from __future__ import annotations
 
-import os
-import re
 import shlex
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import httpx
-
+from examples.processes import PLUMBLINE, Process, interruptible, say, until
+from examples.running import running
 from examples.tickets import tickets, write_csv
-from examples.traffic import Client, Receiver, Traffic
+from examples.traffic import Traffic
 from service.contract.errors import InvalidInput, PlumblineError
 
 NAME = "tickets"
 MARKER = ".plumbline-demo"  # in folders that a later demonstration may replace
-TRAIN_ROWS, EVAL_ROWS, HELD_OUT_ROWS = 800, 1500, 500
-WINDOW_ROWS, LABELLED_ROWS = 200, 600
+
+# What decides how long it takes. Held-out rows make whole windows.
+TRAIN_ROWS, EVAL_ROWS = 540, 600
+WINDOW_ROWS, HELD_OUT_ROWS, LABELLED_ROWS = 200, 400, 400
+TIME_BUDGET = "75s"
+TRAFFIC_PAUSE = 0.2  # seconds; the retrain needs the cores, too
+LEAST_ANSWERS = 25  # of the new version before the end
 
 # Short training for a small grammar; real data does better with the defaults.
-RECIPE = ("--epochs=3", "--learning-rate=1e-4", "--batch-size=16")
+RECIPE = ("--learning-rate=2e-4", "--batch-size=16")
+FINETUNE, RETRAIN = (*RECIPE, "--epochs=3"), (*RECIPE, "--epochs=2", "--max-drop=2")
 
 Rows = list[tuple[str, str]]
 
@@ -72,7 +74,9 @@ class Figures:
 def run(folder: Path, *, keep: bool, seed: int, on_done: Callable[[Figures], None]) -> Figures:
     """Run the loop in ``folder``; with ``keep`` the server and monitor stay up until Ctrl-C.
 
-    :raises PlumblineError: if a step fails or does not happen in time; the folder stays for a look at its logs.
+    On any end, Ctrl-C included, no process is left; the folder stays for a look at its logs.
+
+    :raises PlumblineError: if a step fails, or a process that something is expected of ends.
     """
     if folder.exists() and any(folder.iterdir()):
         if not (folder / MARKER).exists():
@@ -81,50 +85,57 @@ def run(folder: Path, *, keep: bool, seed: int, on_done: Callable[[Figures], Non
     folder = folder.absolute()
     (folder / "data").mkdir(parents=True)
     (folder / MARKER).touch()
+    with interruptible():
+        return loop(folder, keep=keep, seed=seed, on_done=on_done)
+
+
+def loop(folder: Path, *, keep: bool, seed: int, on_done: Callable[[Figures], None]) -> Figures:
+    """The six steps."""
     started = time.monotonic()
     say("1/6  make support tickets: an old product line to learn, a new one to be surprised by")
     judge, new = make_data(folder / "data", seed)
+    old, held_out, labelled = judge[:HELD_OUT_ROWS], new[:HELD_OUT_ROWS], new[HELD_OUT_ROWS:]
     files = [f"--train={folder / 'data/train.csv'}", f"--eval={folder / 'data/eval.csv'}"]
-    models, log = folder / "models", folder / "log"
+    models = folder / "models"
 
     say("2/6  fine-tune the packaged MiniLM and export it")
-    plumbline("finetune", *files, *RECIPE, f"--out={folder / 'checkpoint'}", f"--seed={seed}")
-    options = [f"--repo={models}", f"--name={NAME}", "--max-drop=2", "--time-budget=100s"]
+    plumbline("finetune", *files, *FINETUNE, f"--out={folder / 'checkpoint'}", f"--seed={seed}")
+    options = [f"--repo={models}", f"--name={NAME}", "--max-drop=2", f"--time-budget={TIME_BUDGET}"]
     plumbline("export", str(folder / "checkpoint"), *files, *options)
 
-    with ExitStack() as stack:
-        receiver = Receiver()
-        stack.callback(receiver.close)
-        service, monitor = f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
-        say("3/6  serve it and monitor it; ordinary tickets come in")
-        stack.enter_context(serving(folder, models, log, service))
-        stack.enter_context(monitoring(folder, models, log, monitor, files, receiver, seed))
-        client = Client(service)
-        old_before = client.accuracy(*unzip(judge[:HELD_OUT_ROWS]))
-        wait(lambda: windows(monitor) >= HELD_OUT_ROWS // WINDOW_ROWS, "the windows to be judged", 60)
-        if receiver.events:
-            raise PlumblineError(f"ordinary tickets raised an alarm: {receiver.events[0]}. See {folder}.")
+    say("3/6  serve it and monitor it; ordinary tickets come in")
+    retrain = [*PLUMBLINE, "retrain", f"--repo={models}", f"--name={NAME}", f"--log={folder / 'log'}"]
+    command = [*retrain, *files, *RETRAIN, f"--seed={seed}"]
+    settings = {"PLUMBLINE_WINDOW_ROWS": str(WINDOW_ROWS), "PLUMBLINE_CONFIRM_WINDOWS": "2"}
+    with running(folder, models, NAME, command, **settings) as live:
+        client, expect = live.client, partial(until, processes=live.processes)
+        old_before = client.accuracy(*unzip(old))
+        windows = len(old) // WINDOW_ROWS
+        expect(lambda: live.judged() >= windows, f"{windows} windows to be judged")
+        if live.receiver.events:
+            raise PlumblineError(f"ordinary tickets raised an alarm: {live.receiver.events[0]}. See {folder}.")
         say(f"     accuracy {old_before:.3f}, no alert")
 
         say("4/6  the new product line is launched; support staff correct the labels")
-        held_out, labelled = new[:HELD_OUT_ROWS], new[HELD_OUT_ROWS:]
         client.label(*unzip(labelled), source="support")
         new_before = client.accuracy(*unzip(held_out))
-        detected = receiver.wait_for("plumbline.drift.detected", 60)
+        windows = (len(old) + len(new)) // WINDOW_ROWS
+        detected = expect(lambda: live.detected(windows), "the monitor to detect drift")
         alert = f"{detected['type']} {detected['id']}, severity {detected['data']['severity']}"
         say(f"     accuracy {new_before:.3f}; alert received, signature verified")
 
         say("5/6  the monitor has called the retrain hook; requests keep coming")
-        with Traffic(service, [text for text, _ in held_out + judge[:HELD_OUT_ROWS]]) as traffic:
-            published = receiver.wait_for("plumbline.model.published", 300, unless="plumbline.model.rejected")
+        with Traffic(live.service, [text for text, _ in held_out + old], TRAFFIC_PAUSE) as traffic:
+            retraining = live.retraining
+            published = expect(retraining.published, "the retrained version to be published", news=retraining.news)
             version = published["data"]["model"]["version"]
-            wait(lambda: client.version(NAME) == version, f"version {version} to be served", 30)
-            wait(lambda: traffic.answered[version] >= 50, f"traffic on version {version}", 30)
+            expect(lambda: live.serves(version), f"version {version} to be served")
+            expect(lambda: traffic.answered[version] >= LEAST_ANSWERS, f"traffic on version {version}")
 
         say(f"6/6  version {version} has taken over")
         figures = Figures(
             accuracy_old_before=old_before,
-            accuracy_old_after=client.accuracy(*unzip(judge[:HELD_OUT_ROWS])),
+            accuracy_old_after=client.accuracy(*unzip(old)),
             accuracy_new_before=new_before,
             accuracy_new_after=client.accuracy(*unzip(held_out)),
             requests_answered=sum(traffic.answered.values()),
@@ -134,13 +145,15 @@ def run(folder: Path, *, keep: bool, seed: int, on_done: Callable[[Figures], Non
             report=report_file(folder, detected["data"]["report"]),
             card=str(models / NAME / version / "report.html"),
             folder=str(folder),
-            service_url=service,
-            monitor_url=monitor,
+            service_url=live.service,
+            monitor_url=live.monitor,
         )
         on_done(figures)
         if keep:
-            say(f"running: {service}/docs  {service}/metrics  {monitor}/metrics; Ctrl-C ends it")
-            wait_for_interrupt()
+            say(f"running: {live.service}/docs  {live.service}/metrics  {live.monitor}/metrics; Ctrl-C ends it")
+            with suppress(KeyboardInterrupt):
+                signal.pause()
+            say("ending")
     return figures
 
 
@@ -155,82 +168,11 @@ def make_data(folder: Path, seed: int) -> tuple[Rows, Rows]:
     return judge, new
 
 
-@contextmanager
-def serving(folder: Path, models: Path, log: Path, url: str) -> Iterator[None]:
-    """``plumbline serve`` in the background, its log sealed every second instead of every minute."""
-    arguments = ["serve", f"--repo={models}", f"--log={log}", f"--port={httpx.URL(url).port}"]
-    with background(arguments, folder / "serve.log", url, PLUMBLINE_LOG_SEAL_SECONDS="1", PLUMBLINE_GRACE_SECONDS="0"):
-        yield
-
-
-@contextmanager
-def monitoring(
-    folder: Path, models: Path, log: Path, url: str, files: Sequence[str], receiver: Receiver, seed: int
-) -> Iterator[None]:
-    """``plumbline monitor`` in the background, with the receiver's webhook and a retrain command."""
-    retrain = [
-        *PLUMBLINE,
-        "retrain",
-        f"--repo={models}",
-        f"--name={NAME}",
-        f"--log={log}",
-        *files,
-        *RECIPE,
-        f"--seed={seed}",
-    ]
-    arguments = ["monitor", f"--repo={models}", f"--log={log}", f"--port={httpx.URL(url).port}"]
-    with background(
-        [*arguments, f"--state={folder / 'monitor'}"],
-        folder / "monitor.log",
-        url,
-        PLUMBLINE_MONITOR_POLL_SECONDS="1",
-        PLUMBLINE_WINDOW_ROWS=str(WINDOW_ROWS),
-        PLUMBLINE_CONFIRM_WINDOWS="2",
-        PLUMBLINE_WEBHOOK_URLS=receiver.url,
-        PLUMBLINE_WEBHOOK_SECRET=receiver.secret,
-        PLUMBLINE_PUBLIC_URL=url,
-        PLUMBLINE_RETRAIN_COMMAND=shlex.join(retrain),
-    ):
-        yield
-
-
-PLUMBLINE = (sys.executable, "-m", "service")
-
-
 def plumbline(*arguments: str) -> None:
     """Run one command to its end. :raises PlumblineError: if it fails."""
     say(f"     $ plumbline {shlex.join(arguments)}")
-    ended = subprocess.run([*PLUMBLINE, *arguments], stdout=sys.stderr, check=False)
-    if ended.returncode:
-        raise PlumblineError(f"`plumbline {arguments[0]}` ended with exit code {ended.returncode}; it said why above.")
-
-
-@contextmanager
-def background(arguments: Sequence[str], log: Path, url: str, **environment: str) -> Iterator[None]:
-    """A command that runs while the block lasts, from when it is ready."""
-    say(f"     $ plumbline {shlex.join(arguments)}")
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*PLUMBLINE, *arguments], stdout=output, stderr=output, env={**os.environ, **environment}
-        )
-
-    def ready() -> bool:
-        if process.poll() is not None:
-            raise PlumblineError(f"`plumbline {arguments[0]}` ended with {process.returncode}; {log} says why.")
-        try:
-            return httpx.get(f"{url}/readyz").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    try:
-        wait(ready, f"{url} to be ready", 60)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    with Process(f"`plumbline {arguments[0]}`", [*PLUMBLINE, *arguments]) as process:
+        process.finish()
 
 
 def report_file(folder: Path, url: str | None) -> str:
@@ -238,44 +180,5 @@ def report_file(folder: Path, url: str | None) -> str:
     return "none was written" if url is None else str(folder / "monitor" / "reports" / NAME / url.rsplit("/", 1)[-1])
 
 
-def windows(monitor: str) -> int:
-    """How many windows the monitor has judged."""
-    judged = re.findall(
-        rf'^plumbline_windows_total{{model="{NAME}",outcome="judged"}} (\S+)$',
-        httpx.get(f"{monitor}/metrics").text,
-        re.M,
-    )
-    return int(float(judged[0])) if judged else 0
-
-
 def unzip(rows: Rows) -> tuple[list[str], list[str]]:
     return [text for text, _ in rows], [label for _, label in rows]
-
-
-def wait(condition: Callable[[], bool], what: str, seconds: float) -> None:
-    """:raises PlumblineError: if the condition does not come true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise PlumblineError(f"waited {seconds:.0f} s for {what}.")
-        time.sleep(0.1)
-
-
-def wait_for_interrupt() -> None:
-    """Until Ctrl-C or SIGTERM."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        say("ending")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

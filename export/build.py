@@ -10,21 +10,23 @@ from pathlib import Path
 
 import onnxruntime
 from pydantic import JsonValue
+from transformers import PreTrainedModel
 
 from export.card.html import as_html
 from export.card.markdown import as_markdown
 from export.checkpoint import Checkpoint
-from export.gate import explain, judge, predicted
+from export.gate import Predicted, check_baseline, explain, judge, predicted
 from export.golden import golden_atol, golden_cases, golden_texts, write_golden
 from export.graphs import graph_bytes
 from export.hardware import instruction_set, processor
 from export.latency import engine_run, spread_out, time_in_turns
-from export.onnx import declared
+from export.onnx import declared, load_model
 from export.predict import Answers, answer, batched_logits, joined, own_logits
 from export.reading import Reading
 from export.reference import reference_table, write_reference
 from export.search.store import Store
 from export.search.variant import Wish
+from export.search.walk import Subject
 from export.stages import Stages
 from export.variants import CUDA, Parts, Target, make_variants
 from service.contract.bundle import (
@@ -50,6 +52,7 @@ from service.contract.bundle import (
 from service.contract.card.content import card_of
 from service.contract.dataset import Dataset
 from service.contract.features import FEATURE_VERSION
+from service.tokenizer import TextTokenizer
 
 # Batch flips are a rate: beyond this many rows it hardly gets more exact.
 _BATCH_FLIP_ROWS = 2_000
@@ -60,7 +63,8 @@ _LIBRARIES = ("torch", "transformers", "tokenizers", "optimum", "optimum-onnx", 
 class Order:
     """What to build. ``gate_rows`` decide the verdict; ``reference_rows`` are (text, true label or None).
 
-    ``cpu`` says what the CPU variant is to be: searched for, or made as another bundle's plan says.
+    ``cpu`` says what the CPU variant is to be: searched for, or made as another bundle's plan says. ``weak`` is whether
+    the checkpoint may be no better than its most frequent label; ``trained_on`` counts eval rows that do not judge.
     """
 
     checkpoint: Checkpoint
@@ -72,7 +76,8 @@ class Order:
     cpu: Wish | Plan
     target: Target = "cpu"
     max_drop: float = 0.5
-    allow_inconclusive: bool = False
+    weak: bool = False
+    trained_on: int = 0
     seed: int = 0
     arguments: dict[str, JsonValue] = field(default_factory=dict)
 
@@ -102,17 +107,25 @@ def build(stage: Path, store: Store, order: Order, *, gate: Callable[[dict[Varia
     ``store`` is where the search for the CPU variant keeps what it finds. ``gate`` sees the qualities as soon as they
     are known and may raise, so that a refusal costs no further work.
 
+    :raises Refused: if the checkpoint is no better than its most frequent label, before anything is tried.
     :raises ParityError: if a graph does not compute what the model that it was made from computes.
     :raises EngineError: if a variant cannot run on its device here: nothing is published that was not measured.
     """
     stages = Stages()
     order.reading.write(stage / TOKENIZER)
+    # For CUDA alone as transformers prefers it: ONNX Runtime fuses DistilBERT's attention in that form only.
+    model = load_model(order.checkpoint, attention=None if order.target == "cuda" else "eager")
+    tokenizer = TextTokenizer(stage / TOKENIZER, order.reading.max_length, order.reading.pad_id)
+    baseline = _baseline(model, order)
+    if not order.weak:
+        check_baseline(baseline, order.gate_rows.targets)
+    subject = Subject(model, tokenizer, order.train, order.checkpoint.labels, order.checkpoint.task, order.seed)
     parts = make_variants(
-        stage, store, order.checkpoint, order.reading, order.train, order.cpu, stages, target=order.target,
-        max_drop=order.max_drop, seed=order.seed, texts=order.gate_rows.texts,
+        stage, store, subject, order.checkpoint, order.reading, order.cpu, stages, target=order.target,
+        max_drop=order.max_drop, texts=order.gate_rows.texts,
     )  # fmt: skip
     with stages.run("gate") as details:
-        quality, answers = _judge(parts, order)
+        quality, answers = _judge(baseline, parts, order)
         details.update({name: explain(one) for name, one in quality.items()})
     gate(quality)
     latency = parts.latency
@@ -163,6 +176,8 @@ def manifest(
         source=draft.source,
         pipeline=draft.stages,
         quality=draft.quality,
+        unproven=not (challenge and challenge.accepted)
+        and any(one.verdict == "inconclusive" for one in draft.quality.values()),
         latency=draft.latency,
         search=draft.search,
         plan=draft.plan,
@@ -171,9 +186,16 @@ def manifest(
     )
 
 
-def _judge(parts: Parts, order: Order) -> tuple[dict[VariantName, Quality], dict[VariantName, Answers]]:
+def _baseline(model: PreTrainedModel, order: Order) -> Predicted:
+    """What the checkpoint answers to the gate's rows, by its own tokenizer."""
+    logits = own_logits(model, order.reading, order.gate_rows.texts)
+    return predicted(logits, order.checkpoint.labels, order.checkpoint.task)
+
+
+def _judge(
+    baseline: Predicted, parts: Parts, order: Order
+) -> tuple[dict[VariantName, Quality], dict[VariantName, Answers]]:
     labels, task, rows = order.checkpoint.labels, order.checkpoint.task, order.gate_rows
-    baseline = predicted(own_logits(parts.model, order.reading, rows.texts), labels, task)
     quality: dict[VariantName, Quality] = {}
     answers: dict[VariantName, Answers] = {}
     for name, engine in parts.engines.items():
@@ -186,7 +208,7 @@ def _judge(parts: Parts, order: Order) -> tuple[dict[VariantName, Quality], dict
             rows.targets,
             task=task,
             max_drop=order.max_drop,
-            allow_inconclusive=order.allow_inconclusive,
+            trained_on=order.trained_on,
         )
     return quality, answers
 

@@ -35,14 +35,29 @@ def class_changes(
 
     For several labels per row (joined by ``|``) a label is found if it is among those predicted.
     """
-    rows: dict[str, list[tuple[bool, bool]]] = {}
-    for before, after, target in zip(baseline, exported, targets, strict=True):
-        one, other = before.split(SEPARATOR), after.split(SEPARATOR)
-        for label in target.split(SEPARATOR):
-            rows.setdefault(label, []).append((label in one, label in other))
+    rows = _found(baseline, exported, targets)
     found = {label: np.array(seen, dtype=float).mean(axis=0) for label, seen in rows.items()}
     changed = sorted(found, key=lambda label: (-abs(found[label][1] - found[label][0]), label))
     return {
         label: ClassChange(rows=len(rows[label]), baseline=float(found[label][0]), exported=float(found[label][1]))
         for label in changed[:most]
     }
+
+
+def missed_labels(answers: Sequence[str], targets: Sequence[str], most: int = MOST_CLASSES) -> dict[str, int]:
+    """The labels whose recall is 0, with the rows that carry them: at most the ``most`` most frequent."""
+    rows = _found(answers, answers, targets)
+    missed = {label: len(seen) for label, seen in rows.items() if not any(found for found, _ in seen)}
+    return dict(sorted(missed.items(), key=lambda pair: (-pair[1], pair[0]))[:most])
+
+
+def _found(
+    baseline: Sequence[str], exported: Sequence[str], targets: Sequence[str]
+) -> dict[str, list[tuple[bool, bool]]]:
+    """For each row of each label: whether the one and the other found it there."""
+    rows: dict[str, list[tuple[bool, bool]]] = {}
+    for before, after, target in zip(baseline, exported, targets, strict=True):
+        one, other = before.split(SEPARATOR), after.split(SEPARATOR)
+        for label in target.split(SEPARATOR):
+            rows.setdefault(label, []).append((label in one, label in other))
+    return rows

@@ -9,8 +9,7 @@ Both answer the same rows in the form in which they are served. The rules:
    for thousands of rows, as two trained models differ on many; so a few hundred rows guard against harm of the size
    of the margin on average, and the figures say how sure that is.
 3. Export: no variant may fail the gate against its own checkpoint, on old and new rows together. Inconclusive is
-   enough for the variant that rules 1 and 2 judge, as they judge it in its exported form; another one must pass,
-   unless that is waived.
+   enough, unless that is strict: rules 1 and 2 judge the variant that is served in its exported form.
 """
 
 from __future__ import annotations
@@ -46,7 +45,13 @@ def contest(champion: Sequence[str], challenger: Sequence[str], targets: Sequenc
 
 
 def decide(
-    champion: Champion, old: Contest, new: Contest, quality: Mapping[VariantName, Quality], *, max_drop: float
+    champion: Champion,
+    old: Contest,
+    new: Contest,
+    quality: Mapping[VariantName, Quality],
+    *,
+    max_drop: float,
+    strict: bool = False,
 ) -> Challenge:
     """Apply the three rules; ``max_drop`` is in points. Every reason is a sentence with its figures."""
     against: list[str] = []
@@ -58,7 +63,7 @@ def decide(
     against += [
         f"the {name} variant did not pass its gate: {explain(one).rstrip('.')}"
         for name, one in quality.items()
-        if not may_publish(one)
+        if not may_publish(one, strict=strict)
     ]
     figures: dict[str, JsonValue] = {
         name: {

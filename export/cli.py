@@ -24,9 +24,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Same seed, same data, same machi
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 Repo = Annotated[Path, typer.Option(help="The model repository.")]
 Name = Annotated[str, typer.Option(help="The model's name in the repository.")]
-AllowInconclusive = Annotated[
-    bool, typer.Option("--allow-inconclusive", help="Publish although the eval rows are too few to prove it.")
-]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse what the eval rows are too few to prove.")]
 
 
 def finetune(
@@ -122,7 +120,7 @@ def export(
     name: Name,
     search: Annotated[
         Path | None,
-        typer.Option(help="Rows to compare candidates on, not trained on. Without it: a third of the eval rows."),
+        typer.Option(help="Rows to compare candidates on, not trained on. Without it: the eval rows, cross-fitted."),
     ] = None,
     target: Annotated[str, typer.Option(help="Which variants to make: cpu, cuda or both.")] = "cpu",
     max_drop: Annotated[float, typer.Option(min=0.0, help="Points of accuracy that may be lost.")] = 0.5,
@@ -139,10 +137,18 @@ def export(
             help="Tokens per text. Without it: what the checkpoint takes, but beyond 512 only what the rows need.",
         ),
     ] = None,
-    allow_inconclusive: AllowInconclusive = False,
+    like: Annotated[
+        str | None,
+        typer.Option(help="Make what this version is, as 1, once more instead of searching: to judge it by more rows."),
+    ] = None,
+    strict: Strict = False,
+    allow_weak: Annotated[
+        bool, typer.Option("--allow-weak", help="Also a checkpoint that is no better than its most frequent label.")
+    ] = False,
     live: Annotated[
-        bool, typer.Option("--live/--not-live", help="Make the new version the one that is served.")
-    ] = True,
+        bool | None,
+        typer.Option("--live/--not-live", help="Serve the new version. By default if it is proven, or the first."),
+    ] = None,
     seed: Seed = 0,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
@@ -158,7 +164,7 @@ def export(
         raise InvalidInput(f"--target {target!r} is not known; choose cpu, cuda or both.")
     options = pipeline.Options(
         target=target, max_drop=max_drop, time_budget=_seconds(time_budget), target_speedup=target_speedup,  # type: ignore[arg-type]
-        prune=not no_prune, allow_inconclusive=allow_inconclusive, seed=seed, max_length=max_length,
+        prune=not no_prune, strict=strict, weak=allow_weak, like=like, seed=seed, max_length=max_length,
     )  # fmt: skip
     given = [
         read_dataset(path, text_column=text_column, label_column=label_column) if path else None
@@ -210,7 +216,7 @@ def retrain(
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 5e-5,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 32,
     seed: Seed = 0,
-    allow_inconclusive: AllowInconclusive = False,
+    strict: Strict = False,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
     as_json: Json = False,
@@ -230,7 +236,7 @@ def retrain(
     try:
         done = module.retrain(
             repo, name, log, files[0], files[1], labels=extra, recipe=recipe, max_drop=max_drop,
-            min_labels=min_labels, allow_inconclusive=allow_inconclusive,
+            min_labels=min_labels, strict=strict,
         )  # fmt: skip
     except module.Rejected as rejected:
         _print_retrained(rejected.outcome, as_json=as_json)

@@ -45,6 +45,6 @@ def disk_full_named(folder: Path) -> Iterator[None]:
         no_room = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         if no_room or "No space left on device" in str(error):
             raise DiskFull(
-                f"no space left while writing below {folder}; nothing was kept there. Free some space, then repeat."
+                f"no space left while writing below {folder}; nothing half-written stays. Free some space and repeat."
             ) from error
         raise

@@ -4,25 +4,31 @@ The verdict, for a margin of ``max_drop`` points:
 
 - ``pass``: the one-sided 95 % lower bound of the paired difference is above the margin;
 - ``fail``: the one-sided 95 % upper bound is below the margin;
-- ``inconclusive``: neither is shown; the rows are too few to tell.
+- ``inconclusive``: neither is shown; the rows are too few to tell. It is published all the same, marked *unproven*,
+  unless what is unproven is refused, too.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binomtest
 
-from export.calibration import BINS, calibration_error, class_changes
+from export.calibration import BINS, calibration_error, class_changes, missed_labels
 from export.paired import paired_difference, rows_needed
 from service.contract.bundle import Calibration, Quality, Task, VariantName, Verdict
 from service.contract.card.sentences import explain
 from service.contract.classify import Floats, confidences, correct, predicted_labels, probabilities
+from service.contract.dataset import SEPARATOR
 from service.contract.errors import Refused
 
-__all__ = ["METRIC", "Predicted", "explain", "judge", "may_publish", "predicted", "refuse_unless_published", "verdict"]
+__all__ = [
+    "METRIC", "Predicted", "check_baseline", "explain", "judge", "may_publish", "predicted", "refuse_unless_published",
+    "verdict",
+]  # fmt: skip
 
 # Share of labels that may change with the rows beside a row: dynamic int8 scales activations by the whole batch.
 MAX_BATCH_FLIPS = 0.02
@@ -59,12 +65,13 @@ def judge(
     *,
     task: Task,
     max_drop: float,
-    allow_inconclusive: bool = False,
+    trained_on: int = 0,
 ) -> Quality:
     """Compare predictions row by row.
 
     ``baseline`` is the checkpoint's, ``exported`` the variant's run one by one, ``batched`` the variant's labels run
-    beside others and padded, for the first ``len(batched)`` rows. ``max_drop`` is in points.
+    beside others and padded, for the first ``len(batched)`` rows. ``max_drop`` is in points. ``trained_on`` counts the
+    eval rows that are not among these because they were trained on.
     """
     before, after = correct(baseline.labels, targets), correct(exported.labels, targets)
     paired = paired_difference(before, after)
@@ -80,17 +87,19 @@ def judge(
         max_drop=max_drop,
         verdict=answer,
         rows=paired.rows,
+        trained_on=trained_on,
+        majority=majority(targets)[1],
         flips=int((~correct(exported.labels, baseline.labels)).sum()),
         batch_flip_rate=flip_rate(exported.labels, batched),
         batched_rows=min(len(exported.labels), len(batched)),
         rows_needed=needed,
-        allowed_inconclusive=allow_inconclusive and answer == "inconclusive",
         calibration=Calibration(
             baseline=calibration_error(baseline.confidence, before),
             exported=calibration_error(exported.confidence, after),
             bins=BINS,
         ),
         classes=class_changes(baseline.labels, exported.labels, targets),
+        missed=missed_labels(exported.labels, targets),
     )
 
 
@@ -108,19 +117,38 @@ def flips_too_often(quality: Quality) -> bool:
     return float(binomtest(flips, quality.batched_rows, MAX_BATCH_FLIPS, alternative="greater").pvalue) < 0.05
 
 
-def may_publish(quality: Quality) -> bool:
+def may_publish(quality: Quality, *, strict: bool) -> bool:
+    """Whether it is not shown to be worse; with ``strict``, whether it is shown not to be."""
     if flips_too_often(quality):
         return False
-    return quality.verdict == "pass" or (quality.verdict == "inconclusive" and quality.allowed_inconclusive)
+    return quality.verdict == "pass" or (quality.verdict == "inconclusive" and not strict)
 
 
-def refuse_unless_published(qualities: Mapping[VariantName, Quality]) -> None:
+def refuse_unless_published(qualities: Mapping[VariantName, Quality], *, strict: bool) -> None:
     """:raises Refused: if any variant may not be published, with its figures and what would mend it."""
-    refused = [f"{name}: {_reason(quality)}" for name, quality in qualities.items() if not may_publish(quality)]
+    refused = {name: quality for name, quality in qualities.items() if not may_publish(quality, strict=strict)}
     if refused:
+        figures = " ".join(f"{name}: {_reason(quality)}" for name, quality in refused.items())
+        unproven = all(may_publish(quality, strict=False) for quality in refused.values())
+        mend = "Give more eval rows or leave out --strict." if unproven else "Give a wider --max-drop."
+        raise Refused(f"the accuracy gate did not pass, nothing was published. {figures} {mend}")
+
+
+def majority(targets: Sequence[str]) -> tuple[str, float]:
+    """The most frequent label, or set of labels, and its share of the rows: what always answering it would score."""
+    spelt = {frozenset(target.split(SEPARATOR)): target for target in targets}
+    label, rows = Counter(frozenset(target.split(SEPARATOR)) for target in targets).most_common(1)[0]
+    return spelt[label], rows / len(targets)
+
+
+def check_baseline(baseline: Predicted, targets: Sequence[str]) -> None:
+    """:raises Refused: if the checkpoint is no more often right on these rows than its most frequent label would be."""
+    accuracy, (label, share) = float(correct(baseline.labels, targets).mean()), majority(targets)
+    if accuracy <= share:
         raise Refused(
-            "the accuracy gate did not pass, nothing was published. " + " ".join(refused) + " Give more eval rows, "
-            "a wider --max-drop, or accept what cannot be proven with --allow-inconclusive."
+            f"the checkpoint is right on {accuracy:.4f} of the {len(targets)} eval rows, and always answering "
+            f"{label!r} would be on {share:.4f}. Check that the checkpoint, the names of its labels and the file "
+            "belong together, or export it all the same with --allow-weak."
         )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -23,15 +24,19 @@ from export.reference import MAX_ROWS, choose_rows
 from export.search.store import Store, search_folder
 from export.search.variant import Wish
 from export.variants import Target
-from service.contract.bundle import Bundle
+from service.contract.bundle import Bundle, Plan, open_bundle
+from service.contract.card.warnings import warnings_of
 from service.contract.dataset import Dataset
-from service.contract.errors import DatasetError
-from service.contract.repository import check_name, publish, set_live, staging
+from service.contract.errors import DatasetError, InvalidInput
+from service.contract.repository import SERVING, check_name, publish, set_live, staging
 
 logger = logging.getLogger(__name__)
 
 _SEARCH_SHARE = 0.9  # of the time budget; the gate and the last measurements need the rest
 _SEARCH_ROWS = 1_000
+_LEAST_ROWS = 3
+# What may differ between calls that search the same: how long it takes, and what is accepted later.
+_LATER = ("time_budget", "strict", "weak")
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,9 @@ class Options:
     """How to export. ``time_budget`` is for everything, in seconds; ``max_drop`` in points of accuracy.
 
     ``target_speedup`` is against the unpruned int8 model: without it the fastest within ``max_drop`` is taken.
-    ``max_length`` in tokens is as ``wanted`` of :func:`export.reading.read_texts`.
+    ``strict`` refuses what is not shown to be within it; ``weak`` accepts a checkpoint that is no better than its most
+    frequent label. ``like`` is a version of the same checkpoint whose plan is followed instead of a search, with the
+    length of its texts. ``max_length`` in tokens is as ``wanted`` of :func:`export.reading.read_texts`.
     """
 
     target: Target = "cpu"
@@ -55,7 +62,9 @@ class Options:
     time_budget: float = 600.0
     target_speedup: float | None = None
     prune: bool = True
-    allow_inconclusive: bool = False
+    strict: bool = False
+    weak: bool = False
+    like: str | None = None
     seed: int = 0
     max_length: int | None = None
 
@@ -69,16 +78,18 @@ def export_checkpoint(
     options: Options = Options(),
     *,
     search_rows: Dataset | None = None,
-    live: bool = True,
+    live: bool | None = None,
 ) -> Exported:
     """Search for the best form of the checkpoint in ``path``, gate it, publish it and make it live.
 
     ``train`` is what the checkpoint was trained on: it ranks what to prune, teaches recovery, and eval rows that occur
-    in it do not enter the reference profile. Candidates are compared on ``search_rows``; without them on a third of
-    ``evaluation``, which the gate then does not judge by. On any failure the repository is as it was; an interrupted
-    or refused search is kept in a hidden folder, and the same call goes on from there.
+    in it do not judge. Candidates are compared on ``search_rows``; without them on at most 1,000 rows of ``evaluation``
+    (see ``Wish.cross_fit``). With ``live`` None a version that is proven, or the first one, becomes live. On any
+    failure the repository is as it was; what the search found is kept in a hidden folder, and the same call goes on
+    from there.
 
-    :raises Refused: if a variant is not shown to be non-inferior, or pruning cannot give the speed-up; nothing is
+    :raises Refused: if a variant is shown to be worse than allowed (or, if that is ``strict``, not shown to be as
+        good), the checkpoint is no better than its most frequent label, or pruning cannot give the speed-up; nothing is
         published.
     :raises InvalidInput: if the checkpoint cannot be used or pruned, or its labels disagree with the data.
     """
@@ -89,31 +100,65 @@ def export_checkpoint(
     if search_rows is not None:
         check_data(checkpoint, search_rows, "search")
     silence()
+    digest, gate_rows = checkpoint_digest(path), untrained(train, evaluation)
+    cpu: Wish | Plan
+    if options.like is not None:
+        example = open_bundle(repo / name / options.like)
+        cpu = plan_of(example, digest, train)
+        options = replace(
+            options, seed=example.manifest.source.seed, max_length=options.max_length or example.manifest.max_length
+        )
+    else:
+        cpu = _wish(options, gate_rows, search_rows)
     reading = preflight(checkpoint, train, evaluation, max_length=options.max_length)
-    gate_rows = evaluation
-    if options.target != "cuda" and search_rows is None:
-        search_rows, gate_rows = split_rows(evaluation)
-    seconds = _SEARCH_SHARE * options.time_budget
-    wish = Wish(
-        search_rows or evaluation, len(gate_rows), seconds, options.target_speedup, options.prune,
-        must_prove=not options.allow_inconclusive,
-    )  # fmt: skip
     order = Order(
-        checkpoint, reading, checkpoint_digest(path), train, gate_rows,
-        untrained_rows(train, evaluation, options.seed), wish,
-        options.target, options.max_drop, options.allow_inconclusive, options.seed,
+        checkpoint, reading, digest, train, gate_rows, reference_rows(gate_rows, options.seed), cpu, options.target,
+        options.max_drop, options.weak, len(evaluation) - len(gate_rows), options.seed,
         data_arguments(train=train, eval=evaluation, search=search_rows) | asdict(options),
     )  # fmt: skip
-    bundle = _publish(repo, name, path, order)
+    bundle = _publish(repo, name, path, order, strict=options.strict)
+    made = bundle.manifest
+    for warning in warnings_of(made):
+        logger.warning("version %s of %s: %s", made.version, name, warning)
+    if live is None:
+        live = not made.unproven or not (repo / name / SERVING).exists()
     if live:
-        set_live(repo, name, bundle.manifest.version)
-    logger.info("published %s version %s%s", name, bundle.manifest.version, ", live" if live else ", not live")
+        set_live(repo, name, made.version)
+    logger.info("published %s version %s%s", name, made.version, ", live" if live else ", not live")
     return Exported(bundle, live)
 
 
-def _publish(repo: Path, name: str, path: Path, order: Order) -> Bundle:
+def plan_of(example: Bundle, digest: str, train: Dataset) -> Plan:
+    """How an earlier version of the same checkpoint was made for the CPU.
+
+    :raises InvalidInput: if it was made of another checkpoint or with other training rows, or has no such plan.
+    """
+    made = example.manifest
+    if made.plan is None:
+        raise InvalidInput(f"{example.path} has no CPU variant with a plan that could be followed.")
+    if made.source.checkpoint_sha256 != digest:
+        raise InvalidInput(
+            f"{example.path} was made of another checkpoint ({made.source.checkpoint_sha256[:16]}…, this one is "
+            f"{digest[:16]}…). Leave out --like to search anew."
+        )
+    if made.source.arguments.get("train_sha256") != data_arguments(train=train)["train_sha256"]:
+        raise InvalidInput(f"{example.path} was made with other training rows. Give the same --train.")
+    return made.plan
+
+
+def _wish(options: Options, gate_rows: Dataset, search_rows: Dataset | None) -> Wish:
+    """What to search for, and the rows to compare candidates on: those that were given, or some of the gate's own."""
+    rows = search_rows or some_rows(gate_rows)
+    judging = {normalise(text) for text in gate_rows.texts}
+    return Wish(
+        rows, len(gate_rows), _SEARCH_SHARE * options.time_budget, options.target_speedup, options.prune,
+        must_prove=options.strict, cross_fit=any(normalise(text) in judging for text in rows.texts),
+    )  # fmt: skip
+
+
+def _publish(repo: Path, name: str, path: Path, order: Order, *, strict: bool) -> Bundle:
     with disk_full_named(repo), search_folder(repo, name, _search_key(order)) as folder, staging(repo, name) as stage:
-        draft = build(stage, Store(folder), order, gate=refuse_unless_published)
+        draft = build(stage, Store(folder), order, gate=partial(refuse_unless_published, strict=strict))
         files = write_card(stage, draft, name)
         keep_checkpoint(repo, name, path, order.digest)
         return publish(repo, name, stage, lambda version: manifest(draft, files, name, version))
@@ -126,36 +171,34 @@ def check_data(checkpoint: Checkpoint, data: Dataset, what: str) -> None:
         raise DatasetError(f"the {what} data has several labels in a row and the checkpoint gives one.")
 
 
-def untrained_rows(train: Dataset, evaluation: Dataset, seed: int) -> list[tuple[str, str | None]]:
-    """At most 5,000 (text, label) of the eval rows whose text was not trained on.
-
-    :raises DatasetError: if there is no such row.
-    """
+def untrained(train: Dataset, evaluation: Dataset) -> Dataset:
+    """The eval rows whose text was not trained on. :raises DatasetError: if there are none, or fewer than three."""
     trained = {normalise(text) for text in train.texts}
-    rows = [
-        (text, label)
-        for text, label in zip(evaluation.texts, evaluation.targets, strict=True)
-        if normalise(text) not in trained
-    ]
+    rows = [row for row, text in enumerate(evaluation.texts) if normalise(text) not in trained]
     if len(rows) < len(evaluation):
-        logger.warning("%d of %d eval rows also occur in training", len(evaluation) - len(rows), len(evaluation))
+        logger.warning(
+            "%d of %d eval rows also occur in training and do not judge", len(evaluation) - len(rows), len(evaluation)
+        )
     if not rows:
         raise DatasetError("every eval row also occurs in the training data. Hold some rows back from training.")
-    return [rows[row] for row in choose_rows(len(rows), MAX_ROWS, seed)]
+    if len(rows) < _LEAST_ROWS:
+        raise DatasetError(
+            f"{len(rows)} of the eval rows were not trained on; at least {_LEAST_ROWS} are needed, and hundreds prove "
+            "more."
+        )
+    return take(evaluation, rows)
 
 
-def split_rows(evaluation: Dataset) -> tuple[Dataset, Dataset]:
-    """(search rows, gate rows): a third, at most 1,000, by the hash of the text, and the others.
+def reference_rows(rows: Dataset, seed: int) -> list[tuple[str, str | None]]:
+    """At most 5,000 (text, label) of the rows."""
+    return [(rows.texts[row], rows.targets[row]) for row in choose_rows(len(rows), MAX_ROWS, seed)]
 
-    :raises DatasetError: if there are fewer than three rows.
-    """
-    if len(evaluation) < 3:
-        raise DatasetError(f"the eval data has {len(evaluation)} rows; at least 3 are needed, and hundreds prove more.")
-    hashes = [hashlib.sha256(normalise(text).encode()).digest() for text in evaluation.texts]
+
+def some_rows(data: Dataset) -> Dataset:
+    """At most 1,000 of the rows, by the hash of the text."""
+    hashes = [hashlib.sha256(normalise(text).encode()).digest() for text in data.texts]
     order = sorted(range(len(hashes)), key=lambda row: hashes[row])
-    searched = set(order[: min(_SEARCH_ROWS, len(order) // 3)])
-    both = [[row for row in range(len(order)) if (row in searched) is wanted] for wanted in (True, False)]
-    return take(evaluation, both[0]), take(evaluation, both[1])
+    return take(data, sorted(order[:_SEARCH_ROWS]))
 
 
 def data_arguments(**data: Dataset | None) -> dict[str, JsonValue]:
@@ -171,7 +214,6 @@ def data_arguments(**data: Dataset | None) -> dict[str, JsonValue]:
 
 
 def _search_key(order: Order) -> str:
-    """The same for calls that search the same: how long it may take and what is accepted later do not matter."""
-    kept = {key: value for key, value in order.arguments.items() if key not in ("time_budget", "allow_inconclusive")}
+    kept = {key: value for key, value in order.arguments.items() if key not in _LATER}
     parts = {"checkpoint": order.digest, "on": instruction_set(), "libraries": libraries(), **kept}
     return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -29,6 +29,7 @@ Feeds = Mapping[str, npt.NDArray[np.int64]]
 # On MiniLM a scale per channel more than halves the error of the logits at no cost in time.
 DYNAMIC = Scheme(method="dynamic")
 PER_TENSOR = Scheme(method="dynamic", per_channel=False)
+UNSIGNED = Scheme(method="dynamic", unsigned=True)
 STATIC = Scheme(method="static")
 FLOAT = Scheme(method="none")
 
@@ -52,7 +53,8 @@ def file_name(scheme: Scheme) -> str:
 def quantize(raw: Path, folder: Path, scheme: Scheme, *, target: str, calibration: Sequence[Feeds] = ()) -> Quantized:
     """Write ``raw`` quantized by ``scheme`` to ``folder``.
 
-    ``target`` is the instruction set that it will run on; where 8-bit products can saturate, weights keep to 7 bits.
+    ``target`` is the instruction set that it will run on; where 8-bit products can saturate, signed weights keep to 7
+    bits.
     ``calibration`` are inputs for the static method, which fixes the activations' ranges by them.
 
     :raises ParityError: if not one multiplication runs in int8 afterwards.
@@ -64,7 +66,8 @@ def quantize(raw: Path, folder: Path, scheme: Scheme, *, target: str, calibratio
     with _quiet():
         if scheme.method == "dynamic":
             quantize_dynamic(
-                raw, out, weight_type=QuantType.QInt8, per_channel=scheme.per_channel, reduce_range=reduce_range,
+                raw, out, weight_type=QuantType.QUInt8 if scheme.unsigned else QuantType.QInt8,
+                per_channel=scheme.per_channel, reduce_range=reduce_range and not scheme.unsigned,
                 nodes_to_exclude=_named(scheme.float_nodes), use_external_data_format=large,
             )  # fmt: skip
         elif scheme.method == "static":

@@ -97,13 +97,13 @@ def retrain(
     recipe: Recipe = DEFAULT,
     max_drop: float = 1.0,
     min_labels: int = 50,
-    allow_inconclusive: bool = False,
+    strict: bool = False,
 ) -> Retrained:
     """Train a challenger from the live checkpoint on base and newly labelled rows, and judge it; see ``challenge``.
 
     New labels come from the feedback in ``log`` and from ``labels``. A quarter of them is held out and never trained
-    on. The challenger is published in any case, and made live if it is accepted. ``allow_inconclusive`` matters for a
-    model of two variants only: it waives a proof for the one that is not compared with the champion's.
+    on. The challenger is published in any case, and made live if it is accepted. With ``strict`` each of its variants
+    must be shown to be as good as its own checkpoint, too.
 
     :raises Rejected: if it is not; the message has the reasons.
     :raises DatasetError: if fewer than ``min_labels`` new rows are left after cleaning.
@@ -123,9 +123,9 @@ def retrain(
                 str(base.path), rows.train, evaluation, work / "checkpoint",
                 replace(recipe, max_length=champion.manifest.max_length), labels=rows.labels, task=base.task,
             )  # fmt: skip
-            order = _order(tuned.checkpoint, champion, rows, evaluation, train, max_drop, allow_inconclusive, recipe)
+            order = _order(tuned.checkpoint, champion, rows, evaluation, train, max_drop, recipe)
             draft = build(stage, Store(work), order, gate=lambda _: None)
-            challenge = judge(champion, draft, rows.held_out, evaluation, max_drop=max_drop)
+            challenge = judge(champion, draft, rows.held_out, evaluation, max_drop=max_drop, strict=strict)
             challenge = _still_champion(repo, name, challenge)
             files = write_card(stage, draft, name, challenge)
             keep_checkpoint(repo, name, tuned.checkpoint, order.digest)
@@ -208,7 +208,9 @@ def is_held_out(text: str) -> bool:
     return hashlib.sha256(normalise(text).encode()).digest()[0] < 256 * HELD_OUT
 
 
-def judge(champion: Bundle, draft: Draft, held_out: Dataset, evaluation: Dataset, *, max_drop: float) -> Challenge:
+def judge(
+    champion: Bundle, draft: Draft, held_out: Dataset, evaluation: Dataset, *, max_drop: float, strict: bool
+) -> Challenge:
     """Let both answer the old and the new rows as they are served, and decide."""
     variant: VariantName = "cpu" if "cpu" in champion.manifest.variants else "cuda"
     answers = draft.answers[variant]
@@ -218,7 +220,7 @@ def judge(champion: Bundle, draft: Draft, held_out: Dataset, evaluation: Dataset
     old = contest(before[:rows], after[:rows], evaluation.targets)
     new = contest(before[rows:], after[rows:], held_out.targets)
     who = Champion(version=champion.manifest.version, digest=champion.digest)
-    return decide(who, old, new, draft.quality, max_drop=max_drop)
+    return decide(who, old, new, draft.quality, max_drop=max_drop, strict=strict)
 
 
 def champion_labels(champion: Bundle, variant: VariantName, texts: list[str]) -> list[str]:
@@ -234,14 +236,14 @@ def champion_labels(champion: Bundle, variant: VariantName, texts: list[str]) ->
 
 def _order(
     path: Path, champion: Bundle, rows: Rows, evaluation: Dataset, train: Dataset,
-    max_drop: float, allow_inconclusive: bool, recipe: Recipe,
+    max_drop: float, recipe: Recipe,
 ) -> Order:  # fmt: skip
     variants = set(champion.manifest.variants)
     target: Target = "both" if len(variants) == 2 else "cuda" if "cuda" in variants else "cpu"
     judged = Dataset([*evaluation.texts, *rows.held_out.texts], [*evaluation.targets, *rows.held_out.targets])
     arguments: dict[str, JsonValue] = {
         **data_arguments(train=rows.train, base_train=train, eval=evaluation), **rows.counts, "target": target,
-        "max_drop": max_drop, "allow_inconclusive": allow_inconclusive, "retrained_from": champion.digest,
+        "max_drop": max_drop, "retrained_from": champion.digest,
         **{key: value for key, value in asdict(recipe).items() if key not in ("seed", "max_length")},
     }  # fmt: skip
     challenger = read_checkpoint(path)
@@ -249,7 +251,7 @@ def _order(
     return Order(
         challenger, reading, checkpoint_digest(path), rows.train, judged,
         reference_rows(evaluation, rows, recipe.seed), plan_like(champion), target, max_drop,
-        allow_inconclusive or len(variants) == 1, recipe.seed, arguments,
+        weak=True, seed=recipe.seed, arguments=arguments,
     )  # fmt: skip
 
 

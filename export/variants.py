@@ -17,7 +17,7 @@ from export.errors import ParityError
 from export.golden import golden_texts
 from export.graphs import copy_graph, weights_file
 from export.half import Halved, fuse_half
-from export.onnx import export_onnx, load_model
+from export.onnx import export_onnx
 from export.parity import Parity, check_parity
 from export.predict import load_engine
 from export.quantize import check_padding
@@ -26,8 +26,7 @@ from export.search.store import Store
 from export.search.variant import CpuVariant, Wish, planned_variant, search_variant
 from export.search.walk import Subject
 from export.stages import Stages
-from service.contract.bundle import TOKENIZER, Latency, Plan, Search, VariantName
-from service.contract.dataset import Dataset
+from service.contract.bundle import Latency, Plan, Search, VariantName
 from service.contract.errors import InvalidInput
 from service.engine import Engine, usable_cores
 from service.tokenizer import TextTokenizer, Tokens
@@ -57,24 +56,20 @@ class Parts:
 def make_variants(
     stage: Path,
     store: Store,
+    subject: Subject,
     checkpoint: Checkpoint,
     reading: Reading,
-    train: Dataset,
     wish: Wish | Plan,
     stages: Stages,
     *,
     target: Target,
     max_drop: float,
-    seed: int,
     texts: Sequence[str],
 ) -> Parts:
     """Make every variant of ``target`` in ``stage``; ``texts`` are for latencies where nothing is searched."""
     wanted = VARIANTS[target]
-    # For CUDA alone as transformers prefers it: ONNX Runtime fuses DistilBERT's attention in that form only.
-    model = load_model(checkpoint, attention=None if target == "cuda" else "eager")
-    tokenizer = TextTokenizer(stage / TOKENIZER, reading.max_length, reading.pad_id)
+    model, tokenizer = subject.model, subject.tokenizer
     cases = tokenizer(golden_texts(texts))
-    subject = Subject(model, tokenizer, train, checkpoint.labels, checkpoint.task, seed)
     made: CpuVariant | None = None
     graphs: dict[VariantName, Path] = {}
     precision: dict[VariantName, Precision] = {}
@@ -96,7 +91,7 @@ def make_variants(
     with stages.run("parity") as details:
         float32 = made.float32 if made else store.place(0, "half") / "model.onnx"
         parity: Parity = check_parity(
-            served, float32, cases, max_length=reading.max_length, pad_id=reading.pad_id, seed=seed
+            served, float32, cases, max_length=reading.max_length, pad_id=reading.pad_id, seed=subject.seed
         )
         details.update({"shapes": parity.shapes, "largest_difference": parity.largest_difference})
         for name, engine in engines.items():

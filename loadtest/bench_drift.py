@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from loadtest.machine import machine
 from monitoring.columns import Columns, bag_matrix, columns_of
 from monitoring.decision import Thresholds, decide
 from service.contract.dataset import read_dataset
@@ -141,6 +142,7 @@ def main() -> None:
         "labels 50 to 65 %": (home, {"positive": 0.65}),
         "less confident": (home, {"sharpness": 6.0}),
     }
+    print(machine())
     print(
         f"{'scenario':20} {'reference':>9} {'window':>6} {'any':>6} {'95 % interval':>15} {'alert':>6} {'s':>5} signals"
     )

@@ -26,6 +26,9 @@ from pathlib import Path
 
 import numpy as np
 
+from loadtest.machine import machine
+from service.contract.hardware import instruction_set
+
 SEARCH_ROWS = 1_000
 FILES = {"sst2": ("train.csv", "dev.csv"), "clinc150": ("train.csv", "val.csv")}
 EPOCHS = {"sst2": 3, "clinc150": 5}
@@ -114,7 +117,7 @@ def bench(task: str, data: Path, folder: Path, seeds: int, budget: str) -> bool:
         done.append(Export(**json.loads(kept.read_text())))
         print(describe(done[-1]), flush=True)
     print(f"\n## {task}: {seeds} seeds, accuracy of the checkpoint {done[0].baseline:.4f}\n")
-    print("| | must | median over seeds | |\n|---|---|---|---|")
+    print(f"{machine()}\n\n| {instruction_set()} | must | median over seeds | |\n|---|---|---|---|")
     met = True
     for demand in demands(task):
         line, reached = demand.line(done)
@@ -147,7 +150,7 @@ def export(
     started = time.monotonic()
     out, peak = plumbline(
         "export", str(checkpoint), f"--train={learn}", f"--search={search}", f"--eval={evaluation}", f"--repo={repo}",
-        f"--name={name}", f"--seed={seed}", f"--time-budget={budget}", "--allow-inconclusive", "--not-live", "--json",
+        f"--name={name}", f"--seed={seed}", f"--time-budget={budget}", "--not-live", "--json",
     )  # fmt: skip
     seconds = time.monotonic() - started
     manifest = json.loads(out)["manifest"]

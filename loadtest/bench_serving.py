@@ -23,6 +23,7 @@ from pathlib import Path
 from loadtest.bare import BareLoops, mix, per_second
 from loadtest.client import Load, Speed, closed_loop, one_client
 from loadtest.endurance import Row, overload, soak, start, switch_and_stop
+from loadtest.machine import machine
 from loadtest.server import CLIENT_CORE, SERVER_CORE, pin, serving, started
 from service.contract.dataset import read_dataset
 from service.contract.repository import live_bundle
@@ -63,6 +64,7 @@ def main() -> None:
         "soak": lambda: soak(options.models, texts, options.soak_requests),
     }
     holds = True
+    print(machine(), flush=True)
     for part in options.only.split(","):
         for row in parts[part]():
             print(f"{row.what:<48} {row.measured:>26}   {row.must:<12} {'' if row.holds else 'MISSED'}", flush=True)

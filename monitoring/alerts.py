@@ -1,6 +1,6 @@
 """When a verdict becomes a message: the alert state of one model, as a pure function.
 
-ok ──notice──▶ notice ──alert, confirmed──▶ drift ──clean windows, or a new version's first──▶ ok
+ok ──notice──▶ notice ──alert, confirmed──▶ drift ──clean for long enough, or in a new version's window──▶ ok
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ LEVEL: dict[State, int] = {"ok": 0, "notice": 1, "drift": 2}
 
 @dataclass(frozen=True)
 class Alert:
-    """``digest`` is the version that drift was found on; ``drifted`` and ``clean`` count windows in a row."""
+    """``digest`` is the version that drift was found on; ``drifted`` and ``clean`` count windows in a row.
+
+    ``since`` is the end of the newest window that was not clean, in seconds since the epoch.
+    """
 
     state: State = "ok"
     digest: str | None = None
@@ -28,25 +31,31 @@ class Alert:
 
 
 def advance(
-    alert: Alert, severity: Severity, digest: str, now: float, *, confirm: int, resolve: int
+    alert: Alert, severity: Severity, digest: str, end: float, *, confirm: int, resolve: int, quiet: float
 ) -> tuple[Alert, Change | None]:
-    """The state after a judged window of the live version ``digest``, and whether people must be told."""
+    """The state after a judged window of the live version ``digest``, and whether people must be told.
+
+    Drift begins with ``confirm`` drifted windows in a row, and is over after ``resolve`` clean ones that span ``quiet``
+    seconds. A few clean windows in the middle of a cycle of the traffic are no end: without ``quiet`` each cycle would
+    be told as a drift of its own. Time is that of the requests (``end`` of the window), so that a monitor that catches
+    up with a log tells what it would have told then.
+    """
     drifted = alert.drifted + 1 if severity == "alert" else 0
-    clean = alert.clean + 1 if severity == "none" else 0
-    counted = replace(alert, drifted=drifted, clean=clean)
+    clean, since = (alert.clean + 1, alert.since) if severity == "none" else (0, end)
+    counted = replace(alert, drifted=drifted, clean=clean, since=since)
     if alert.state == "drift":
-        if clean and (clean >= resolve or digest != alert.digest):
-            return replace(counted, state="ok", digest=None, since=now), "resolved"
+        over = clean >= resolve and end - since >= quiet
+        if clean and (over or digest != alert.digest):
+            return replace(counted, state="ok", digest=None), "resolved"
         return counted, None
     if severity == "alert" and drifted >= confirm:
-        return replace(counted, state="drift", digest=digest, since=now), "detected"
-    state: State = "ok" if severity == "none" else "notice"
-    return (counted if state == alert.state else replace(counted, state=state, since=now)), None
+        return replace(counted, state="drift", digest=digest), "detected"
+    return replace(counted, state="ok" if severity == "none" else "notice"), None
 
 
-def notice(alert: Alert, now: float) -> Alert:
+def notice(alert: Alert) -> Alert:
     """The state after the sequential detector fired: never more than a notice, until a window confirms it."""
-    return replace(alert, state="notice", since=now) if alert.state == "ok" else alert
+    return replace(alert, state="notice") if alert.state == "ok" else alert
 
 
 def read_alert(store: Store, model: str) -> Alert:

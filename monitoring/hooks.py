@@ -3,11 +3,13 @@
 The command gets the event as JSON on standard input and ``PLUMBLINE_EVENT_ID`` and ``PLUMBLINE_MODEL`` in its
 environment; no shell is involved. It exits with 0 (a challenger was accepted), 3 (rejected) or anything else
 (failed). One that was cut off by the monitor's own end is started once more. One runs at a time, also when the monitor
-was killed and the command goes on without it: the command holds a lock for as long as it lives.
+was killed and the command goes on without it: the command holds a lock, with its process id in it, for as long as it
+lives.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -15,10 +17,11 @@ import shlex
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 from monitoring.outbox import Delivery, due
 from monitoring.state import Store
@@ -29,6 +32,7 @@ DAY = 86_400.0
 GRACE = 10.0  # seconds between asking a command to end and killing it
 _MOST_STARTS = 2
 _REJECTED = 3
+_LOCK = "lock"  # beside the commands' output
 _WITHHELD = "PLUMBLINE_WEBHOOK_"  # the monitor's own settings, its secret among them
 
 Answer = Literal["accepted", "rejected", "failed"]
@@ -43,11 +47,20 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Command:
+    """A model's newest retrain command: what ``status`` the outbox gives it, how it ended, and where its output is."""
+
+    status: Literal["pending", "running", "delivered", "dead"]
+    end: str | None
+    log: Path
+
+
+@dataclass(frozen=True)
 class _Place:
     """Where a command writes to, and the lock that it holds while it runs."""
 
     logs: Path
-    lock: int
+    lock: TextIO
 
 
 def may_request(store: Store, model: str, gate: Gate, now: float) -> str | None:
@@ -89,15 +102,56 @@ def run_commands(
         if not waiting:
             break
         logs.mkdir(parents=True, exist_ok=True)
-        with (logs / "lock").open("w") as lock:
+        with (logs / _LOCK).open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 break  # a command that outlived its monitor still runs; the next round looks again
-            answer = _run(store, waiting[0], _Place(logs, lock.fileno()), timeout, stop, clock)
+            lock.truncate(0)
+            answer = _run(store, waiting[0], _Place(logs, lock), timeout, stop, clock)
         if answer is not None:
             answers.append((waiting[0].model, answer))
     return answers
+
+
+def newest_command(store: Store, logs: Path, model: str) -> Command | None:
+    """What became of the last command that was asked for; None if none was."""
+    row = store.row(
+        "SELECT event, status, error, attempts FROM outbox JOIN events ON events.id = event "
+        "WHERE kind = 'retrain-command' AND model = ? ORDER BY outbox.id DESC",
+        (model,),
+    )
+    return Command(row["status"], row["error"], _log(logs, row["event"], row["attempts"])) if row else None
+
+
+def end_command(logs: Path) -> None:
+    """End the command that runs, with what it started; also one that outlived its monitor."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        group = _holder(logs)
+        if group is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, number)
+        deadline = time.monotonic() + GRACE
+        while _holder(logs) == group and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def _holder(logs: Path) -> int | None:
+    """The process group that holds the lock."""
+    try:
+        with (logs / _LOCK).open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read() or 0) or None
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def _log(logs: Path, event: str, attempt: int) -> Path:
+    return logs / f"{event}-{attempt}.log"
 
 
 def _run(
@@ -124,7 +178,7 @@ def _run(
 
 def _execute(delivery: Delivery, place: _Place, timeout: float, stop: threading.Event) -> tuple[int | None, Path]:
     """The command's exit code (None if it was stopped or could not start) and the file with its output."""
-    log = place.logs / f"{delivery.event}-{delivery.attempts + 1}.log"
+    log = _log(place.logs, delivery.event, delivery.attempts + 1)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
     environment = {**inherited, "PLUMBLINE_EVENT_ID": delivery.event, "PLUMBLINE_MODEL": delivery.model}
     with log.open("wb") as output:
@@ -136,12 +190,14 @@ def _execute(delivery: Delivery, place: _Place, timeout: float, stop: threading.
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,
-                pass_fds=(place.lock,),
+                pass_fds=(place.lock.fileno(),),
             )
         except OSError as error:
             output.write(f"the command could not be started: {error}\n".encode())
             logger.error("the retrain command could not be started: %s", error)
             return None, log
+        place.lock.write(str(process.pid))
+        place.lock.flush()
         feeder = threading.Thread(target=_feed, args=(process, delivery.body), daemon=True)
         feeder.start()
         return _wait(process, timeout, stop), log

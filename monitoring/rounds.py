@@ -168,9 +168,10 @@ class Rounds:
             read_alert(self._store, model),
             data.severity,
             data.model.digest,
-            now,
+            data.window.end.timestamp(),
             confirm=self._settings.confirm_windows,
             resolve=self._settings.resolve_windows,
+            quiet=self._settings.resolve_seconds,
         )
         write_alert(self._store, model, alert)
         if change is not None:
@@ -263,9 +264,7 @@ class Rounds:
         self._metrics.evidence.labels(model).set(found.log_evidence)
         self._metrics.evidence_threshold.labels(model).set(found.log_threshold)
         if found.crossed:
-            now = self._clock()
-            before = read_alert(self._store, model)
-            after = notice(before, now)
+            after = notice(read_alert(self._store, model))
             write_alert(self._store, model, after)
             self._metrics.show_state(model, after.state)
             logger.warning("%s: evidence of drift crossed its threshold; the next window decides", model)

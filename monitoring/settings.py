@@ -40,6 +40,9 @@ class MonitorSettings(Settings):
     drift_effect_scale: float = Field(default=1.0, gt=0, description="multiplies every signal's least effect")
     confirm_windows: int = Field(default=1, ge=1, description="drifted windows in a row before people are told")
     resolve_windows: int = Field(default=2, ge=1, description="clean windows in a row before drift is over")
+    resolve_seconds: float = Field(
+        default=3600.0, ge=0, description="time that they must span; drift that pauses for less is told once"
+    )
     evidence_threshold: float = Field(
         default=10_000.0, gt=1, description="requests between two false alarms of the sequential detector, on average"
     )

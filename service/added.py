@@ -9,7 +9,9 @@ from prometheus_client import Metric
 from prometheus_client.samples import Sample
 
 # Gauges that state a fact, which is the same or not yet known in every worker; all others add up.
-_FACTS = frozenset(["plumbline_model_info", "plumbline_candidate_share", "plumbline_device_fallback"])
+_FACTS = frozenset(
+    ["plumbline_model_info", "plumbline_candidate_share", "plumbline_device_fallback", "plumbline_model_unproven"]
+)
 
 
 def as_plain(families: Iterable[Metric]) -> list[Any]:

@@ -58,6 +58,12 @@ class Metrics:
         self.device_fallback = Gauge(
             "plumbline_device_fallback", "1 if a model fell back from the GPU to the CPU.", ["model"], registry=registry
         )
+        self.unproven = Gauge(
+            "plumbline_model_unproven",
+            "1 if the live version was published although its eval rows cannot show that it is good enough.",
+            ["model"],
+            registry=registry,
+        )
         self.load_failures = counter("plumbline_model_load_failures", "Versions that could not be made live.")
         self.candidate_share = Gauge(
             "plumbline_candidate_share",

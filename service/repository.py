@@ -128,6 +128,7 @@ class RepositoryWatcher:
             self._metrics.model_info.remove(*_info(live))
             self._metrics.queue_tokens.remove(name)
             self._metrics.device_fallback.remove(name)
+            self._metrics.unproven.remove(name)
             self._retire([live, *self._candidates.drop(name)])
         logger.info("version %s of %s was unloaded", live.manifest.version, name)
 
@@ -164,6 +165,7 @@ class RepositoryWatcher:
                 self._retire([old])
             self._metrics.model_info.labels(*_info(new)).set(1)
             self._metrics.device_fallback.labels(name).set(bool(new.fallback))
+            self._metrics.unproven.labels(name).set(new.manifest.unproven)
             self._metrics.queue_tokens.labels(name).set_function(lambda: new.batcher.tokens)
         logger.info("version %s of %s is live on %s, digest %s", version, name, new.provider, new.bundle.digest[:12])
 

@@ -101,6 +101,7 @@ def make_bundle(
     variants: Sequence[VariantName] = ("cpu",),
     challenge: Challenge | None = None,
     missing: int = 0,
+    unproven: bool = False,
 ) -> Bundle:
     """Publish a working bundle; ``golden_shift`` falsifies the golden logits, all variants have the same file.
 
@@ -141,7 +142,7 @@ def make_bundle(
             root,
             name,
             stage,
-            lambda version: _manifest(name, version, labels, task, files, len(rows), challenge, variants),
+            lambda version: _manifest(name, version, labels, task, files, len(rows), challenge, variants, unproven),
         )
     if live:
         set_live(root, name, bundle.manifest.version)
@@ -157,6 +158,7 @@ def _manifest(
     rows: int,
     challenge: Challenge | None,
     variants: Sequence[VariantName],
+    unproven: bool,
 ) -> Manifest:
     size = files["model.int8.onnx"].bytes
     ids = ("batch", "sequence")
@@ -187,12 +189,13 @@ def _manifest(
                 difference=0.0,
                 lower_bound=-0.2,
                 max_drop=0.5,
-                verdict="pass",
+                verdict="inconclusive" if unproven else "pass",
                 rows=1000,
                 flips=2,
                 batch_flip_rate=0.001,
             )
         },
+        unproven=unproven,
         latency=(
             Latency(name="int8", p50_ms=1.0, p95_ms=2.0, hardware="CPU", threads=1, batch=1, tokens=8, bytes=size),
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -53,7 +54,8 @@ def running(
         )
         try:
             if ready is not None:
-                until(lambda: process.poll() is not None or answers(ready), 60, f"{ready} to answer")
+                # However long that takes on a busy machine: pytest's own limit ends what hangs.
+                until(lambda: process.poll() is not None or answers(ready), math.inf, f"{ready} to answer")
                 assert process.poll() is None, f"{command} ended with {process.returncode}"
             yield process
         finally:

@@ -10,8 +10,8 @@ from export.latency import Timed
 from export.search.trial import Trial
 from service.contract.errors import Refused
 
+LIKELY = 0.431  # the quantile of the normal distribution for odds of two to one
 _REACHED = 0.97  # a speed-up is measured to a few percent
-_NORMAL_ODDS = 0.431  # the quantile of the normal distribution for odds of two to one
 
 
 def front(costs: Sequence[tuple[float, float]]) -> list[bool]:
@@ -31,42 +31,55 @@ def choose(
     unpruned: str,
     provable: Callable[[Trial], bool] | None = None,
 ) -> Trial:
-    """The fastest trial that is inside the tolerance, see :func:`is_inside`, and that the gate is likely to pass.
+    """The :func:`fastest` trial that is expected to lose at most ``max_drop`` points.
 
-    ``provable`` says the latter, see :func:`is_provable`; if nothing is, or without it, being inside is enough.
-
-    With ``target_speedup``, of those that are so many times as fast as ``unpruned`` the one that lost least instead.
     ``timed`` is by the trials' files.
+
+    With ``provable``, which says what the gate can probably show (see :func:`is_provable`), the fastest of those that
+    it is true of and that are likely inside, by odds of two to one; or of the latter, if there are none.
+
+    With ``target_speedup`` the fastest of those that are so many times as fast as ``unpruned`` and whose accuracy is
+    within a standard error of the best such one's (Breiman et al. 1984).
 
     :raises Refused: if none is as fast as that.
     """
     if target_speedup is None:
-        inside = [one for one in trials if is_inside(one, max_drop)]
-        candidates = (
-            [one for one in inside if provable and provable(one)]
-            or inside
-            or [max(trials, key=lambda one: (one.estimate, -one.divergence))]
-        )
-        return min(candidates, key=lambda one: timed[one.file].p50)
+        inside = [one for one in trials if is_inside(one, max_drop, errors=LIKELY if provable else 0.0)]
+        shown = [one for one in inside if provable and provable(one)]
+        return fastest(shown or inside or [max(trials, key=lambda one: one.estimate)], timed)
     speedups = {one.file: timed[unpruned].p50 / timed[one.file].p50 for one in trials}
-    fast = [one for one in trials if speedups[one.file] >= _REACHED * target_speedup]
-    if not fast:
+    quick = [one for one in trials if speedups[one.file] >= _REACHED * target_speedup]
+    if not quick:
         raise Refused(
             f"no candidate is {target_speedup:g} times as fast as the unpruned int8 model on this machine; the fastest "
             f"is {max(speedups.values()):.2f} times. Give a lower --target-speedup or a longer --time-budget."
         )
-    return max(fast, key=lambda one: (one.estimate, -one.divergence))
+    best = max(quick, key=lambda one: one.estimate)
+    return fastest([one for one in quick if one.estimate >= best.estimate - best.error], timed)
 
 
-def is_inside(trial: Trial, max_drop: float) -> bool:
-    """Whether its labels hardly depend on their neighbours and it probably loses at most ``max_drop`` points.
+def fastest(trials: Sequence[Trial], timed: Mapping[str, Timed]) -> Trial:
+    """The fastest trial, or rather the most faithful of those whose times cannot be told from the fastest one's.
 
-    Probably means odds of two to one on new rows, by :mod:`export.search.estimate`. That the estimate is inside would
-    not do: the fastest of many estimates is among the luckiest, too.
+    They cannot if the 95 % intervals of the medians overlap; faithful is what diverges least from the checkpoint.
+    """
+    first = timed[min(trials, key=lambda one: timed[one.file].p50).file]
+    alike = [one for one in trials if timed[one.file].p50_range[0] <= first.p50_range[1]]
+    return most_faithful(alike, timed)
+
+
+def most_faithful(trials: Sequence[Trial], timed: Mapping[str, Timed]) -> Trial:
+    return min(trials, key=lambda one: (one.divergence, timed[one.file].p50))
+
+
+def is_inside(trial: Trial, max_drop: float, *, errors: float) -> bool:
+    """Whether its labels hardly depend on their neighbours and it is expected to lose at most ``max_drop`` points.
+
+    That is expected on new rows, by :mod:`export.search.estimate`, even if it is ``errors`` standard errors worse.
     """
     if trial.batch_flip_rate > MAX_BATCH_FLIPS:
         return False
-    return trial.estimate - _NORMAL_ODDS * trial.error >= -max_drop
+    return trial.estimate - errors * trial.error >= -max_drop
 
 
 def is_provable(trial: Trial, max_drop: float, *, search_rows: int, gate_rows: int) -> bool:

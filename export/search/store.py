@@ -16,9 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from export.prune.surgery import Kept, cut, from_mask
-from export.search.trial import Trial
+from export.search.trial import ANSWERS, Trial
 from service.contract.bundle import PruneStep, Scheme
-from service.contract.errors import Refused
 from service.contract.files import write_atomic
 from service.contract.repository import check_name, staging
 
@@ -63,7 +62,8 @@ class Store:
             progress = Progress.model_validate_json((self.folder / _STATE).read_bytes())
         except (FileNotFoundError, ValidationError):
             return Progress()
-        if not all((self.folder / trial.file).is_file() for trial in progress.trials):
+        files = [self.folder / trial.file for trial in progress.trials]
+        if not all(file.is_file() and file.with_name(ANSWERS).is_file() for file in files):
             return Progress()
         whole = tuple(trial for trial in progress.trials if trial.step <= len(progress.steps))
         progress = progress.model_copy(update={"trials": whole})
@@ -104,9 +104,9 @@ def kept_units(step: PruneStep) -> list[Kept]:
 def search_folder(root: Path, name: str, key: str) -> Iterator[Path]:
     """The folder of the search with this key, beside the model's versions.
 
-    It stays after an interruption or a refusal, so that the same command goes on from there, and is removed otherwise.
-    After a week the next export removes it, and what killed exports had staged. If another process is at the same
-    search, this one gets a folder of its own.
+    If something was found, it stays after an interruption, a refusal or a failure, so that the same command goes on
+    from there; otherwise it is removed. After a week the next export removes it, and what killed exports had staged. If
+    another process is at the same search, this one gets a folder of its own.
     """
     model = root / check_name(name)
     model.mkdir(parents=True, exist_ok=True)
@@ -125,9 +125,8 @@ def search_folder(root: Path, name: str, key: str) -> Iterator[Path]:
             return
         try:
             yield folder
-        except (KeyboardInterrupt, Refused):
-            raise
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            if not Store(folder).load().trials:
+                shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)

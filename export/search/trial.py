@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel
 
@@ -21,6 +22,8 @@ from service.contract.bundle import Scheme, Task
 from service.contract.classify import correct, predicted_labels, probabilities
 from service.contract.dataset import Dataset
 from service.tokenizer import TextTokenizer, Tokens
+
+ANSWERS = "answers.npy"  # beside each graph: its logits of the search rows
 
 
 class Trial(BaseModel):
@@ -75,6 +78,21 @@ class SearchRows:
     def baseline(self) -> float:
         return float(self._correct(self.judge.wanted).mean())
 
+    def of_rows(self, rows: npt.NDArray[np.intp]) -> SearchRows:
+        """Some of the rows only."""
+        tokens, targets = ([every[row] for row in rows] for every in (self.tokens, self.targets))
+        return replace(self, tokens=tokens, targets=targets, judge=self.judge.of_rows(rows))
+
+    def halves(self, trials: Sequence[Trial], folder: Path) -> list[list[Trial]]:
+        """What the trials come to on the even rows alone, and on the odd ones alone."""
+        every = np.arange(len(self.tokens))
+        logits = {one.file: np.load((folder / one.file).with_name(ANSWERS)) for one in trials}
+        found = []
+        for rows in (every[::2], every[1::2]):
+            half = self.of_rows(rows)
+            found.append([one.model_copy(update=half.figures(logits[one.file][rows])) for one in trials])
+        return found
+
     def trial(self, made: Quantized, folder: Path, *, step: int, model: str, speedup: float) -> Trial:
         """Answer every row by itself, and in batches, as the gate will; float32 answers as the checkpoint does."""
         logits = batched = self.judge.wanted
@@ -83,17 +101,23 @@ class SearchRows:
             engine = load_engine(made.file, device="cpu", threads=1, max_length=longest, pad_id=self.pad_id)
             logits = np.concatenate([engine.run([one]).logits for one in self.tokens])
             batched = batched_logits(engine, self.tokens)
+        np.save(made.file.with_name(ANSWERS), logits)
+        return Trial(
+            file=made.file.relative_to(folder).as_posix(), step=step, model=model, speedup=speedup, scheme=made.scheme,
+            divergence=divergence(logits, self.judge.wanted, self.task),
+            batch_flip_rate=flip_rate(self._labels(logits), self._labels(batched)),
+            quantized=made.matmuls, bytes=made.bytes, **self.figures(logits),
+        )  # fmt: skip
+
+    def figures(self, logits: Logits) -> dict[str, float]:
+        """How accurate a model with these answers is, as :class:`Trial` names it."""
         right = self._correct(logits)
         paired = paired_difference(self._correct(self.judge.wanted), right)
         estimate = self.judge.estimate(logits, Estimate(100 * paired.difference, 100 * standard_error(paired)))
-        return Trial(
-            file=made.file.relative_to(folder).as_posix(), step=step, model=model, speedup=speedup, scheme=made.scheme,
-            accuracy=float(right.mean()), difference=100 * paired.difference, lower_bound=100 * paired.lower,
-            estimate=estimate.points, error=estimate.error,
-            divergence=divergence(logits, self.judge.wanted, self.task),
-            batch_flip_rate=flip_rate(self._labels(logits), self._labels(batched)),
-            quantized=made.matmuls, bytes=made.bytes,
-        )  # fmt: skip
+        return {
+            "accuracy": float(right.mean()), "difference": 100 * paired.difference, "lower_bound": 100 * paired.lower,
+            "estimate": estimate.points, "error": estimate.error,
+        }  # fmt: skip
 
     def _labels(self, logits: Logits) -> list[str]:
         return predicted_labels(probabilities(logits, self.task), self.labels, self.task)

@@ -18,7 +18,7 @@ from export.hardware import processor
 from export.latency import Run, Timed, graph_run, spread_out, time_in_turns, torch_run
 from export.prune.architecture import layers_of
 from export.quantize import DYNAMIC, Quantized
-from export.search.choice import choose, front, is_provable
+from export.search.choice import choose, front, is_provable, most_faithful
 from export.search.progress import Budget
 from export.search.store import Progress, Store
 from export.search.trial import SearchRows, Trial
@@ -36,7 +36,9 @@ class Wish:
     """What the search is to find; ``time_budget`` in seconds.
 
     ``target_speedup`` is against the unpruned int8 model; None means as fast as the tolerance allows. With
-    ``must_prove`` what ``gate_rows`` will probably prove is preferred.
+    ``must_prove`` what ``gate_rows`` will probably prove is preferred. ``cross_fit`` is for rows that the gate judges
+    by, too: each half of them makes a choice, and the more faithful one counts, so that no half is judged by a choice
+    that it made alone.
     """
 
     rows: Dataset
@@ -44,7 +46,8 @@ class Wish:
     time_budget: float
     target_speedup: float | None = None
     prune: bool = True
-    must_prove: bool = True
+    must_prove: bool = False
+    cross_fit: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,13 @@ def search_variant(subject: Subject, checkpoint: Path, wish: Wish, store: Store,
     baselines = _baselines(subject, checkpoint, store)
     timed = time_in_turns(graphs | {name: run for name, (run, _) in baselines.items()}, rows.tokens)
     provable = partial(is_provable, max_drop=max_drop, search_rows=len(wish.rows), gate_rows=wish.gate_rows)
-    taken = choose(
-        progress.trials, timed, max_drop=max_drop, target_speedup=wish.target_speedup, unpruned=unpruned.file,
+    pick = partial(
+        choose, timed=timed, max_drop=max_drop, target_speedup=wish.target_speedup, unpruned=unpruned.file,
         provable=provable if wish.must_prove else None,
     )  # fmt: skip
+    asked = rows.halves(progress.trials, store.folder) if wish.cross_fit else [progress.trials]
+    picked = {pick(trials).file for trials in asked}
+    taken = most_faithful([one for one in progress.trials if one.file in picked], timed)
     rest = {UNPRUNED: (unpruned.file, unpruned.bytes), SERVED: (taken.file, taken.bytes)}
     sizes = {name: (name, size) for name, (_, size) in baselines.items()} | rest
     return CpuVariant(
@@ -143,6 +149,7 @@ def _search(
     on_front = front([(timed[one.file].p50, -one.accuracy) for one in progress.trials])
     return Search(
         rows=len(wish.rows),
+        cross_fitted=wish.cross_fit,
         metric=METRIC[rows.task],
         baseline=rows.baseline,
         max_drop=max_drop,

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from export.errors import ParityError
 from export.graphs import weights_file
-from export.hardware import instruction_set
+from export.hardware import instruction_set, saturates
 from export.latency import graph_run, time_in_turns
 from export.onnx import export_onnx
 from export.predict import torch_inputs
@@ -29,9 +29,9 @@ from export.prune.reconstruct import cut_and_reconstruct, input_moments
 from export.prune.recover import Lesson, Recovered, recover
 from export.prune.step import Ground, Shrunk, check_pruning, sample, shrink, survey
 from export.prune.surgery import as_mask, everything
-from export.quantize import DYNAMIC, FLOAT, PER_TENSOR, STATIC, Feeds, Quantized, quantize
+from export.quantize import DYNAMIC, FLOAT, PER_TENSOR, STATIC, UNSIGNED, Feeds, Quantized, quantize
 from export.reference import choose_rows
-from export.search.choice import front, is_inside
+from export.search.choice import LIKELY, front, is_inside
 from export.search.progress import Budget, Teller
 from export.search.store import Progress, Store, kept_units
 from export.search.trial import SearchRows
@@ -160,7 +160,8 @@ class Walk:
             joined, rows.tokens[:ROWS], subject.task, scratch, pad_id=rows.pad_id, target=instruction_set(),
             seconds=_SENSITIVITY_SHARE * self.budget.seconds,
         )  # fmt: skip
-        for scheme in (FLOAT, DYNAMIC, PER_TENSOR, STATIC, *mixed_schemes(hurt)):
+        exact = [UNSIGNED] if saturates(instruction_set()) else []
+        for scheme in (FLOAT, DYNAMIC, PER_TENSOR, *exact, STATIC, *mixed_schemes(hurt)):
             self._try(joined, scheme, 0, "unpruned", 1.0)
         int8 = [trial for trial in self.progress.trials if trial.scheme != FLOAT]
         runs = {trial.file: graph_run(store.folder / trial.file) for trial in int8}
@@ -216,8 +217,9 @@ class Walk:
         return max(place for place in bad if speeds[place] == slowest), None
 
     def _is_inside(self, place: int) -> bool:
-        """Whether some trial of the model after this step is inside the tolerance."""
-        return any(trial.step == place and is_inside(trial, self.max_drop) for trial in self.progress.trials)
+        """Whether some trial of the model after this step is likely inside the tolerance."""
+        trials = [trial for trial in self.progress.trials if trial.step == place]
+        return any(is_inside(trial, self.max_drop, errors=LIKELY) for trial in trials)
 
     def _survey(self) -> Ground:
         self._teller.trying("how long layers of several widths take")

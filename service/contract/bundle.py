@@ -107,13 +107,21 @@ class Quality(_Model):
     max_drop: float = Field(ge=0)
     verdict: Verdict
     rows: Count
+    trained_on: Count = Field(
+        default=0, description="eval rows beside these that also occur in training: they do not judge"
+    )
+    majority: Share = Field(default=0.0, description="what always answering the most frequent label would score")
     flips: Count = Field(description="rows whose predicted label differs from the checkpoint's")
     batch_flip_rate: Share = Field(description="share of rows whose label changes when batched with others and padded")
     batched_rows: Count = Field(default=0, description="the rows that this share is of")
-    rows_needed: Count | None = Field(default=None, description="rows that would settle an inconclusive verdict")
-    allowed_inconclusive: bool = False
+    rows_needed: tuple[Count, Count | None] | None = Field(
+        default=None, description="eval rows that may, and probably will, settle an inconclusive verdict on this model"
+    )
     calibration: Calibration | None = None
     classes: dict[str, ClassChange] = Field(default={}, description="by label, at most the 50 that changed most")
+    missed: dict[str, Count] = Field(
+        default={}, description="labels that were never right, with their rows; at most 50"
+    )
 
 
 class Latency(_Model):
@@ -131,10 +139,15 @@ class Latency(_Model):
 
 
 class Scheme(_Model):
-    """How a float32 graph is quantized for the CPU; ``float_nodes`` are multiplications left as they are."""
+    """How a float32 graph is quantized for the CPU; ``float_nodes`` are multiplications left as they are.
+
+    ``unsigned`` weights have 8 bits everywhere: their products cannot overflow on a processor without VNNI, where
+    signed ones keep to 7 bits.
+    """
 
     method: Literal["dynamic", "static", "none"]
     per_channel: bool = True
+    unsigned: bool = False
     float_nodes: tuple[str, ...] = ()
 
     @property
@@ -145,7 +158,8 @@ class Scheme(_Model):
             return "static int8"
         if self.float_nodes:
             return f"dynamic int8, {len(self.float_nodes)} in float"
-        return f"dynamic int8 per {'channel' if self.per_channel else 'tensor'}"
+        weights = ", unsigned weights" if self.unsigned else ""
+        return f"dynamic int8 per {'channel' if self.per_channel else 'tensor'}{weights}"
 
 
 class PruneStep(_Model):
@@ -202,10 +216,12 @@ class Candidate(_Model):
 class Search(_Model):
     """What was tried for the CPU before one candidate was chosen, and why the search ended.
 
-    ``rows`` are search rows: neither trained on nor among those that the gate judges.
+    ``rows`` are search rows, which were not trained on. If the gate judges by them too, the search is
+    ``cross_fitted``: each half of them was judged by a choice that the other half made.
     """
 
     rows: Count
+    cross_fitted: bool = False
     metric: str
     baseline: Share
     max_drop: float = Field(ge=0)
@@ -255,6 +271,9 @@ class Manifest(_Model):
     source: Source
     pipeline: tuple[Stage, ...]
     quality: dict[VariantName, Quality]
+    unproven: bool = Field(
+        default=False, description="published although the rows cannot show that it is as good as it has to be"
+    )
     latency: tuple[Latency, ...]
     search: Search | None = None
     plan: Plan | None = None

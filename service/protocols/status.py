@@ -105,15 +105,20 @@ def _model(live: LiveModel, predictor: Predictor, window: str) -> str:
         else provider,
         "waiting": f"{live.batcher.tokens} tokens",
         "answer times": _times([one.milliseconds for one in recent]),
-        "export gate": f"{manifest.quality[live.variant].verdict}, {manifest.quality[live.variant].metric} "
-        f"{manifest.quality[live.variant].exported:.3f}"
-        if live.variant in manifest.quality
-        else "not judged",
+        "export gate": _gate(live),
         "drift": window,
         **_candidates(predictor, manifest.name),
     }
     facts = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows.items())
     return f"<h2>{html.escape(manifest.name)}</h2>\n<dl>{facts}</dl>\n{_mix([one.label for one in recent])}"
+
+
+def _gate(live: LiveModel) -> str:
+    quality = live.manifest.quality.get(live.variant)
+    if quality is None:
+        return "not judged"
+    mark = "<span class='bad'>unproven</span>, " if live.manifest.unproven else ""
+    return f"{mark}{quality.verdict}, {quality.metric} {quality.exported:.3f}"
 
 
 def _candidates(predictor: Predictor, model: str) -> dict[str, str]:

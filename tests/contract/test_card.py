@@ -34,7 +34,7 @@ def test_the_sentences_tell_the_whole_story_in_order() -> None:
     starts = ["A single-label text", "Pruned to 41 attention heads and 5,012 feed-forward neurons, 1.62 times as fast",
               "On the CPU it is served in int8 (dynamic int8 per channel): 18.3 MB, 1/5.0 of the fp32 model.",
               "14 candidates were tried in 7 min 12 s on 800 rows", "On the CPU a single text takes 1.77 ms",
-              "On the CPU, judged on rows kept"]  # fmt: skip
+              "On the CPU: accuracy 0.9025"]  # fmt: skip
     assert [one[: len(start)] for one, start in zip(told, starts, strict=True)] == starts
     assert f"because the time budget was used up. The choice fell on: {CHOSEN}." in told[3]
     assert "4.3 times as fast as onnxruntime fp32 (7.62 ms)" in told[4]
@@ -171,8 +171,10 @@ IN_FP32 = {"cpu": Variant(file=INT8, precision="fp32", instruction_set="avx2", g
     ("changed", "expected"),
     [
         ({"quality": {"cpu": quality(verdict="fail")}}, "the accuracy gate failed"),
-        ({"quality": {"cpu": quality(verdict="inconclusive", allowed_inconclusive=True)}}, "let it through"),
-        ({"quality": {"cpu": quality(verdict="inconclusive")}}, "was not let through"),
+        ({"quality": {"cpu": quality(verdict="inconclusive")}}, "cpu: unproven."),
+        ({"quality": {"cpu": quality(majority=0.95)}}, "no better than always answering the most frequent label"),
+        ({"quality": {"cpu": quality(trained_on=64)}}, "64 eval rows also occur in the training data"),
+        ({"quality": {"cpu": quality(missed={"refund": 12, "late": 3})}}, "never right on refund (12 rows), late (3"),
         ({"quality": {"cpu": quality(batch_flip_rate=0.006)}}, "0.60% of the labels change"),
         ({"quality": {"cpu": quality(calibration=Calibration(baseline=0.04, exported=0.07, bins=15))}},
          "grew from 0.040 to 0.070"),

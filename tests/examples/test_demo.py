@@ -14,7 +14,7 @@ from tests.processes import plumbline
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 def test_the_whole_loop_ends_with_a_better_model_and_no_failed_request(tmp_path: Path) -> None:
     ended = subprocess.run(
         plumbline("demo", "--dir", tmp_path / "demo", "--json"), stdout=subprocess.PIPE, text=True, check=True

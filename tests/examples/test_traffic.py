@@ -1,17 +1,19 @@
-"""The receiver of the demonstration, with real requests."""
+"""The receiver and the traffic of the demonstration, with real requests."""
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from examples.traffic import Receiver
-from service.contract.errors import PlumblineError
+from examples.traffic import Receiver, Traffic
+from tests.processes import until
 
 
 @pytest.fixture
@@ -40,11 +42,28 @@ def test_what_is_signed_is_kept_and_what_is_not_is_refused(receiver: Receiver) -
     assert receiver.refused == 1
 
 
-def test_waiting_ends_with_the_event_or_with_the_one_that_rules_it_out(receiver: Receiver) -> None:
-    send(receiver, "published")
-    assert receiver.wait_for("published", 1, unless="rejected")["type"] == "published"
-    send(receiver, "rejected")
-    with pytest.raises(PlumblineError, match=r"rejected instead of deployed: .*worse on old rows"):
-        receiver.wait_for("deployed", 60, unless="rejected")
-    with pytest.raises(PlumblineError, match=r"no deployed in 0\.1 s"):
-        receiver.wait_for("deployed", 0.1)
+def test_traffic_is_the_same_mixture_all_along() -> None:
+    asked: list[str] = []
+
+    class Server(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            asked.append(json.loads(self.rfile.read(int(self.headers["content-length"])))["inputs"])
+            self.send_response(200)
+            self.send_header("x-model-version", "1")
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with Traffic(f"http://127.0.0.1:{server.server_port}", ["old"] * 100 + ["new"] * 100, pause=0) as traffic:
+            until(lambda: len(asked) >= 400)
+        server.shutdown()
+    shares = [asked[start : start + 50].count("new") / 50 for start in range(0, 400, 50)]
+    assert all(0.3 < share < 0.7 for share in shares)
+    assert traffic.answered.total() >= 400
+    assert traffic.failed == []

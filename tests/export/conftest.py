@@ -95,10 +95,10 @@ def repo(published: Exported, tmp_path: Path) -> Path:
 
 
 def exported(
-    trained: Trained, repo: Path, *, live: bool = True, search_rows: Dataset | None = None, **options: object
+    trained: Trained, repo: Path, *, live: bool | None = True, search_rows: Dataset | None = None, **options: object
 ) -> Exported:
     """Export without pruning, unless told otherwise."""
-    given = Options(**({"max_drop": 2.0, "allow_inconclusive": True, "prune": False} | options))  # type: ignore[arg-type]
+    given = Options(**({"max_drop": 2.0, "prune": False} | options))  # type: ignore[arg-type]
     return export_checkpoint(
         trained.checkpoint, trained.train, trained.evaluation, repo, "tiny", given, search_rows=search_rows, live=live
     )

@@ -85,10 +85,19 @@ def test_labels_are_believed_where_they_are_many() -> None:
     assert found.error <= 0.01
 
 
-def test_the_same_answers_are_left_to_the_labels() -> None:
+@pytest.mark.parametrize("task", ["single-label", "multi-label"])
+def test_the_same_answers_lose_nothing_however_few_the_rows(task: Task) -> None:
+    _, wanted, has = drawn(task, rows=20)
+    assert Judge(wanted, has, task).estimate(2 * wanted, Estimate(0.0, 8.0)) == Estimate(0.0, 0.0)
+
+
+def test_some_of_the_rows_are_judged_as_if_there_were_no_others() -> None:
     _, wanted, has = drawn("single-label", rows=200)
-    said = Estimate(0.0, 0.8)
-    assert Judge(wanted, has, "single-label").estimate(2 * wanted, said) == said
+    some, given = np.arange(0, 200, 2), Estimate(-1.0, 1.0)
+    part = Judge(wanted[some], has[some], "single-label")
+    assert Judge(wanted, has, "single-label").of_rows(some).estimate(noisy(wanted, 1.5)[some], given) == part.estimate(
+        noisy(wanted, 1.5)[some], given
+    )
 
 
 def test_one_hot_has_every_label_of_a_row() -> None:

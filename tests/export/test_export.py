@@ -30,15 +30,15 @@ from export.half import Half, fuse_half, to_bfloat16
 from export.hardware import has_native_bfloat16, instruction_set, saturates
 from export.onnx import declared, export_onnx, load_model
 from export.parity import check_parity
-from export.pipeline import Exported, split_rows
+from export.pipeline import Exported, some_rows, untrained
 from export.predict import load_engine
 from export.projections import join_projections
-from export.quantize import DYNAMIC, FLOAT, PER_TENSOR, STATIC, check_padding, multiplications, quantize
+from export.quantize import DYNAMIC, FLOAT, PER_TENSOR, STATIC, UNSIGNED, check_padding, multiplications, quantize
 from export.reading import Reading, load_tokenizer
 from service.contract.bundle import Scheme, open_bundle
 from service.contract.classify import correct
 from service.contract.dataset import Dataset
-from service.contract.errors import BundleError, DatasetError, Refused
+from service.contract.errors import BundleError, DatasetError, InvalidInput, Refused
 from service.contract.record import REFERENCE_SCHEMA
 from service.contract.repository import read_serving, versions
 from service.tokenizer import TextTokenizer, Tokens
@@ -110,7 +110,7 @@ def test_the_reference_holds_the_eval_rows_as_the_model_sees_them(done: Exported
 
 def test_quality_and_latency_are_measured(done: Exported) -> None:
     quality = done.bundle.manifest.quality["cpu"]
-    assert quality.rows == 200  # the other third was searched on
+    assert quality.rows == 300
     assert quality.baseline > 0.9
     assert quality.lower_bound < quality.difference
     assert [one.name for one in done.bundle.manifest.latency] == [
@@ -267,21 +267,67 @@ def searches(repo: Path) -> list[Path]:
     return list((repo / "tiny").glob(".search-*"))
 
 
-def test_an_inconclusive_gate_publishes_nothing(trained: Trained, tmp_path: Path) -> None:
+def test_strictly_an_inconclusive_gate_publishes_nothing(trained: Trained, tmp_path: Path) -> None:
     few = Trained(trained.checkpoint, trained.train, sentences(20, 9))
-    with pytest.raises(Refused, match=r"inconclusive.*eval rows would settle it"):
-        exported(few, tmp_path, max_drop=0.5, allow_inconclusive=False)
+    with pytest.raises(Refused, match=r"inconclusive.*eval rows.*leave out --strict"):
+        exported(few, tmp_path, max_drop=0.5, strict=True)
     assert left(tmp_path) == []
     assert len(searches(tmp_path)) == 1  # so that accepting it now costs no second search
     assert exported(few, tmp_path, max_drop=0.5).bundle.manifest.version == "1"
     assert searches(tmp_path) == []
 
 
-def test_an_allowed_inconclusive_verdict_stays_on_record(trained: Trained, tmp_path: Path) -> None:
+def test_what_is_unproven_is_marked_and_goes_live_only_where_nothing_is(trained: Trained, tmp_path: Path) -> None:
     few = Trained(trained.checkpoint, trained.train, sentences(20, 9))
-    quality = exported(few, tmp_path, max_drop=0.5, live=False).bundle.manifest.quality["cpu"]
-    assert (quality.verdict, quality.allowed_inconclusive) == ("inconclusive", True)
-    assert not (tmp_path / "tiny" / "serving.json").exists()
+    first, second, third = (exported(few, tmp_path, max_drop=0.5, live=live) for live in (None, None, True))
+    made = first.bundle.manifest
+    assert (made.quality["cpu"].verdict, made.unproven) == ("inconclusive", True)
+    assert [one.live for one in (first, second, third)] == [True, False, True]
+    assert "cpu: unproven. 20 rows could not show" in (first.bundle.path / "card.md").read_text()
+
+
+def test_what_is_proven_goes_live_unless_told(trained: Trained, repo: Path) -> None:
+    assert not exported(trained, repo, max_drop=5.0).bundle.manifest.unproven
+    assert read_serving(repo, "tiny").live == "2"
+    assert not exported(trained, repo, max_drop=5.0, live=False).live
+    assert read_serving(repo, "tiny").live == "2"
+
+
+def test_eval_rows_that_were_trained_on_do_not_judge(trained: Trained, tmp_path: Path) -> None:
+    mixed = Dataset(
+        [*trained.evaluation.texts[:60], *(text.upper() for text in trained.train.texts[:40])],
+        [*trained.evaluation.targets[:60], *trained.train.targets[:40]],
+    )
+    made = exported(Trained(trained.checkpoint, trained.train, mixed), tmp_path).bundle
+    quality = made.manifest.quality["cpu"]
+    assert quality.rows <= 60
+    assert quality.rows + quality.trained_on == 100
+    assert "also occur in the training data; they did not judge" in (made.path / "card.md").read_text()
+
+
+def test_a_checkpoint_no_better_than_its_most_frequent_label_is_refused(trained: Trained, tmp_path: Path) -> None:
+    swapped = Dataset(trained.evaluation.texts, ["positive"] * 299 + ["negative"])
+    wrong = Trained(trained.checkpoint, trained.train, swapped)
+    with pytest.raises(Refused, match=r"always answering 'positive' would be on 0.99.*--allow-weak"):
+        exported(wrong, tmp_path)
+    assert left(tmp_path) == []
+    assert searches(tmp_path) == []
+    made = exported(wrong, tmp_path, weak=True).bundle
+    assert "no better than always answering the most frequent label" in (made.path / "card.md").read_text()
+
+
+def test_the_same_version_is_judged_by_more_rows(trained: Trained, tmp_path: Path) -> None:
+    few = Trained(trained.checkpoint, trained.train, sentences(30, 9))
+    first = exported(few, tmp_path, seed=3).bundle
+    more = exported(trained, tmp_path, like="1").bundle
+    file = first.manifest.variants["cpu"].file
+    assert more.manifest.files[file].sha256 == first.manifest.files[file].sha256
+    assert more.manifest.quality["cpu"].rows > first.manifest.quality["cpu"].rows
+    assert more.manifest.search is None
+    with pytest.raises(InvalidInput, match="other training rows"):
+        exported(Trained(trained.checkpoint, sentences(400, 77), trained.evaluation), tmp_path, like="1")
+    with pytest.raises(BundleError, match="no bundle"):
+        exported(trained, tmp_path, like="9")
 
 
 @pytest.mark.parametrize("stage", ["make_variants", "_judge", "write_reference", "write_golden"])
@@ -303,7 +349,7 @@ def test_a_full_disk_or_an_interruption_leaves_the_repository_as_it_was(
         exported(trained, repo)
     assert left(repo) == before == ["1", "checkpoints", "serving.json"]
     assert open_bundle(repo / "tiny" / "1")
-    assert bool(searches(repo)) == (raised is KeyboardInterrupt)
+    assert bool(searches(repo)) == (stage != "make_variants")  # what was found by then is kept
 
 
 def test_labels_that_disagree_with_the_data(trained: Trained, tmp_path: Path) -> None:
@@ -335,7 +381,7 @@ def test_nothing_int8_is_no_int8(raw: Path, tmp_path: Path) -> None:
     assert quantize(raw, tmp_path, FLOAT, target="avx512_vnni").matmuls == 0
 
 
-@pytest.mark.parametrize("scheme", [DYNAMIC, PER_TENSOR, STATIC])
+@pytest.mark.parametrize("scheme", [DYNAMIC, PER_TENSOR, UNSIGNED, STATIC])
 def test_every_scheme_quantizes_every_multiplication_and_keeps_the_answers(
     raw: Path, trained: Trained, tmp_path: Path, scheme: Scheme
 ) -> None:
@@ -371,14 +417,14 @@ def test_an_int8_that_is_slower_than_float_is_not_taken(done: Exported) -> None:
     assert taken.p50_ms == min(one.p50_ms for one in search.candidates if one.difference >= 0)
 
 
-def test_search_and_gate_rows_are_disjoint_and_stay_the_same() -> None:
-    rows = sentences(300, 2)
-    searched, judged = split_rows(rows)
-    assert (len(searched), len(judged)) == (100, 200)
-    assert not set(searched.texts) & (set(judged.texts) - set(searched.texts))
-    assert split_rows(rows) == (searched, judged)
+def test_the_search_sees_the_same_thousand_rows_each_time() -> None:
+    rows = sentences(1_500, 2)
+    some = some_rows(rows)
+    assert len(some) == 1_000
+    assert some_rows(rows) == some
+    assert some_rows(sentences(300, 2)) == sentences(300, 2)
     with pytest.raises(DatasetError, match="at least 3"):
-        split_rows(sentences(2, 1))
+        untrained(Dataset(["nothing of that"], ["a"]), sentences(2, 1))
 
 
 def test_rows_given_for_the_search_leave_all_eval_rows_to_the_gate(trained: Trained, tmp_path: Path) -> None:
@@ -430,7 +476,7 @@ def test_two_exports_of_one_name_at_once_both_get_their_version(trained: Trained
     arguments = [
         "export", str(trained.checkpoint), "--train", str(tmp_path / "train.jsonl"), "--eval",
         str(tmp_path / "eval.jsonl"), "--repo", str(tmp_path / "models"), "--name", "tiny", "--no-prune",
-        "--max-drop", "5", "--allow-inconclusive",
+        "--max-drop", "5",
     ]  # fmt: skip
     command = plumbline(*arguments)
     both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]

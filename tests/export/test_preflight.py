@@ -56,7 +56,7 @@ def saved(folder: Path, rows: Dataset, name: str) -> Path:
 def export(folder: Path, checkpoint: Path, train: Dataset, evaluation: Dataset, *options: object) -> Result:
     return plumbline(
         "export", checkpoint, "--train", saved(folder, train, "train"), "--eval", saved(folder, evaluation, "eval"),
-        "--repo", folder / "models", "--name", "tiny", "--no-prune", "--max-drop", "5", "--allow-inconclusive",
+        "--repo", folder / "models", "--name", "tiny", "--no-prune", "--max-drop", "5",
         "--time-budget", "10s", *options,
     )  # fmt: skip
 

@@ -157,7 +157,7 @@ def test_the_rules_of_a_challenge(
 
 
 def run(repo: Path, trained: Trained, log: Path, new: Dataset | None, **options: object) -> Retrained:
-    given = {"recipe": AGAIN, "max_drop": 3.0, "allow_inconclusive": True} | options
+    given = {"recipe": AGAIN, "max_drop": 3.0} | options
     return retrain(repo, "tiny", log, trained.train, trained.evaluation, labels=new, **given)  # type: ignore[arg-type]
 
 

@@ -1,6 +1,8 @@
-"""The alert state machine, transition by transition."""
+"""The alert state machine, transition by transition; windows end a second after one another."""
 
 from __future__ import annotations
+
+from itertools import groupby, pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,13 +12,13 @@ from monitoring.decision import Severity
 
 
 def walk(
-    *severities: Severity, confirm: int = 1, resolve: int = 2, digests: str = ""
+    *severities: Severity, confirm: int = 1, resolve: int = 2, quiet: float = 0.0, digests: str = ""
 ) -> tuple[str, list[Change | None]]:
     """The last state and each window's message; ``digests`` has one letter for each window."""
     alert, changes = Alert(), []
     for number, severity in enumerate(severities):
         digest = digests[number] if digests else "a"
-        alert, change = advance(alert, severity, digest, float(number), confirm=confirm, resolve=resolve)
+        alert, change = advance(alert, severity, digest, float(number), confirm=confirm, resolve=resolve, quiet=quiet)
         changes.append(change)
     return alert.state, changes
 
@@ -45,12 +47,69 @@ def test_the_first_clean_window_of_a_new_version_resolves() -> None:
     assert walk("alert", "alert", "none", digests="abb") == ("ok", ["detected", None, "resolved"])
 
 
+def test_clean_windows_must_also_go_on_for_long_enough() -> None:
+    assert walk("alert", "none", "none", "none", quiet=3.0)[1] == ["detected", None, None, "resolved"]
+    assert walk("alert", "none", "none", "notice", "none", "none", quiet=3.0)[1][1:] == [None] * 5
+
+
+def test_a_new_version_need_not_wait() -> None:
+    assert walk("alert", "none", digests="ab", quiet=1e9) == ("ok", ["detected", "resolved"])
+
+
 def test_the_sequential_detector_only_lifts_ok_to_notice() -> None:
-    assert notice(Alert(), 5.0).state == "notice"
-    assert notice(Alert(state="drift"), 5.0).state == "drift"
+    assert notice(Alert()).state == "notice"
+    assert notice(Alert(state="drift")).state == "drift"
 
 
-@given(st.lists(st.sampled_from(["none", "notice", "alert"]), max_size=60), st.integers(1, 4), st.integers(1, 4))
-def test_messages_alternate_whatever_happens(severities: list[Severity], confirm: int, resolve: int) -> None:
-    told = [change for change in walk(*severities, confirm=confirm, resolve=resolve)[1] if change]
+severities_ = st.lists(st.sampled_from(["none", "notice", "alert"]), max_size=60)
+counts = st.integers(1, 4)
+seconds = st.integers(0, 12)
+
+
+@given(severities_, st.text("ab", min_size=60, max_size=60), counts, counts, seconds)
+def test_messages_alternate_whatever_happens(
+    severities: list[Severity], digests: str, confirm: int, resolve: int, quiet: int
+) -> None:
+    changes = walk(*severities, digests=digests, confirm=confirm, resolve=resolve, quiet=quiet)[1]
+    told = [change for change in changes if change]
     assert told == [("detected", "resolved")[index % 2] for index in range(len(told))]
+
+
+@given(severities_, counts, counts, seconds)
+def test_two_drifts_of_one_version_are_further_apart_than_the_quiet_time(
+    severities: list[Severity], confirm: int, resolve: int, quiet: int
+) -> None:
+    changes = walk(*severities, confirm=confirm, resolve=resolve, quiet=quiet)[1]
+    detected = [number for number, change in enumerate(changes) if change == "detected"]
+    assert all(later - earlier > quiet for earlier, later in pairwise(detected))
+
+
+@given(counts, counts, st.integers(1, 12), st.integers(1, 12), st.integers(1, 5))
+def test_a_cycle_whose_clean_part_is_shorter_than_the_quiet_time_is_one_drift(
+    confirm: int, resolve: int, drifted: int, clean: int, cycles: int
+) -> None:
+    stream: list[Severity] = [*["alert"] * drifted, *["none"] * clean] * cycles  # type: ignore[list-item]
+    changes = walk(*stream, confirm=confirm, resolve=resolve, quiet=clean + 1)[1]
+    assert [change for change in changes if change] == (["detected"] if drifted >= confirm else [])
+
+
+@given(severities_, counts, counts, seconds)
+def test_a_first_drift_is_told_as_soon_as_it_is_confirmed(
+    severities: list[Severity], confirm: int, resolve: int, quiet: int
+) -> None:
+    changes = walk(*severities, confirm=confirm, resolve=resolve, quiet=quiet)[1]
+    runs = [list(group) for _, group in groupby(range(len(severities)), lambda number: severities[number] == "alert")]
+    confirmed = [run[confirm - 1] for run in runs if severities[run[0]] == "alert" and len(run) >= confirm]
+    assert [number for number, change in enumerate(changes) if change == "detected"][:1] == confirmed[:1]
+
+
+@given(severities_, counts, counts, seconds)
+def test_an_end_is_told_once_windows_were_clean_for_long_enough(
+    severities: list[Severity], confirm: int, resolve: int, quiet: int
+) -> None:
+    enough = max(resolve, quiet)
+    stream: list[Severity] = [*severities, *["alert"] * confirm, *["none"] * enough]  # type: ignore[list-item]
+    state, changes = walk(*stream, confirm=confirm, resolve=resolve, quiet=quiet)
+    assert state == "ok"
+    assert [change for change in changes[-enough:] if change] == ["resolved"]
+    assert changes[-1] == "resolved"

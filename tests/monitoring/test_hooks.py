@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +13,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from monitoring.hooks import Gate, may_request, recover_interrupted, run_commands
+from monitoring.hooks import Gate, end_command, may_request, recover_interrupted, run_commands
 from monitoring.messages import retrain_event
 from monitoring.outbox import Target, enqueue
 from monitoring.state import Store
@@ -112,7 +110,9 @@ def test_a_command_cut_off_by_the_end_of_the_monitor_is_started_once_more(store:
     assert run(store, tmp_path) == []
 
 
-def test_a_command_that_outlived_a_killed_monitor_is_not_started_twice(store: Store, tmp_path: Path) -> None:
+def test_a_command_that_outlived_a_killed_monitor_is_not_started_twice_and_can_be_ended(
+    store: Store, tmp_path: Path
+) -> None:
     """The monitor is killed with -9, its command goes on; the next monitor waits until it has ended."""
     pid_file = tmp_path / "pid"
     code = (
@@ -137,12 +137,19 @@ def test_a_command_that_outlived_a_killed_monitor_is_not_started_twice(store: St
         assert run(store, tmp_path) == []
         assert status(store) == [("pending", 1)]
     finally:
-        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+        end_command(tmp_path / "logs")
     deadline = time.monotonic() + 10
     while not (answers := run(store, tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert answers == [("tickets", "accepted")]
     assert status(store) == [("delivered", 2)]
+
+
+def test_there_is_nothing_to_end_where_no_command_runs(store: Store, tmp_path: Path) -> None:
+    end_command(tmp_path / "logs")
+    request(store, python(""))
+    run(store, tmp_path)
+    end_command(tmp_path / "logs")  # the lock still names the one that has ended
 
 
 def test_the_gate_keeps_requests_apart_and_below_the_daily_cap(store: Store) -> None:

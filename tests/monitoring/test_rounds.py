@@ -20,7 +20,7 @@ from monitoring.state import Store
 from service.contract.bundle import REFERENCE
 from service.contract.last_window import LAST_WINDOW, read_last_window
 from service.contract.repository import set_live
-from tests.monitoring.world import DRIFTED, START, World
+from tests.monitoring.world import DRIFTED, HOME, START, World
 
 HOUR = 3600.0
 
@@ -101,7 +101,7 @@ def test_flush_judges_what_is_there(world: World) -> None:
     assert [row.data.window.rows for row in run(flush=True)] == [60]
 
 
-def test_drift_is_detected_once_and_resolved_after_two_clean_windows(world: World) -> None:
+def test_drift_is_detected_once_and_resolved_after_an_hour_of_clean_windows(world: World) -> None:
     bundle, run = world.publish(), Run(world, {"webhook_urls": "http://127.0.0.1:9/a,http://127.0.0.1:9/b"})
     world.write_log(bundle, 100)
     run()
@@ -110,7 +110,9 @@ def test_drift_is_detected_once_and_resolved_after_two_clean_windows(world: Worl
     assert changes == ["detected", None, None]
     assert run.sample("plumbline_drift_state") == 2
     world.write_log(bundle, 200, seed=3, sequence=3)
-    assert [row.change for row in run()] == [None, "resolved"]
+    assert [row.change for row in run()] == [None, None]
+    world.write_log(bundle, 100, seed=4, sequence=4, at=START + timedelta(hours=1, minutes=10))
+    assert [row.change for row in run()] == ["resolved"]
     assert run.events() == [
         "plumbline.drift.detected",
         "plumbline.retrain.requested",
@@ -119,6 +121,19 @@ def test_drift_is_detected_once_and_resolved_after_two_clean_windows(world: Worl
     assert run.query("SELECT count(*) FROM outbox WHERE status = 'pending'") == [(6,)]
     assert run.sample("plumbline_alerts_total", type="plumbline.drift.detected") == 1
     assert run.sample("plumbline_retrains_total", result="suppressed") == 2
+
+
+def test_requests_that_take_turns_are_one_drift(world: World) -> None:
+    """Each window holds one kind, as of a client that goes round two lists; clean windows between are no end."""
+    bundle, run = world.publish(), Run(world)
+    told = []
+    for turn in range(2):
+        for kind, rows in ((DRIFTED, 100), (HOME, 200)):
+            at = START + timedelta(minutes=10 * turn)
+            sequence = 2 * turn + (kind is HOME) + 1
+            world.write_log(bundle, rows, kind, seed=sequence, sequence=sequence, at=at)
+            told += [row.change for row in run() if row.change]
+    assert told == ["detected"]
 
 
 def test_confirmation_takes_as_many_windows_as_were_asked_for(world: World) -> None:

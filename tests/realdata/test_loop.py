@@ -7,23 +7,22 @@ are printed with 95 % Wilson intervals.
 from __future__ import annotations
 
 import json
-import re
-import shlex
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import httpx
 import pytest
 from scipy.stats import binomtest
 
-from examples.traffic import Client, Receiver, Traffic
+from examples.processes import until
+from examples.running import Running, running
+from examples.traffic import Traffic
 from service.contract.dataset import Dataset, read_dataset, write_jsonl
-from tests.processes import free_port, plumbline, running, until
+from tests.processes import plumbline
 
-pytestmark = [pytest.mark.realdata, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.realdata, pytest.mark.slow, pytest.mark.timeout(7200)]
 
 NAME = "sst2"
 WINDOW = 218  # half of the held-out half of sst2/dev
@@ -46,29 +45,14 @@ class Score:
         return f"{self.accuracy:.3f} ({interval.low:.3f} to {interval.high:.3f}, {self.rows} rows)"
 
 
-@dataclass(frozen=True)
-class Running:
-    """A server and a monitor, each as a process of its own."""
+def ask(live: Running, data: Dataset) -> Score:
+    labels = [answer.label for answer in live.client.predict(data.texts)]
+    return Score(sum(one == other for one, other in zip(labels, data.targets, strict=True)), len(data))
 
-    client: Client
-    service: str
-    monitor: str
-    receiver: Receiver
 
-    def score(self, data: Dataset) -> Score:
-        labels = [answer.label for answer in self.client.predict(data.texts)]
-        return Score(sum(one == other for one, other in zip(labels, data.targets, strict=True)), len(data))
-
-    def windows(self) -> int:
-        text = httpx.get(f"{self.monitor}/metrics").text
-        found = re.findall(rf'^plumbline_windows_total{{model="{NAME}",outcome="judged"}} (\S+)$', text, re.M)
-        return int(float(found[0])) if found else 0
-
-    def state(self) -> int:
-        """0 no drift, 1 notice, 2 drift."""
-        text = httpx.get(f"{self.monitor}/metrics").text
-        found = re.findall(rf'^plumbline_drift_state{{model="{NAME}"}} (\S+)$', text, re.M)
-        return int(float(found[0])) if found else 0
+def state(live: Running) -> int:
+    """0 no drift, 1 notice, 2 drift."""
+    return live.sample(live.monitor, "plumbline_drift_state")
 
 
 def rows(data: Dataset, start: int, stop: int) -> Dataset:
@@ -110,7 +94,6 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
             f"--repo={models}",
             f"--name={NAME}",
             "--time-budget=3m",
-            "--allow-inconclusive",
             "--json",
         )
     )
@@ -124,44 +107,20 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return Trained(folder, models, files, dev, unseen)
 
 
-@contextmanager
-def loop(trained: Trained, folder: Path, **monitor_settings: str) -> Iterator[Running]:
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "log"
-    service, monitor = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
-    serve = plumbline("serve", f"--repo={trained.models}", f"--log={log}", f"--port={httpx.URL(service).port}")
-    watch = plumbline(
-        "monitor", f"--repo={trained.models}", f"--log={log}", f"--port={httpx.URL(monitor).port}",
-        f"--state={folder / 'monitor'}",
-    )  # fmt: skip
-    with ExitStack() as stack:
-        receiver = Receiver()
-        stack.callback(receiver.close)
-        stack.enter_context(running(serve, ready=f"{service}/readyz", PLUMBLINE_LOG_SEAL_SECONDS="1"))
-        settings = {
-            "PLUMBLINE_MONITOR_POLL_SECONDS": "1",
-            "PLUMBLINE_WINDOW_ROWS": str(WINDOW),
-            "PLUMBLINE_WEBHOOK_URLS": receiver.url,
-            "PLUMBLINE_WEBHOOK_SECRET": receiver.secret,
-        }
-        stack.enter_context(running(watch, ready=f"{monitor}/readyz", **settings, **monitor_settings))
-        yield Running(Client(service), service, monitor, receiver)
-
-
 def test_film_reviews_raise_no_alert_and_phone_reviews_do_but_keep_their_accuracy(
     trained: Trained, data: Path, tmp_path: Path
 ) -> None:
-    with loop(trained, tmp_path) as live:
-        home = live.score(trained.unseen)
-        until(lambda: live.windows() == 2, 60, "two windows of film reviews")
+    with running(tmp_path, trained.models, NAME, PLUMBLINE_WINDOW_ROWS=str(WINDOW)) as live:
+        home = ask(live, trained.unseen)
+        until(lambda: live.judged() == 2, "two windows of film reviews", live.processes)
         print(f"\nsst2/dev, half that nothing has seen: {home}; events: {len(live.receiver.events)}")
         assert live.receiver.events == []
-        assert live.state() == 0
+        assert state(live) == 0
 
-        amazon = live.score(read_dataset(data / "drift" / "amazon_cells.csv"))
-        until(lambda: live.windows() >= 6, 60, "four windows of phone reviews")
-        print(f"amazon_cells: {amazon}; drift state {live.state()}")
-        assert live.state() >= 1
+        amazon = ask(live, read_dataset(data / "drift" / "amazon_cells.csv"))
+        until(lambda: live.judged() >= 6, "four windows of phone reviews", live.processes)
+        print(f"amazon_cells: {amazon}; drift state {state(live)}")
+        assert state(live) >= 1
         assert amazon.accuracy >= 0.88
 
 
@@ -174,20 +133,25 @@ def test_finance_headlines_raise_an_alert_and_a_retrained_model_takes_over(
         "retrain", f"--repo={trained.models}", f"--name={NAME}", f"--log={tmp_path / 'log'}", *trained.files,
         f"--max-drop={MAX_DROP}",
     )  # fmt: skip
-    with loop(trained, tmp_path, PLUMBLINE_CONFIRM_WINDOWS="4", PLUMBLINE_RETRAIN_COMMAND=shlex.join(retrain)) as live:
-        home_before = live.score(trained.dev)
+    settings = {"PLUMBLINE_WINDOW_ROWS": str(WINDOW), "PLUMBLINE_CONFIRM_WINDOWS": "4"}
+    with running(tmp_path, trained.models, NAME, retrain, **settings) as live:
+        expect = partial(until, processes=live.processes)
+        home_before = ask(live, trained.dev)
         live.client.label(labelled.texts, labelled.targets, source="test")
-        finance_before = live.score(untouched)
-        detected = live.receiver.wait_for("plumbline.drift.detected", 60)
+        finance_before = ask(live, untouched)
+        windows = (len(trained.dev) + len(finance)) // WINDOW
+        detected = expect(lambda: live.detected(windows), "the monitor to detect drift")
         assert detected["data"]["severity"] == "alert"
         print(f"\nbefore: finance {finance_before}; sst2/dev {home_before}")
         assert finance_before.accuracy < 0.70
 
         with Traffic(live.service, untouched.texts[:200] + trained.dev.texts[:200]) as traffic:
-            published = live.receiver.wait_for("plumbline.model.published", 900, unless="plumbline.model.rejected")
+            retraining = live.retraining
+            published = expect(retraining.published, "the retrained version to be published", news=retraining.news)
             version = published["data"]["model"]["version"]
-            until(lambda: traffic.answered[version] >= 100, 60, f"traffic on version {version}")
-        finance_after, home_after = live.score(untouched), live.score(trained.dev)
+            expect(lambda: live.serves(version), f"version {version} to be served")
+            expect(lambda: traffic.answered[version] >= 100, f"traffic on version {version}")
+        finance_after, home_after = ask(live, untouched), ask(live, trained.dev)
         print(
             f"after:  finance {finance_after}; sst2/dev {home_after}\n"
             f"during the switch: {dict(traffic.answered)} requests answered by version, {len(traffic.failed)} failed"

@@ -90,3 +90,12 @@ def test_it_shows_the_candidates(client: TestClient, repo: Path) -> None:
     change_serving(repo, "reviews", lambda now: Serving(live="1", **candidates))
     until(lambda: "<dt>shadow</dt><dd>version 3</dd>" in client.get("/").text)
     assert "<dt>canary</dt><dd>version 2, 12.5% of the requests</dd>" in client.get("/").text
+
+
+def test_an_unproven_version_is_marked_on_the_page_and_in_the_metrics(client: TestClient, repo: Path) -> None:
+    metric = 'plumbline_model_unproven{model="reviews"}'
+    assert "unproven" not in client.get("/").text
+    assert f"{metric} 0.0" in client.get("/metrics").text
+    make_bundle(repo, seed=1, unproven=True)
+    until(lambda: "<span class='bad'>unproven</span>, inconclusive, accuracy 0.900" in client.get("/").text)
+    assert f"{metric} 1.0" in client.get("/metrics").text

@@ -51,8 +51,11 @@ def explain(quality: Quality) -> str:
     if quality.verdict != "inconclusive":
         return figures + "."
     if quality.rows_needed is None:
-        return figures + ". The estimate lies on the margin itself, so no number of rows would settle it."
-    return figures + f". About {quality.rows_needed:,} eval rows would settle it."
+        return figures + "."
+    low, high = (None if rows is None else float(f"{rows:.2g}") for rows in quality.rows_needed)
+    if high is None:
+        return f"{figures}. {low:,.0f} eval rows or more might settle it, but it is so close that no number is sure to."
+    return f"{figures}. {low:,.0f} eval rows might settle it for this model, and {high:,.0f} probably would."
 
 
 def duration(seconds: float) -> str:
@@ -103,9 +106,14 @@ def _searched(manifest: Manifest) -> list[str]:
     if search is None:
         stage = making(manifest)
         return ["It was made as the search for an earlier version had found best."] if stage else []
+    rows = (
+        "not trained on, and each half of which was judged by what the other half chose"
+        if search.cross_fitted
+        else "neither trained on nor judged by"
+    )
     tried = (
         f"{len(search.candidates)} candidates were tried in {duration(search.seconds)} on {search.rows:,} rows that "
-        f"were neither trained on nor judged by; it ended because {search.ended.rstrip('.')}."
+        f"were {rows}; it ended because {search.ended.rstrip('.')}."
     )
     return [f"{tried} The choice fell on: {choice.name}." if choice else f"{tried} None of them was chosen."]
 
@@ -126,4 +134,7 @@ def _judged(name: VariantName, quality: Quality) -> str:
         f"Its answer differs from the checkpoint's in {quality.flips} of {quality.rows} rows, and from its own when "
         f"others share the batch in {quality.batch_flip_rate:.2%}."
     )
-    return f"{_DEVICES[name]}, judged on rows kept for that: {explain(quality)} {flips}"
+    return (
+        f"{_DEVICES[name]}: {explain(quality)} Always answering the most frequent label would score "
+        f"{quality.majority:.4f}. {flips}"
+    )

@@ -87,8 +87,9 @@ def quality_table(manifest: Manifest) -> Table:
     """The gate's figures, a column per variant."""
     qualities = manifest.quality.values()
     rows: list[tuple[str, ...]] = [
-        ("verdict", *(one.verdict + (" (allowed)" if one.allowed_inconclusive else "") for one in qualities)),
+        ("verdict", *(one.verdict for one in qualities)),
         ("metric", *(one.metric for one in qualities)),
+        ("always the most frequent label", *(f"{one.majority:.4f}" for one in qualities)),
         ("checkpoint", *(f"{one.baseline:.4f}" for one in qualities)),
         ("exported", *(f"{one.exported:.4f}" for one in qualities)),
         ("difference, points", *(f"{one.difference:+.2f}" for one in qualities)),

@@ -30,10 +30,22 @@ def _quality(name: str, quality: Quality) -> list[str]:
     if quality.verdict == "fail":
         found.append(f"{name}: the accuracy gate failed; do not serve this.")
     if quality.verdict == "inconclusive":
-        how = "--allow-inconclusive let it through" if quality.allowed_inconclusive else "it was not let through"
         found.append(
-            f"{name}: {quality.rows} rows could not show that at most {quality.max_drop:g} points were lost; {how}."
+            f"{name}: unproven. {quality.rows} rows could not show that at most {quality.max_drop:g} points were lost, "
+            "nor that more were."
         )
+    if quality.exported <= quality.majority:
+        found.append(
+            f"{name}: no better than always answering the most frequent label, which scores {quality.majority:.4f}."
+        )
+    if quality.trained_on:
+        found.append(
+            f"{name}: {quality.trained_on} eval rows also occur in the training data; they did not judge. Rows that "
+            "are alike but not the same may flatter the figures."
+        )
+    if quality.missed:
+        labels = [f"{label} ({rows} rows)" for label, rows in quality.missed.items()]
+        found.append(f"{name}: never right on {_some(labels)}.")
     if quality.batch_flip_rate > BATCH_FLIPS:
         found.append(
             f"{name}: {quality.batch_flip_rate:.2%} of the labels change when a text is batched with others. Answers "
@@ -51,18 +63,23 @@ def _quality(name: str, quality: Quality) -> list[str]:
         if one.rows >= _CLASS_ROWS and one.baseline - one.exported >= _CLASS_DROP
     ]
     if fallen:
-        more = f" and {len(fallen) - _NAMED} more" if len(fallen) > _NAMED else ""
-        found.append(
-            f"{name}: the recall of some labels fell by 10 points or more: {', '.join(fallen[:_NAMED])}{more}."
-        )
+        found.append(f"{name}: the recall of some labels fell by 10 points or more: {_some(fallen)}.")
     return found
+
+
+def _some(named: list[str]) -> str:
+    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    return ", ".join(named[:_NAMED]) + more
 
 
 def _fallback(manifest: Manifest) -> list[str]:
     variant = manifest.variants.get("cpu")
     if variant is None or variant.precision != "fp32":
         return []
-    return ["cpu: nothing is quantized; the model is served in fp32, because no int8 model was good or fast enough."]
+    return [
+        "cpu: nothing is quantized; the model is served in fp32, because no int8 model was both faster and expected to "
+        "lose little enough."
+    ]
 
 
 def _no_faster(manifest: Manifest) -> list[str]:
