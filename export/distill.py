@@ -17,12 +17,11 @@ from export.inputs import check_out
 from export.onnx import load_model
 from export.paired import Paired, as_points, paired_difference
 from export.pipeline import check_data
-from export.predict import checkpoint_logits
+from export.predict import own_logits
+from export.reading import read_texts
 from export.teaching import Teaching
-from service.contract.bundle import TOKENIZER
 from service.contract.classify import Floats, correct, predicted_labels, probabilities
 from service.contract.dataset import Dataset
-from service.tokenizer import TextTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +108,7 @@ def distill(
 
 def _answers(model: PreTrainedModel, checkpoint: Checkpoint, data: Dataset) -> Floats:
     """(n, labels) logits, by the checkpoint's own tokenizer."""
-    tokenizer = TextTokenizer(checkpoint.path / TOKENIZER, checkpoint.max_length)
-    return checkpoint_logits(model, tokenizer(data.texts))
+    return own_logits(model, read_texts(checkpoint.path, model, data.texts), data.texts)
 
 
 def _weights(folder: Path) -> int:

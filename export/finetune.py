@@ -20,7 +20,6 @@ import orjson
 import torch
 import transformers
 from transformers import (
-    AutoTokenizer,
     DataCollatorWithPadding,
     EvalPrediction,
     PreTrainedModel,
@@ -30,14 +29,15 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from export.checkpoint import MAX_LENGTH_CAP, NOTE, checkpoint_digest, new_folder, resolve_base
-from export.errors import CheckpointError, disk_full_named, first_line
+from export.checkpoint import NOTE, checkpoint_digest, new_folder, resolve_base
+from export.errors import CheckpointError, disk_full_named
 from export.hardware import has_native_bfloat16
 from export.heads import load_classifier
 from export.inputs import check_out
 from export.labels import check_classes, check_labels, encode, label_set, task_of
-from export.predict import checkpoint_logits
+from export.predict import own_logits
 from export.progress import StopOnLoss, TrainingProgress, logging_share
+from export.reading import Reading, length_limit, load_tokenizer, pad_token, vocabulary_rows
 from export.resume import KeepOnSignal, newest, training_folder, training_key
 from export.scores import Scores, doubts, score
 from export.teaching import Teaching, joined_targets, taught_loss, true_part
@@ -45,7 +45,6 @@ from service.contract.bundle import Task
 from service.contract.classify import predicted_labels, probabilities
 from service.contract.dataset import Dataset
 from service.engine import usable_cores
-from service.tokenizer import TextTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +86,8 @@ class Finetuned:
 class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
     """Tokenized rows as the Trainer takes them."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, data: Dataset, targets: Any, max_length: int) -> None:
-        self._encoded = tokenizer(data.texts, truncation=True, max_length=max_length)
+    def __init__(self, reading: Reading, data: Dataset, targets: Any) -> None:
+        self._encoded = reading.encode(data.texts)
         self._targets = targets
 
     def __len__(self) -> int:
@@ -133,8 +132,9 @@ def finetune(
     where, base_model, local = resolve_base(base)
     silence()
     transformers.set_seed(recipe.seed)
-    tokenizer = _load_tokenizer(where, recipe.max_length, local=local)
+    tokenizer = load_tokenizer(where, local=local)
     model = load_classifier(where, labels, task, local=local, known=known)
+    reading = _reading(where, model, tokenizer, recipe.max_length)
     with ExitStack() as stack:
         stack.enter_context(disk_full_named(out.parent))
         folder = stack.enter_context(new_folder(out))
@@ -150,17 +150,14 @@ def finetune(
         if teaching is not None:
             shown = (teaching.train, teaching.evaluation)
             targets = [joined_targets(truth, one, task) for truth, one in zip(targets, shown, strict=True)]
-        rows = [
-            _Rows(tokenizer, data, wanted, tokenizer.model_max_length)
-            for data, wanted in zip((train, evaluation), targets, strict=True)
-        ]
+        rows = [_Rows(reading, data, wanted) for data, wanted in zip((train, evaluation), targets, strict=True)]
         again = f"The same command goes on from there; what was learnt is in {scratch}." if resumable else None
         _train(model, tokenizer, rows[0], rows[1], recipe, scratch, task, teaching, again)
         model.save_pretrained(folder, safe_serialization=True)
         tokenizer.save_pretrained(folder)
         model.train(False)
-        tokens = TextTokenizer(folder / "tokenizer.json", tokenizer.model_max_length)(evaluation.texts)
-        predicted = predicted_labels(probabilities(checkpoint_logits(model, tokens), task), labels, task)
+        logits = own_logits(model, reading, evaluation.texts)
+        predicted = predicted_labels(probabilities(logits, task), labels, task)
         scores = score(predicted, evaluation.targets, labels)
         note = {"base_model": base_model, "recipe": asdict(recipe), "train_rows": len(train), "eval": scores.to_dict()}
         if teaching is not None:
@@ -191,19 +188,30 @@ def silence() -> None:
     huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
 
 
-def _load_tokenizer(where: str, max_length: int, *, local: bool) -> PreTrainedTokenizerFast:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
-            where, local_files_only=local, use_fast=True
-        )
-    except Exception as error:  # transformers raises many types without a common base
-        raise CheckpointError(f"the tokenizer of {where} cannot be loaded: {first_line(error)}") from error
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise CheckpointError(
-            f"the tokenizer of {where} is not a fast one, and only tokenizer.json can be served. Choose another base."
-        )
-    tokenizer.model_max_length = min(max_length, tokenizer.model_max_length, MAX_LENGTH_CAP)
-    return tokenizer
+def _reading(where: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, max_length: int) -> Reading:
+    """How to read texts in training, as they will be served; tokenizer and model are told, and saved with it.
+
+    Rows are padded on the right, with the model's token for it, or where none is named (GPT-2) the one that ends texts.
+    Tokens that were added to the tokenizer alone get embeddings.
+    """
+    limit = length_limit(model, tokenizer)
+    if limit is not None and max_length > limit:
+        logger.warning("%s takes %d tokens at most: texts are cut to that, not to %d", where, limit, max_length)
+        max_length = limit
+    if (known := max(tokenizer.get_vocab().values()) + 1) > (rows := vocabulary_rows(model)):
+        logger.info("%s has embeddings for %d tokens and its tokenizer %d: new ones are made", where, rows, known)
+        model.resize_token_embeddings(known, mean_resizing=False)
+    if model.config.pad_token_id is None and tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise CheckpointError(f"{where} has no token for padding. Name one (pad_token) in tokenizer_config.json.")
+        logger.info("%s has no token for padding: %r stands in", where, tokenizer.eos_token)
+        tokenizer.pad_token = tokenizer.eos_token
+    pad_id = pad_token(where, model, tokenizer)
+    model.config.pad_token_id = pad_id
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad_id)
+    tokenizer.padding_side = "right"
+    tokenizer.model_max_length = max_length
+    return Reading(tokenizer, max_length, pad_id)
 
 
 def _train(

@@ -11,7 +11,7 @@ from service.contract.bundle import Golden, VariantName
 from service.engine import Engine
 from service.tokenizer import TextTokenizer
 
-_ODD = ("", "?", "🙂🚀 emoji and 日本語", "שלום עולם, مرحبا", "line\nbreak\tand\u200bzero width", "word " * 600)
+ODD = ("", "?", "🙂🚀 emoji and 日本語", "שלום עולם, مرحبا", "line\nbreak\tand\u200bzero width", "word " * 600)
 _CASES = 16
 
 # Allowed difference as a share of the largest golden logit. Another processor rounds activations to other int8
@@ -22,9 +22,9 @@ _LEAST = 1e-3
 
 def golden_texts(texts: Sequence[str]) -> list[str]:
     """Odd texts that real traffic brings, and others from the shortest to the longest of ``texts``."""
-    ordered = sorted(set(texts) - set(_ODD), key=lambda text: (len(text), text))
-    places = np.linspace(0, len(ordered) - 1, min(_CASES - len(_ODD), len(ordered)))
-    return [*_ODD, *(ordered[int(place)] for place in places)]
+    ordered = sorted(set(texts) - set(ODD), key=lambda text: (len(text), text))
+    places = np.linspace(0, len(ordered) - 1, min(_CASES - len(ODD), len(ordered)))
+    return [*ODD, *(ordered[int(place)] for place in places)]
 
 
 def golden_cases(engines: Mapping[VariantName, Engine], tokenizer: TextTokenizer, texts: Sequence[str]) -> list[Golden]:

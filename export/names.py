@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import CheckpointError
-from service.contract.dataset import SEPARATOR
+from service.contract.labels import SEPARATOR
 
 logger = logging.getLogger(__name__)
 

@@ -15,12 +15,14 @@ from pydantic import JsonValue
 from export.build import Order, build, libraries, manifest, write_card
 from export.checkpoint import Checkpoint, checkpoint_digest, keep_checkpoint, read_checkpoint
 from export.clean import normalise, take
-from export.conversion import check_conversion
 from export.errors import disk_full_named
 from export.finetune import silence
 from export.gate import refuse_unless_published
 from export.hardware import instruction_set
 from export.labels import check_labels
+from export.onnx import load_model
+from export.preflight import preflight
+from export.prune.step import check_pruning
 from export.reference import MAX_ROWS, choose_rows
 from export.search.store import Store, search_folder
 from export.search.variant import Wish
@@ -54,8 +56,9 @@ class Options:
 
     ``target_speedup`` is against the unpruned int8 model: without it the fastest within ``max_drop`` is taken.
     ``strict`` refuses what is not shown to be within it; ``weak`` accepts a checkpoint that is no better than its most
-    frequent label. ``like`` is a version of the same checkpoint whose plan is followed instead of a search. ``labels``
-    name the head's rows, in their order, in place of the checkpoint's ``id2label``.
+    frequent label. ``like`` is a version of the same checkpoint whose plan is followed instead of a search, with the
+    length of its texts. ``labels`` name the head's rows, in their order, in place of the checkpoint's ``id2label``.
+    ``max_length`` in tokens is as ``wanted`` of :func:`export.reading.read_texts`.
     """
 
     target: Target = "cpu"
@@ -68,6 +71,7 @@ class Options:
     like: str | None = None
     seed: int = 0
     labels: Sequence[str] | None = None
+    max_length: int | None = None
 
 
 def export_checkpoint(
@@ -95,22 +99,22 @@ def export_checkpoint(
     :raises InvalidInput: if the checkpoint cannot be used or pruned, or its labels disagree with the data.
     """
     check_name(name)
+    example = None if options.like is None else open_bundle(repo / name / options.like)
+    if example is not None:
+        options = _as_for(example, options)
     checkpoint = read_checkpoint(path, options.labels)
-    check_data(checkpoint, train, "training")
-    check_data(checkpoint, evaluation, "eval")
-    if search_rows is not None:
-        check_data(checkpoint, search_rows, "search")
+    for data, what in ((train, "training"), (evaluation, "eval"), (search_rows, "search")):
+        if data is not None:
+            check_data(checkpoint, data, what)
     silence()
-    check_conversion(checkpoint, seed=options.seed)
     digest, gate_rows = checkpoint_digest(path), untrained(train, evaluation)
-    cpu: Wish | Plan
-    if options.like is not None:
-        example = open_bundle(repo / name / options.like)
-        cpu, options = plan_of(example, digest, train), replace(options, seed=example.manifest.source.seed)
-    else:
-        cpu = _wish(options, gate_rows, search_rows)
+    cpu = _wish(options, gate_rows, search_rows) if example is None else plan_of(example, digest, train)
+    model = load_model(checkpoint)
+    if isinstance(cpu, Wish) and cpu.prune and options.target != "cuda":
+        check_pruning(model, train, options.target_speedup)
+    reading = preflight(model, checkpoint, train, evaluation, max_length=options.max_length, seed=options.seed)
     order = Order(
-        checkpoint, digest, train, gate_rows, reference_rows(gate_rows, options.seed), cpu, options.target,
+        checkpoint, reading, digest, train, gate_rows, reference_rows(gate_rows, options.seed), cpu, options.target,
         options.max_drop, options.weak, len(evaluation) - len(gate_rows), options.seed,
         data_arguments(train=train, eval=evaluation, search=search_rows) | asdict(options),
     )  # fmt: skip
@@ -124,6 +128,15 @@ def export_checkpoint(
         set_live(repo, name, made.version)
     logger.info("published %s version %s%s", name, made.version, ", live" if live else ", not live")
     return Exported(bundle, live)
+
+
+def _as_for(example: Bundle, options: Options) -> Options:
+    """What the plan of ``example`` rests on: its seed, and unless told otherwise its labels and the length of texts."""
+    made = example.manifest
+    return replace(
+        options, seed=made.source.seed, labels=options.labels or list(made.labels),
+        max_length=options.max_length or made.max_length,
+    )  # fmt: skip
 
 
 def plan_of(example: Bundle, digest: str, train: Dataset) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
+from export.reading import Reading
 from service.contract.bundle import Task
 from service.contract.observation import Observations, observe
 from service.engine import Engine, Outputs
@@ -32,8 +34,10 @@ class Answers:
     observed: Observations
 
 
-def load_engine(graph: Path, *, device: str, threads: int, max_length: int) -> Engine:
-    return Engine(graph, device="cuda" if device == "cuda" else "cpu", threads=threads, max_length=max_length)
+def load_engine(graph: Path, *, device: str, threads: int, max_length: int, pad_id: int) -> Engine:
+    return Engine(
+        graph, device="cuda" if device == "cuda" else "cpu", threads=threads, max_length=max_length, pad_id=pad_id
+    )
 
 
 def answer(
@@ -61,8 +65,28 @@ def batched_logits(engine: Engine, tokens: Sequence[Tokens]) -> Floats:
     return np.concatenate([engine.run(tokens[start : start + BATCH]).logits for start in range(0, len(tokens), BATCH)])
 
 
+def own_logits(model: PreTrainedModel, reading: Reading, texts: Sequence[str], *, batch: int = BATCH) -> Floats:
+    """(n, labels) float32 logits of the PyTorch model by its own tokenizer, as its trainer would have them.
+
+    Only texts of one length share a batch, so that nothing is padded and nothing of what is served takes part.
+    """
+    encoded, rows_of = reading.encode(texts), defaultdict[int, list[int]](list)
+    for row, ids in enumerate(encoded["input_ids"]):
+        rows_of[len(ids)].append(row)
+    taken = encoded.keys() & signature(model.forward).parameters.keys()
+    logits = np.empty((len(texts), model.config.num_labels), dtype=np.float32)
+    with torch.no_grad():
+        for alike in rows_of.values():
+            for start in range(0, len(alike), batch):
+                rows = alike[start : start + batch]
+                inputs = {name: torch.tensor([encoded[name][row] for row in rows]) for name in taken}
+                given = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}).logits
+                logits[rows] = given.float().cpu().numpy()
+    return logits
+
+
 def checkpoint_logits(model: PreTrainedModel, tokens: Sequence[Tokens]) -> Floats:
-    """(n, labels) float32 logits of the PyTorch model, in batches of like length."""
+    """(n, labels) float32 logits of the PyTorch model on what is served, in batches of like length."""
     order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
     logits = np.empty((len(tokens), model.config.num_labels), dtype=np.float32)
     with torch.no_grad():

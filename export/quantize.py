@@ -98,13 +98,13 @@ def quantize_only(model: onnx.ModelProto, node: str, out: Path, *, target: str) 
         )  # fmt: skip
 
 
-def check_padding(engine: Engine, *, what: str, longest: int = 24) -> None:
-    """Run a long row beside one that is nearly all padding; all numbers must be finite.
+def check_padding(engine: Engine, tokens: Sequence[Tokens], *, what: str) -> None:
+    """Run the longest of the texts beside the shortest, which is nearly all padding; all numbers must be finite.
 
     :raises ParityError: naming the row.
     """
-    rows = {"a whole row": longest, "a row that is mostly padding": 2}
-    outputs = engine.run([Tokens([1] * count, [0] * count, truncated=False, unk_share=0.0) for count in rows.values()])
+    rows = {"a whole row": max(tokens, key=len), "a row that is mostly padding": min(tokens, key=len)}
+    outputs = engine.run(list(rows.values()))
     for array in (outputs.logits, outputs.embedding):
         for row, name in enumerate(rows):
             if not np.isfinite(array[row]).all():

@@ -56,7 +56,7 @@ def reproduce(bundle: Bundle, train: Dataset | None = None, checkpoint: Path | N
     train = training_rows(bundle, train)
     silence()
     source = read_checkpoint(path, made.labels)
-    tokenizer = TextTokenizer(bundle.file(TOKENIZER), made.max_length)
+    tokenizer = TextTokenizer(bundle.file(TOKENIZER), made.max_length, made.pad_id)
     subject = Subject(load_model(source), tokenizer, train, made.labels, made.task, made.source.seed)
     with tempfile.TemporaryDirectory() as folder:
         again = sha256_file(follow(subject, made.plan, Store(Path(folder))).file)

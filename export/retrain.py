@@ -26,8 +26,10 @@ from export.errors import Busy, CheckpointError, disk_full_named
 from export.finetune import Recipe, finetune
 from export.harvest import harvest
 from export.kept import keep_rows
+from export.onnx import load_model
 from export.pipeline import check_data, data_arguments
 from export.predict import answer, load_engine
+from export.preflight import preflight
 from export.quantize import DYNAMIC
 from export.reference import MAX_ROWS, choose_rows, fair_shares
 from export.rows import OPEN, Policy, Rows, named, prepare
@@ -108,7 +110,7 @@ def retrain(
         with staging(repo, name) as work, staging(repo, name) as stage:
             tuned = finetune(
                 str(base.path), rows.train, evaluation, work / "checkpoint",
-                replace(recipe, max_length=base.max_length), labels=rows.labels, task=base.task,
+                replace(recipe, max_length=champion.manifest.max_length), labels=rows.labels, task=base.task,
                 known=base.labels,
             )  # fmt: skip
             order = _order(tuned.checkpoint, champion, rows, evaluation, train, max_drop, recipe)
@@ -170,9 +172,10 @@ def champion_labels(champion: Bundle, variant: VariantName, texts: list[str]) ->
     """What the live bundle predicts for each text by itself."""
     made = champion.manifest
     engine = load_engine(
-        champion.file(made.variants[variant].file), device=variant, threads=1, max_length=made.max_length
-    )
-    tokenizer = TextTokenizer(champion.file(TOKENIZER), made.max_length)
+        champion.file(made.variants[variant].file), device=variant, threads=1, max_length=made.max_length,
+        pad_id=made.pad_id,
+    )  # fmt: skip
+    tokenizer = TextTokenizer(champion.file(TOKENIZER), made.max_length, made.pad_id)
     return answer(engine, tokenizer, texts, made.labels, made.task).observed.labels
 
 
@@ -188,8 +191,13 @@ def _order(
         "max_drop": max_drop, "retrained_from": champion.digest,
         **{key: value for key, value in asdict(recipe).items() if key not in ("seed", "max_length")},
     }  # fmt: skip
+    challenger = read_checkpoint(path)
+    reading = preflight(
+        load_model(challenger), challenger, rows.train, judged, max_length=champion.manifest.max_length,
+        seed=recipe.seed,
+    )  # fmt: skip
     return Order(
-        read_checkpoint(path), checkpoint_digest(path), rows.train, judged,
+        challenger, reading, checkpoint_digest(path), rows.train, judged,
         reference_rows(evaluation, rows, recipe.seed), plan_like(champion), target, max_drop,
         weak=True, seed=recipe.seed, arguments=arguments,
     )  # fmt: skip

@@ -29,6 +29,7 @@ def sensitivity(
     task: Task,
     work: Path,
     *,
+    pad_id: int,
     target: str,
     seconds: float,
     clock: Callable[[], float] = time.monotonic,
@@ -39,7 +40,7 @@ def sensitivity(
     """
     longest = max(map(len, tokens))
     model, alone = onnx.load(raw), work / "one.onnx"
-    wanted = _logits(load_engine(raw, device="cpu", threads=1, max_length=longest), tokens)
+    wanted = _logits(load_engine(raw, device="cpu", threads=1, max_length=longest, pad_id=pad_id), tokens)
     found: dict[str, float] = {}
     nodes, started = multiplications(model), clock()
     for node in nodes:
@@ -47,7 +48,8 @@ def sensitivity(
             logger.info("sensitivity: not measured, %d multiplications would take too long", len(nodes))
             return {}
         quantize_only(model, node, alone, target=target)
-        given = _logits(load_engine(alone, device="cpu", threads=1, max_length=longest), tokens)
+        engine = load_engine(alone, device="cpu", threads=1, max_length=longest, pad_id=pad_id)
+        given = _logits(engine, tokens)
         found[node] = divergence(given, wanted, task)
     alone.unlink()
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))

@@ -14,12 +14,14 @@ from transformers import PreTrainedModel
 
 from export.checkpoint import Checkpoint
 from export.errors import ParityError
+from export.golden import golden_texts
 from export.graphs import copy_graph, weights_file
 from export.half import Halved, fuse_half
 from export.onnx import export_onnx
 from export.parity import Parity, check_parity
 from export.predict import load_engine
 from export.quantize import check_padding
+from export.reading import Reading
 from export.search.store import Store
 from export.search.variant import CpuVariant, Wish, planned_variant, search_variant
 from export.search.walk import Subject
@@ -27,7 +29,7 @@ from export.stages import Stages
 from service.contract.bundle import Latency, Plan, Search, VariantName
 from service.contract.errors import InvalidInput
 from service.engine import Engine, usable_cores
-from service.tokenizer import TextTokenizer
+from service.tokenizer import TextTokenizer, Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ def make_variants(
     store: Store,
     subject: Subject,
     checkpoint: Checkpoint,
+    reading: Reading,
     wish: Wish | Plan,
     stages: Stages,
     *,
@@ -66,6 +69,7 @@ def make_variants(
     """Make every variant of ``target`` in ``stage``; ``texts`` are for latencies where nothing is searched."""
     wanted = VARIANTS[target]
     model, tokenizer = subject.model, subject.tokenizer
+    cases = tokenizer(golden_texts(texts))
     made: CpuVariant | None = None
     graphs: dict[VariantName, Path] = {}
     precision: dict[VariantName, Precision] = {}
@@ -80,16 +84,18 @@ def make_variants(
     if "cuda" in wanted:
         with stages.run("half") as details:
             folder = store.place(0, "half")
-            halved = _half(export_onnx(served, folder), stage, checkpoint.max_length)
+            halved = _half(export_onnx(served, folder), stage, reading, cases)
             graphs["cuda"], precision["cuda"] = halved.file, halved.precision
             details.update({"precision": halved.precision, "fused": dict(halved.fused), "bytes": halved.bytes_after})
-    engines = _engines(graphs, checkpoint.max_length)
+    engines = _engines(graphs, reading)
     with stages.run("parity") as details:
         float32 = made.float32 if made else store.place(0, "half") / "model.onnx"
-        parity: Parity = check_parity(served, float32, checkpoint.max_length, seed=subject.seed)
+        parity: Parity = check_parity(
+            served, float32, cases, max_length=reading.max_length, pad_id=reading.pad_id, seed=subject.seed
+        )
         details.update({"shapes": parity.shapes, "largest_difference": parity.largest_difference})
         for name, engine in engines.items():
-            _check_padding(engine, graphs[name], checkpoint.max_length)
+            check_padding(engine, cases, what=graphs[name].name)
     if made is None:
         return Parts(model, tokenizer, graphs, engines, precision, (), None, None)
     return Parts(model, tokenizer, graphs, engines, precision, made.latency, made.search, made.plan)
@@ -111,7 +117,7 @@ def _cpu(
     return made
 
 
-def _half(raw: Path, stage: Path, max_length: int) -> Halved:
+def _half(raw: Path, stage: Path, reading: Reading, cases: Sequence[Tokens]) -> Halved:
     """In fp16, or where its range is too small in bf16, if the GPU has that: it is as fast, and 8 times as coarse.
 
     :raises ParityError: if fp16 gives NaN or infinity and there is no bf16.
@@ -119,8 +125,8 @@ def _half(raw: Path, stage: Path, max_length: int) -> Halved:
     """
     halved = fuse_half(raw, stage, "fp16")
     try:
-        engine = load_engine(halved.file, device="cuda", threads=1, max_length=max_length)
-        _check_padding(engine, halved.file, max_length)
+        engine = _engine(halved.file, "cuda", 1, reading)
+        check_padding(engine, cases, what=halved.file.name)
     except ParityError as error:
         if not (torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)):
             raise
@@ -131,12 +137,10 @@ def _half(raw: Path, stage: Path, max_length: int) -> Halved:
     return halved
 
 
-def _check_padding(engine: Engine, graph: Path, max_length: int) -> None:
-    check_padding(engine, what=graph.name, longest=min(24, max_length))
-
-
-def _engines(graphs: dict[VariantName, Path], max_length: int) -> dict[VariantName, Engine]:
+def _engines(graphs: dict[VariantName, Path], reading: Reading) -> dict[VariantName, Engine]:
     threads = max(1, usable_cores() // 2)  # ONNX Runtime's threads spin: with all cores a busy machine crawls
-    return {
-        name: load_engine(graph, device=name, threads=threads, max_length=max_length) for name, graph in graphs.items()
-    }
+    return {name: _engine(graph, name, threads, reading) for name, graph in graphs.items()}
+
+
+def _engine(graph: Path, device: VariantName, threads: int, reading: Reading) -> Engine:
+    return load_engine(graph, device=device, threads=threads, max_length=reading.max_length, pad_id=reading.pad_id)

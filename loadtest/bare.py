@@ -19,9 +19,9 @@ class BareLoops:
 
     def __init__(self, bundle: Bundle) -> None:
         manifest = bundle.manifest
-        self._tokenizer = TextTokenizer(bundle.file(TOKENIZER), manifest.max_length)
+        self._tokenizer = TextTokenizer(bundle.file(TOKENIZER), manifest.max_length, manifest.pad_id)
         file = bundle.file(manifest.variants["cpu"].file)
-        self._engine = Engine(file, device="cpu", threads=1, max_length=manifest.max_length)
+        self._engine = Engine(file, device="cpu", threads=1, max_length=manifest.max_length, pad_id=manifest.pad_id)
         self._engine.warm_up()
 
     def one_by_one(self, texts: Sequence[str]) -> None:

@@ -58,7 +58,7 @@ class Bare:
             raise EngineError(f"{bundle.path} has no variant for {variant}. Export with --target both.")
         engine = _engine(bundle, variant, graphs=False)
         engine.warm_up()
-        return cls(TextTokenizer(bundle.file(TOKENIZER), manifest.max_length), engine)
+        return cls(TextTokenizer(bundle.file(TOKENIZER), manifest.max_length, manifest.pad_id), engine)
 
     def labels(self, texts: Sequence[str], batch: int) -> npt.NDArray[np.int64]:
         """The most probable label of each text, run in batches of this size."""
@@ -77,8 +77,11 @@ class Bare:
 
 
 def _engine(bundle: Bundle, variant: VariantName, *, graphs: bool) -> Engine:
-    file = bundle.file(bundle.manifest.variants[variant].file)
-    return Engine(file, device=variant, threads=1, max_length=bundle.manifest.max_length, graphs=graphs)
+    manifest = bundle.manifest
+    file = bundle.file(manifest.variants[variant].file)
+    return Engine(
+        file, device=variant, threads=1, max_length=manifest.max_length, pad_id=manifest.pad_id, graphs=graphs
+    )
 
 
 def main() -> None:

@@ -5,6 +5,8 @@ than not batching at all. So waiting items are kept by length, and each batch is
 in length that are worth their padding (:mod:`service.packing`). The oldest item is always in the next batch, so none
 starves; an idle engine starts at once, so none waits for a batch to fill.
 
+A batch that fails is run again one by one, so that what is wrong with one item hurts no other.
+
 This file knows no HTTP and no model: items are anything with a length, ``run`` is any blocking function.
 """
 
@@ -12,18 +14,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, TypeVar
 
 from service.errors import DeadlinePassed, NotReady, Overloaded
 from service.packing import BatchCost, pack
 
 Item = TypeVar("Item", bound=Sized)
 Answer = TypeVar("Answer")
+
+logger = logging.getLogger(__name__)
 
 _TURNS = 5  # of the event loop: answers go out, what they bring is read, parsed, tokenized, and submitted
 
@@ -56,7 +61,14 @@ class _Waiting(Generic[Item, Answer]):
     place: int
 
 
-Outcome: TypeAlias = list[tuple[_Waiting[Item, Answer], Answer]] | Exception
+@dataclass(frozen=True, slots=True)
+class _Run(Generic[Item, Answer]):
+    """What one call of ``run`` came to, when it began, and the seconds it took."""
+
+    batch: Sequence[_Waiting[Item, Answer]]
+    outcome: Sequence[Answer] | Exception
+    started: float
+    seconds: float
 
 
 class Batcher(Generic[Item, Answer]):
@@ -193,7 +205,7 @@ class Batcher(Generic[Item, Answer]):
         elif self._thread is not None:
             self._thread.submit(self._work, batch, loop)
         else:
-            self._finish(batch, *self._timed(batch), loop)
+            self._finish(self._runs(batch), loop)
 
     def _next_batch(self) -> list[_Waiting[Item, Answer]]:
         """Take the oldest item, and what is worth running with it, out of the waiting ones."""
@@ -216,43 +228,52 @@ class Batcher(Generic[Item, Answer]):
 
     def _work(self, batch: Sequence[_Waiting[Item, Answer]], loop: asyncio.AbstractEventLoop) -> None:
         """On the thread."""
-        loop.call_soon_threadsafe(self._finish, batch, *self._timed(batch), loop)
+        loop.call_soon_threadsafe(self._finish, self._runs(batch), loop)
 
-    def _timed(self, batch: Sequence[_Waiting[Item, Answer]]) -> tuple[Outcome[Item, Answer], float, float]:
-        """What a batch came to, when it began, and the seconds it took."""
+    def _runs(self, batch: Sequence[_Waiting[Item, Answer]]) -> list[_Run[Item, Answer]]:
+        """Run a batch, and if that fails each of its items by itself."""
+        together = self._timed(batch)
+        if len(batch) == 1 or not isinstance(together.outcome, Exception):
+            return [together]
+        logger.warning("a batch of %d failed and is run again one by one: %s", len(batch), together.outcome)
+        return [self._timed([waiting]) for waiting in batch]
+
+    def _timed(self, batch: Sequence[_Waiting[Item, Answer]]) -> _Run[Item, Answer]:
         started = time.monotonic()
+        outcome: Sequence[Answer] | Exception
         try:
-            answers = self._run([waiting.item for waiting in batch])
-            outcome: Outcome[Item, Answer] = list(zip(batch, answers, strict=True))
+            outcome = self._run([waiting.item for waiting in batch])
+            if len(outcome) != len(batch):
+                raise ValueError(f"{len(outcome)} answers came for {len(batch)} items")
         except Exception as error:
             outcome = error
-        return outcome, started, time.monotonic() - started
+        return _Run(batch, outcome, started, time.monotonic() - started)
 
-    def _finish(
-        self,
-        batch: Sequence[_Waiting[Item, Answer]],
-        outcome: Outcome[Item, Answer],
-        started: float,
-        ran: float,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
+    def _finish(self, runs: Sequence[_Run[Item, Answer]], loop: asyncio.AbstractEventLoop) -> None:
         """On the event loop: let the engine go on, answer, and then count."""
-        lengths = [waiting.tokens for waiting in batch]
-        self.tokens -= sum(lengths)
+        self.tokens -= sum(waiting.tokens for run in runs for waiting in run.batch)
         self._dispatch_after(self._turns, loop)
-        if isinstance(outcome, Exception):
-            for waiting in batch:
-                if not waiting.group.future.done():
-                    waiting.group.future.set_exception(outcome)
-            return
+        for run in runs:
+            if isinstance(run.outcome, Exception):
+                _fail(run.batch, run.outcome)
+            else:
+                self._answer(run, run.outcome)
+
+    def _answer(self, run: _Run[Item, Answer], answers: Sequence[Answer]) -> None:
         useful = 0
-        for waiting, answer in outcome:
+        for waiting, answer in zip(run.batch, answers, strict=True):
             useful += len(waiting.item)
             group = waiting.group
-            group.answers[waiting.place] = Batched(answer, started - waiting.arrived, ran)
+            group.answers[waiting.place] = Batched(answer, run.started - waiting.arrived, run.seconds)
             group.missing -= 1
             if not group.missing and not group.future.done():
                 group.future.set_result(group.answers)
-        padded = len(batch) * max(lengths)
-        self._tokens_per_second += 0.1 * (padded / max(ran, 1e-6) - self._tokens_per_second)
-        self._on_batch(len(batch), useful, padded)
+        padded = len(run.batch) * max(waiting.tokens for waiting in run.batch)
+        self._tokens_per_second += 0.1 * (padded / max(run.seconds, 1e-6) - self._tokens_per_second)
+        self._on_batch(len(run.batch), useful, padded)
+
+
+def _fail(batch: Sequence[_Waiting[Item, Answer]], error: Exception) -> None:
+    for waiting in batch:
+        if not waiting.group.future.done():
+            waiting.group.future.set_exception(error)

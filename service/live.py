@@ -177,7 +177,7 @@ def _load(path: Path, resources: Resources, metrics: Metrics, thread: ThreadPool
     bundle = open_bundle(path)
     manifest = bundle.manifest
     variant, engine, fallback = _engine(bundle, resources)
-    tokenizer = TextTokenizer(bundle.file(TOKENIZER), manifest.max_length)
+    tokenizer = TextTokenizer(bundle.file(TOKENIZER), manifest.max_length, manifest.pad_id)
     engine.warm_up()
     _prove(bundle, variant, tokenizer, engine)
     for warning in elsewhere(manifest, instruction_set()) if variant == "cpu" else []:
@@ -241,7 +241,10 @@ def _engine(bundle: Bundle, resources: Resources) -> tuple[VariantName, Engine, 
         file = bundle.file(manifest.variants[variant].file)
         try:
             graphs = resources.cuda_graphs and variant == "cuda"
-            engine = Engine(file, device=variant, threads=threads, max_length=manifest.max_length, graphs=graphs)
+            engine = Engine(
+                file, device=variant, threads=threads, max_length=manifest.max_length, pad_id=manifest.pad_id,
+                graphs=graphs,
+            )  # fmt: skip
         except EngineError as error:
             if variant == offered[-1]:
                 raise

@@ -30,17 +30,23 @@ class Tokens:
 
 
 class TextTokenizer:
-    """Tokenizes texts to at most ``max_length`` tokens, special tokens included."""
+    """Tokenizes texts to at most ``max_length`` tokens, special tokens included.
 
-    def __init__(self, path: Path, max_length: int) -> None:
+    Whether the end or the beginning of a longer text is cut off is what the file says (``truncation``). A text without
+    any token, such as an empty one where no special tokens are added, is read as one ``pad_id``.
+    """
+
+    def __init__(self, path: Path, max_length: int, pad_id: int = 0) -> None:
         try:
             self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises plain Exception
             raise BundleError(f"{path} is not a tokenizer: {error}. Export again.") from error
         # What lies beyond matters only in texts of very long words, and a megabyte must not hold up its neighbours.
         self.max_characters = max_length * CHARACTERS_PER_TOKEN
+        self.pad_id = pad_id
+        self._from_left = (self._tokenizer.truncation or {}).get("direction") == "left"
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length)
+        self._tokenizer.enable_truncation(max_length, direction="left" if self._from_left else "right")
         model = self._tokenizer.model
         unknown = getattr(model, "unk_token", None)
         self._unknown_id = self._tokenizer.token_to_id(unknown) if unknown else None
@@ -48,11 +54,18 @@ class TextTokenizer:
     def __call__(self, texts: Sequence[str]) -> list[Tokens]:
         """Tokenize a batch of valid Unicode texts, without offsets, which nobody needs; releases the GIL."""
         found = []
-        cut = [text[: self.max_characters] for text in texts]
-        for text, encoding in zip(texts, self._tokenizer.encode_batch_fast(cut), strict=True):
+        kept = [self.cut(text) for text in texts]
+        for text, encoding in zip(texts, self._tokenizer.encode_batch_fast(kept), strict=True):
             ids = encoding.ids
+            if not ids:
+                found.append(Tokens([self.pad_id], [0], truncated=False, unk_share=0.0))
+                continue
             ordinary = len(ids) - sum(encoding.special_tokens_mask)
             unknown = ids.count(self._unknown_id) if self._unknown_id is not None else 0
             truncated = bool(encoding.overflowing) or len(text) > self.max_characters
             found.append(Tokens(ids, encoding.type_ids, truncated, unknown / ordinary if ordinary else 0.0))
         return found
+
+    def cut(self, text: str) -> str:
+        """The characters that are read; all, except of a text far beyond ``max_length``."""
+        return text[-self.max_characters :] if self._from_left else text[: self.max_characters]

@@ -100,13 +100,17 @@ def make_bundle(
     golden_variant: VariantName = "cpu",
     variants: Sequence[VariantName] = ("cpu",),
     challenge: Challenge | None = None,
+    missing: int = 0,
     unproven: bool = False,
 ) -> Bundle:
-    """Publish a working bundle; ``golden_shift`` falsifies the golden logits, all variants have the same file."""
+    """Publish a working bundle; ``golden_shift`` falsifies the golden logits, all variants have the same file.
+
+    The model has no vectors for the last ``missing`` words of the vocabulary, and fails on them.
+    """
     texts = ["", "good film", "the film was awful !", "😀 שלום", "very " * 30 + "bad"]
     with staging(root, name) as stage:
         vocabulary = write_tokenizer(stage / "tokenizer.json")
-        write_model(stage / "model.int8.onnx", vocabulary, labels, seed)
+        write_model(stage / "model.int8.onnx", vocabulary[: len(vocabulary) - missing], labels, seed)
         engine = Engine(stage / "model.int8.onnx", device="cpu", threads=1, max_length=16)
         tokens = TextTokenizer(stage / "tokenizer.json", 16)(texts)
         outputs = [engine.run([one]) for one in tokens]

@@ -64,6 +64,7 @@ class SearchRows:
     judge: Judge
     labels: Sequence[str]
     task: Task
+    pad_id: int = 0
 
     @classmethod
     def of(
@@ -71,7 +72,7 @@ class SearchRows:
     ) -> SearchRows:
         tokens = tokenizer(rows.texts)
         judge = Judge(checkpoint_logits(model, tokens), one_hot(rows.targets, labels), task)
-        return cls(tokens, rows.targets, judge, labels, task)
+        return cls(tokens, rows.targets, judge, labels, task, tokenizer.pad_id)
 
     @property
     def baseline(self) -> float:
@@ -96,7 +97,8 @@ class SearchRows:
         """Answer every row by itself, and in batches, as the gate will; float32 answers as the checkpoint does."""
         logits = batched = self.judge.wanted
         if made.scheme.method != "none":
-            engine = load_engine(made.file, device="cpu", threads=1, max_length=max(map(len, self.tokens)))
+            longest = max(map(len, self.tokens))
+            engine = load_engine(made.file, device="cpu", threads=1, max_length=longest, pad_id=self.pad_id)
             logits = np.concatenate([engine.run([one]).logits for one in self.tokens])
             batched = batched_logits(engine, self.tokens)
         np.save(made.file.with_name(ANSWERS), logits)

@@ -27,7 +27,7 @@ from export.predict import torch_inputs
 from export.projections import join_projections
 from export.prune.reconstruct import cut_and_reconstruct, input_moments
 from export.prune.recover import Lesson, Recovered, recover
-from export.prune.step import Ground, Shrunk, check_pruning, sample, shrink, survey
+from export.prune.step import Ground, Shrunk, sample, shrink, survey
 from export.prune.surgery import as_mask, everything
 from export.quantize import DYNAMIC, FLOAT, PER_TENSOR, STATIC, UNSIGNED, Feeds, Quantized, quantize
 from export.reference import choose_rows
@@ -136,11 +136,8 @@ class Walk:
     def run(self) -> Progress:
         """Try candidates until the walk ends.
 
-        :raises InvalidInput: if pruning is wanted and not possible.
         :raises Refused: if ``target_speedup`` is beyond what pruning can give on this machine.
         """
-        if self.prune:
-            check_pruning(self.subject.model, self.subject.train, self.target_speedup)
         with self._teller.showing():
             if not self.progress.schemes:
                 self._try_unpruned()
@@ -157,7 +154,7 @@ class Walk:
         self._teller.trying("each multiplication in int8 alone")
         scratch = store.place(0, "sensitivity")
         hurt = sensitivity(
-            joined, rows.tokens[:ROWS], subject.task, scratch, target=instruction_set(),
+            joined, rows.tokens[:ROWS], subject.task, scratch, pad_id=rows.pad_id, target=instruction_set(),
             seconds=_SENSITIVITY_SHARE * self.budget.seconds,
         )  # fmt: skip
         exact = [UNSIGNED] if saturates(instruction_set()) else []

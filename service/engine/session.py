@@ -59,13 +59,16 @@ def length_grid(max_length: int) -> tuple[int, ...]:
 class Engine:
     """Runs padded batches. Not re-entrant by design of its callers: one thread runs it at a time.
 
+    :param pad_id: the token that fills up shorter rows. Some models look for it, whatever the attention mask says.
     :param graphs: run each shape as a CUDA graph (:mod:`service.engine.captured`). Batches are then padded with rows,
         too, and always run on the thread that warmed up.
     On CUDA, inputs lie in page-locked memory where it can be had (``pinned``).
     :raises EngineError: if the file cannot be loaded, or ONNX Runtime fell back from the device asked for.
     """
 
-    def __init__(self, model: Path, *, device: Device, threads: int, max_length: int, graphs: bool = False) -> None:
+    def __init__(
+        self, model: Path, *, device: Device, threads: int, max_length: int, pad_id: int = 0, graphs: bool = False
+    ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -87,6 +90,7 @@ class Engine:
             )
         self._inputs = {node.name for node in self._session.get_inputs()}
         self._grid = length_grid(max_length)
+        self._pad_id = pad_id
         self._padded_rows = padded_rows if graphs else int
         pinned = _pinned() if device == "cuda" else None
         self._zeros = pinned.zeros if pinned is not None else _zeros
@@ -103,6 +107,7 @@ class Engine:
         rows = self._padded_rows(len(batch))
         inputs = self._zeros((3, rows, length))
         ids, mask, types = inputs[0], inputs[1], inputs[2]
+        ids.fill(self._pad_id)
         for row, tokens in enumerate(batch):
             ids[row, : len(tokens)] = tokens.ids
             mask[row, : len(tokens)] = 1

@@ -53,7 +53,7 @@ def run(*arguments: object) -> Result:
 
 
 def export(folder: Path, files: list[str], *options: str) -> Result:
-    given = ("--repo", folder.parent / "models", "--name", "tiny", "--no-prune", "--allow-inconclusive", *options)
+    given = ("--repo", folder.parent / "models", "--name", "tiny", "--no-prune", *options)
     return run("export", folder, *files, "--max-drop", "5", *given)
 
 

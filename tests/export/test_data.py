@@ -24,6 +24,7 @@ from service.contract.dataset import Dataset, read_dataset, write_jsonl
 from service.contract.repository import versions
 from tests.export.conftest import BAD, GOOD, NEUTRAL, NEW_BAD, NEW_GOOD, Trained, sentences
 from tests.export.test_retrain import write_log
+from tests.fakes import make_bundle
 from tests.processes import plumbline
 
 FINE = "text,label\nfine,x\nawful,y\n"
@@ -41,7 +42,12 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
 
 
 def commands(folder: Path, train: Path, evaluation: Path) -> dict[str, list[str | Path]]:
-    """Every command that reads labelled rows, with nothing else there."""
+    """Every command that reads labelled rows, with as much of the rest there as is looked at before them."""
+    for checkpoint in ("teacher", "checkpoint"):
+        write(folder / checkpoint, "config.json", '{"id2label": {"0": "x", "1": "y"}}')
+        write(folder / checkpoint, "model.safetensors", b"")
+    (folder / "log").mkdir(exist_ok=True)
+    make_bundle(folder / "models", "tiny")
     files = [f"--train={train}", f"--eval={evaluation}"]
     model = [f"--repo={folder / 'models'}", "--name=tiny"]
     return {
@@ -76,7 +82,7 @@ def test_data_that_cannot_be_used_is_named_by_its_line(
     done = run(*commands(tmp_path, file, write(tmp_path, "eval.csv", FINE))[command])
     assert done.exit_code == 2
     assert told.format(file=file) in done.stderr
-    assert not (tmp_path / "models").exists()
+    assert versions(tmp_path / "models", "tiny") == ["1"]
 
 
 def test_labels_are_compared_across_files(tmp_path: Path) -> None:
@@ -158,7 +164,7 @@ def test_rows_with_none_of_several_labels_go_all_the_way(base: Path, tmp_path: P
     made = json.loads(done.stdout)
     assert (made["task"], made["labels"]) == ("multi-label", ["negative", "phone", "positive"])
     assert made["scores"]["accuracy"] > 0.8
-    done = run("export", tmp_path / "out", *files, *model, "--max-drop=3", "--allow-inconclusive", "--time-budget=30s")
+    done = run("export", tmp_path / "out", *files, *model, "--max-drop=3", "--time-budget=30s")
     assert done.exit_code == 0, done.stderr
     bundle = open_bundle(tmp_path / "models" / "tiny" / "1")
     assert "" in pq.read_table(bundle.file("reference.parquet")).column("target").to_pylist()
@@ -167,7 +173,7 @@ def test_rows_with_none_of_several_labels_go_all_the_way(base: Path, tmp_path: P
     write_log(tmp_path / "log", ["the film was really the film"], [(0, "")])
     done = run(
         "retrain", *files, *model, f"--log={tmp_path / 'log'}", f"--labels={tmp_path / 'new.jsonl'}", "--max-drop=5",
-        "--allow-inconclusive", *recipe, "--json",
+        *recipe, "--json",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
     assert read_dataset(next((tmp_path / "models" / "tiny" / "rows").iterdir())).multi_label
@@ -184,7 +190,6 @@ def test_a_retrain_names_its_new_classes_and_can_be_reproduced(repo: Path, train
     arguments = [
         f"--repo={repo}", "--name=tiny", f"--log={tmp_path / 'log'}", f"--train={tmp_path / 'train.jsonl'}",
         f"--eval={tmp_path / 'eval.jsonl'}", "--max-drop=5", "--epochs=3", "--learning-rate=5e-3", "--batch-size=16",
-        "--allow-inconclusive",
     ]  # fmt: skip
     done = subprocess.run(plumbline("retrain", *arguments, "--json"), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -34,6 +34,7 @@ from export.pipeline import Exported, some_rows, untrained
 from export.predict import load_engine
 from export.projections import join_projections
 from export.quantize import DYNAMIC, FLOAT, PER_TENSOR, STATIC, UNSIGNED, check_padding, multiplications, quantize
+from export.reading import Reading, load_tokenizer
 from service.contract.bundle import Scheme, open_bundle
 from service.contract.classify import correct
 from service.contract.dataset import Dataset
@@ -43,6 +44,9 @@ from service.contract.repository import read_serving, versions
 from service.tokenizer import TextTokenizer, Tokens
 from tests.export.conftest import Trained, exported, sentences
 from tests.processes import plumbline
+
+TEXTS = [Tokens([3] * count, [0] * count, truncated=False, unk_share=0.0) for count in (2, 9, 24)]
+AS_SERVED = {"max_length": 24, "pad_id": 0, "seed": 0}
 
 
 @pytest.fixture
@@ -85,7 +89,7 @@ def test_inputs_and_outputs_are_declared_with_dynamic_axes(done: Exported) -> No
 def test_a_bundle_gives_its_golden_logits(done: Exported) -> None:
     manifest, bundle = done.bundle.manifest, done.bundle
     variant = manifest.variants["cpu"]
-    engine = load_engine(bundle.file(variant.file), device="cpu", threads=1, max_length=manifest.max_length)
+    engine = load_engine(bundle.file(variant.file), device="cpu", threads=1, max_length=manifest.max_length, pad_id=0)
     tokenizer = TextTokenizer(bundle.file("tokenizer.json"), manifest.max_length)
     cases = bundle.golden()
     assert "" in [case.text for case in cases]
@@ -154,9 +158,9 @@ def test_parity_notices_an_altered_weight_and_names_the_shape(raw: Path, trained
     weights.CopyFrom(onnx.numpy_helper.from_array(array, weights.name))
     onnx.save(graph, tmp_path / "altered.onnx")
     model = load_model(read_checkpoint(trained.checkpoint))
-    assert check_parity(model, raw, 24, seed=0).largest_difference < 1e-4
-    with pytest.raises(ParityError, match=r"on 1 rows of 2 tokens: (logits|embedding) differs"):
-        check_parity(model, tmp_path / "altered.onnx", 24, seed=0)
+    assert check_parity(model, raw, TEXTS, **AS_SERVED).largest_difference < 1e-4
+    with pytest.raises(ParityError, match=r"on 1 rows of 8 tokens: (logits|embedding) differs"):
+        check_parity(model, tmp_path / "altered.onnx", TEXTS, **AS_SERVED)
 
 
 def test_quantizing_nothing_is_an_error(tmp_path: Path) -> None:
@@ -204,8 +208,8 @@ def test_what_is_fused_for_half_precision_sees_no_padding(
     monkeypatch.setattr(half_module, "to_bfloat16", lambda _: None)
     graph = fuse_half(raw, tmp_path, precision).file
     short, long = (Tokens([3] * count, [0] * count, truncated=False, unk_share=0.0) for count in (4, 16))
-    wanted = load_engine(raw, device="cpu", threads=1, max_length=24).run([short]).logits[0]
-    given = load_engine(graph, device="cpu", threads=1, max_length=24).run([long, short]).logits[1]
+    wanted = load_engine(raw, device="cpu", threads=1, max_length=24, pad_id=0).run([short]).logits[0]
+    given = load_engine(graph, device="cpu", threads=1, max_length=24, pad_id=0).run([long, short]).logits[1]
     assert np.abs(given - wanted).max() < 0.01 * np.abs(wanted).max()
 
 
@@ -221,21 +225,22 @@ def test_bfloat16_gives_about_the_same_answers(raw: Path) -> None:
 
 @pytest.mark.parametrize("has_bfloat16", [True, False])
 def test_bfloat16_stands_in_where_fp16_overflows(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool
+    raw: Path, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool
 ) -> None:
-    def overflow(*_args: object) -> None:
+    def overflow(*_args: object, **_named: object) -> None:
         raise ParityError("model.fp16.onnx gives NaN or infinity on a whole row.")
 
     monkeypatch.setattr(variants_module, "load_engine", lambda *_args, **_options: None)
-    monkeypatch.setattr(variants_module, "_check_padding", overflow)
+    monkeypatch.setattr(variants_module, "check_padding", overflow)
+    reading = Reading(load_tokenizer(str(trained.checkpoint), local=True), 24, 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
     if has_bfloat16:
-        assert variants_module._half(raw, tmp_path, 24).precision == "bf16"
+        assert variants_module._half(raw, tmp_path, reading, TEXTS).precision == "bf16"
         assert [path.name for path in tmp_path.iterdir()] == ["model.bf16.onnx"]
     else:
         with pytest.raises(ParityError, match="NaN"):
-            variants_module._half(raw, tmp_path, 24)
+            variants_module._half(raw, tmp_path, reading, TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -356,7 +361,7 @@ def test_labels_that_disagree_with_the_data(trained: Trained, tmp_path: Path) ->
         exported(Trained(trained.checkpoint, trained.train, both), tmp_path)
 
 
-@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "model.safetensors"])
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
 def test_a_checkpoint_that_lacks_a_file(trained: Trained, tmp_path: Path, missing: str) -> None:
     shutil.copytree(trained.checkpoint, tmp_path / "cut")
     (tmp_path / "cut" / missing).unlink()
@@ -390,7 +395,7 @@ def test_every_scheme_quantizes_every_multiplication_and_keeps_the_answers(
     ]  # fmt: skip
     made = quantize(joined, tmp_path, scheme, target="avx512_vnni", calibration=feeds)
     assert made.matmuls == len(multiplications(onnx.load(joined))) == 10
-    before, after = (load_engine(file, device="cpu", threads=1, max_length=24) for file in (raw, made.file))
+    before, after = (load_engine(file, device="cpu", threads=1, max_length=24, pad_id=0) for file in (raw, made.file))
     for one in tokens:
         assert before.run([one]).logits.argmax() == after.run([one]).logits.argmax()
 
@@ -399,7 +404,7 @@ def test_joined_projections_change_no_number(raw: Path, trained: Trained, tmp_pa
     join_projections(raw, tmp_path / "joined.onnx")
     tokens = TextTokenizer(trained.checkpoint / "tokenizer.json", 24)(trained.evaluation.texts[:9])
     before, after = (
-        load_engine(file, device="cpu", threads=1, max_length=24) for file in (raw, tmp_path / "joined.onnx")
+        load_engine(file, device="cpu", threads=1, max_length=24, pad_id=0) for file in (raw, tmp_path / "joined.onnx")
     )
     np.testing.assert_allclose(before.run(tokens).logits, after.run(tokens).logits, atol=1e-5)
 
@@ -439,7 +444,7 @@ def test_the_weights_of_a_large_model_are_a_file_of_their_own_and_verified(
     weights = bundle.file(f"{variant.file}.data")
     assert weights.stat().st_size > 10_000 > bundle.file(variant.file).stat().st_size / 10
     assert weights.name in bundle.manifest.files
-    engine = load_engine(bundle.file(variant.file), device="cpu", threads=1, max_length=24)
+    engine = load_engine(bundle.file(variant.file), device="cpu", threads=1, max_length=24, pad_id=0)
     tokenizer = TextTokenizer(bundle.file("tokenizer.json"), 24)
     case = bundle.golden()[-1]
     np.testing.assert_allclose(engine.run(tokenizer([case.text])).logits[0], case.logits["cpu"], atol=1e-5)
@@ -488,8 +493,8 @@ def test_parity_notices_axes_that_were_fixed(raw: Path, trained: Trained, tmp_pa
     for value in graph.graph.input:
         value.type.tensor_type.shape.dim[1].dim_value = 8
     onnx.save(graph, tmp_path / "fixed.onnx")
-    with pytest.raises(ParityError, match="fails on 1 rows of 2 tokens"):
-        check_parity(load_model(read_checkpoint(trained.checkpoint)), tmp_path / "fixed.onnx", 24, seed=0)
+    with pytest.raises(ParityError, match="fails on 1 rows of 16 tokens"):
+        check_parity(load_model(read_checkpoint(trained.checkpoint)), tmp_path / "fixed.onnx", TEXTS, **AS_SERVED)
 
 
 def test_nan_on_padded_rows_is_noticed(raw: Path, tmp_path: Path) -> None:
@@ -506,10 +511,10 @@ def test_nan_on_padded_rows_is_noticed(raw: Path, tmp_path: Path) -> None:
     ]
     graph.graph.node.extend(extra)
     onnx.save(graph, tmp_path / "nan.onnx")
-    engine = load_engine(tmp_path / "nan.onnx", device="cpu", threads=1, max_length=24)
+    engine = load_engine(tmp_path / "nan.onnx", device="cpu", threads=1, max_length=24, pad_id=0)
     with pytest.raises(ParityError, match=r"nan.onnx gives NaN or infinity"):
-        check_padding(engine, what="nan.onnx")
-    check_padding(load_engine(raw, device="cpu", threads=1, max_length=24), what="raw")
+        check_padding(engine, TEXTS, what="nan.onnx")
+    check_padding(load_engine(raw, device="cpu", threads=1, max_length=24, pad_id=0), TEXTS, what="raw")
 
 
 def test_attention_that_was_not_fused_is_told(raw: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

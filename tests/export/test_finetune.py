@@ -18,11 +18,11 @@ from export.errors import CheckpointError
 from export.finetune import Recipe, finetune
 from export.heads import load_classifier, output_layer
 from export.onnx import load_model
-from export.predict import checkpoint_logits
+from export.predict import own_logits
+from export.reading import Reading, load_tokenizer, read_texts
 from service.contract.classify import Floats
 from service.contract.dataset import Dataset
 from service.contract.errors import DatasetError, InvalidInput
-from service.tokenizer import TextTokenizer, Tokens
 from tests.export.conftest import RECIPE, Trained, sentences
 
 ONE_EPOCH = Recipe(epochs=1, learning_rate=1e-3, batch_size=16, max_length=24)
@@ -30,7 +30,8 @@ ONE_EPOCH = Recipe(epochs=1, learning_rate=1e-3, batch_size=16, max_length=24)
 
 def test_writes_an_ordinary_checkpoint_that_has_learnt_the_task(trained: Trained) -> None:
     made = read_checkpoint(trained.checkpoint)
-    assert (made.labels, made.task, made.max_length) == (("negative", "positive"), "single-label", 24)
+    assert (made.labels, made.task) == (("negative", "positive"), "single-label")
+    assert load_tokenizer(str(made.path), local=True).model_max_length == 24
     assert {"config.json", "model.safetensors", "tokenizer.json", "plumbline.json"} <= {
         file.name for file in trained.checkpoint.iterdir()
     }
@@ -130,17 +131,18 @@ def test_the_eval_rows_are_judged_in_full_precision_after_training_in_half(
 ) -> None:
     judged = []
 
-    def watched(model: PreTrainedModel, tokens: Sequence[Tokens]) -> Floats:
-        judged.append(checkpoint_logits(model, tokens))
+    def watched(model: PreTrainedModel, reading: Reading, texts: Sequence[str]) -> Floats:
+        judged.append(own_logits(model, reading, texts))
         return judged[0]
 
     monkeypatch.setattr(finetune_module, "half_precision", lambda: True)
-    monkeypatch.setattr(finetune_module, "checkpoint_logits", watched)
+    monkeypatch.setattr(finetune_module, "own_logits", watched)
     data = sentences(40, 6)
     finetune(str(base), data, data, tmp_path / "out", ONE_EPOCH)
     made = read_checkpoint(tmp_path / "out")
-    tokens = TextTokenizer(made.path / "tokenizer.json", made.max_length)(data.texts)
-    np.testing.assert_allclose(judged[0], checkpoint_logits(load_model(made), tokens), atol=1e-5)
+    model = load_model(made)
+    again = own_logits(model, read_texts(made.path, model, data.texts), data.texts)
+    np.testing.assert_allclose(judged[0], again, atol=1e-5)
 
 
 def test_an_empty_text_and_emoji_can_be_trained_on(base: Path, tmp_path: Path) -> None:

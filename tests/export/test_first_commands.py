@@ -35,7 +35,7 @@ def test_finetune_leads_to_export_and_that_to_serve(
     assert made.exit_code == 0, made.output
     then = next_command(made.stdout)
     assert then[:2] == ["export", "my check"]
-    done = run(*then, "--no-prune", "--allow-inconclusive", "--max-drop", "5")
+    done = run(*then, "--no-prune", "--max-drop", "5")
     assert done.exit_code == 0, done.output
     assert next_command(done.stdout) == ["serve", "--repo", "models", "--log", "log"]
 

@@ -223,10 +223,41 @@ async def test_an_engine_error_reaches_its_batch_only() -> None:
     await batcher.close()
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+async def test_a_batch_that_fails_is_run_again_one_by_one(
+    in_place: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, counted = FakeEngine(), []
+    batcher = make(engine, in_place=in_place)
+    monkeypatch.setattr(batcher, "_on_batch", lambda *one: counted.append(one))
+    requests = [["aaaaaa", "bbbbbb"], ["poison"], ["cccccc"]]
+    blocker = asyncio.create_task(batcher.submit(["first"]))  # what comes meanwhile is one batch
+    found = await asyncio.gather(*(batcher.submit(one) for one in requests), return_exceptions=True)
+    await blocker
+    assert max(map(len, engine.batches)) > 1
+    assert [one.answer for one in found[0]] == ["AAAAAA", "BBBBBB"]  # type: ignore[union-attr]
+    assert isinstance(found[1], ValueError)
+    assert found[2][0].answer == "CCCCCC"  # type: ignore[index]
+    assert batcher.tokens == 0
+    assert sum(items for items, _, _ in counted) == 4  # what failed is in no count
+    assert "run again one by one: poison" in caplog.text
+    await batcher.close()
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+async def test_a_batch_of_one_that_fails_is_not_run_again(in_place: bool) -> None:
+    engine = FakeEngine()
+    batcher = make(engine, in_place=in_place)
+    with pytest.raises(ValueError, match="poison"):
+        await batcher.submit(["poison"])
+    assert engine.batches == [["poison"]]
+    await batcher.close()
+
+
 async def test_an_engine_that_answers_too_few_is_an_error_and_not_a_silence() -> None:
     cost = BatchCost(overhead=4, budget=32, per_second=10_000)
     batcher: Batcher[str, str] = Batcher(lambda batch: [], padded_length=lambda n: n, cost=cost, queue_tokens=100)
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="0 answers came for 1 items"):
         await batcher.submit(["a", "b"])
     await batcher.close()
 

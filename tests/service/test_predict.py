@@ -171,6 +171,39 @@ def test_a_deadline_that_passes_while_waiting_is_a_504(
     assert (late.status_code, late.json()["code"]) == (504, "deadline_passed")
 
 
+def test_a_text_that_the_model_fails_on_hurts_no_other_in_its_batch(
+    start: Callable[..., TestClient], repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_bundle(repo, missing=1)  # there is a token "so", and the model has no vector for it
+    monkeypatch.setattr("service.app.shares_core", lambda _: False)  # a thread runs the batches, and can be held
+    client = start()
+    real, gate, batches = Engine.run, threading.Event(), list[int]()
+
+    def held(self: Engine, batch: Sequence[Tokens]) -> Outputs:
+        assert gate.wait(30)
+        batches.append(len(batch))
+        return real(self, batch)
+
+    monkeypatch.setattr(Engine, "run", held)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(client.post, "/predict", json={"inputs": "good"})
+        until(lambda: queued(client) == 8)
+        others = [pool.submit(client.post, "/predict", json={"inputs": text}) for text in ("bad", "so", "fine")]
+        until(lambda: queued(client) == 32)
+        gate.set()
+        answers = [one.result() for one in (first, *others)]
+    assert batches == [1, 3, 1, 1, 1]
+    assert [one.status_code for one in answers] == [200, 200, 500, 200]
+    assert [answers[row].json()[0]["label"] for row in (0, 1, 3)] == ["positive", "negative", "positive"]
+    assert answers[2].json()["code"] == "engine"
+
+
+def queued(client: TestClient) -> float:
+    """Padded tokens that wait or run."""
+    lines = client.get("/metrics").text.splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith("plumbline_queue_tokens{"))
+
+
 @pytest.mark.parametrize("given", ["0", "-1", "soon"])
 def test_a_deadline_that_is_no_time_is_a_422(client: TestClient, given: str) -> None:
     response = client.post("/predict", json={"inputs": "good"}, headers={"x-request-timeout-ms": given})
