@@ -113,6 +113,7 @@ def load_weights(
         _check_whole(where, model, found["missing_keys"], [_name(one) for one in found["mismatched_keys"]])
         _check_left_over(where, model, found["unexpected_keys"])
     loaded: PreTrainedModel = model.eval()
+    loaded.name_or_path = loaded.config.name_or_path = where  # what has no name is looked for on the hub
     return Loaded(loaded, new)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import huggingface_hub.file_download
 import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
@@ -67,6 +69,20 @@ def make_base(folder: Path) -> Path:
 def _one_thread() -> None:
     """On a busy machine several threads for so tiny a model wait for each other most of the time."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _the_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Without a network a question takes minutes, and what is local is nobody's business."""
+    asked: list[str] = []
+
+    def ask(url: str, *_args: object, **_options: object) -> None:
+        asked.append(url)
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(huggingface_hub.file_download, "get_hf_file_metadata", ask)
+    yield
+    assert asked == []
 
 
 @pytest.fixture(scope="session")
