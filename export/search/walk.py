@@ -148,7 +148,10 @@ class Walk:
         return self.progress
 
     def _try_unpruned(self) -> None:
-        """Every scheme on the unpruned model; those on the front of speed and divergence go on to pruned ones."""
+        """Schemes on the unpruned model; those on the front of speed and divergence go on to pruned ones.
+
+        All of them, unless that would leave too little time to prune: a step gains more than another scheme.
+        """
         subject, store, rows = self.subject, self.store, self.rows
         joined = subject.joined(subject.model, store, 0)
         self._teller.trying("each multiplication in int8 alone")
@@ -158,8 +161,14 @@ class Walk:
             seconds=_SENSITIVITY_SHARE * self.budget.seconds,
         )  # fmt: skip
         exact = [UNSIGNED] if saturates(instruction_set()) else []
-        for scheme in (FLOAT, DYNAMIC, PER_TENSOR, *exact, STATIC, *mixed_schemes(hurt)):
+        longest = 0.0
+        for scheme in (FLOAT, DYNAMIC, *mixed_schemes(hurt), PER_TENSOR, *exact, STATIC):
+            short = self.prune and self.budget.left - longest < self.progress.overhead + _LEAST_SECONDS
+            if short and scheme not in (FLOAT, DYNAMIC):
+                break
+            begun = self.budget.spent
             self._try(joined, scheme, 0, "unpruned", 1.0)
+            longest = max(longest, self.budget.spent - begun)
         int8 = [trial for trial in self.progress.trials if trial.scheme != FLOAT]
         runs = {trial.file: graph_run(store.folder / trial.file) for trial in int8}
         timed = time_in_turns(runs, rows.tokens, seconds=_SECONDS)

@@ -151,6 +151,7 @@ def write_tokenizer(folder: Path) -> None:
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", cls_token="<s>", eos_token="</s>", sep_token="</s>",
         unk_token="<unk>", pad_token="<pad>", model_max_length=32,
+        model_input_names=["input_ids", "attention_mask"],
     ).save_pretrained(folder)  # fmt: skip
 
 
