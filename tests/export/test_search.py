@@ -279,6 +279,7 @@ def test_a_model_is_not_cut_for_ever(tmp_path: Path) -> None:
     assert walked(tmp_path, (1.8, 0), (1.8, 0), (1.8, 0))._next() == (3, None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_if_larger")
 def test_a_branch_of_the_walk_is_reproducible(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -296,6 +297,7 @@ def test_a_branch_of_the_walk_is_reproducible(
     assert reproduce(bundle, trained.train).sha256 == made.files[made.variants["cpu"].file].sha256
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_if_larger")
 def test_the_walk_ends_where_learning_on_does_not_help(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
