@@ -87,7 +87,7 @@ def finetune(
     for label, one in done.scores.classes.items():
         print(f"{label[:24]:<24} {one.precision:>9.3f} {one.recall:>9.3f} {one.f1:>9.3f} {one.support:>7}")
     print_warnings(done.warnings)
-    say_next(to_export(out, train, eval_, text_column, label_column))
+    say_next(to_export(out, train, eval_, text_column, label_column, allow_similar_labels))
 
 
 def distill(
@@ -152,7 +152,7 @@ def distill(
         f"95 % sure of no worse than {100 * done.paired.lower:+.2f}"
     )
     print_warnings(done.made.warnings)
-    say_next(to_export(out, train, eval_, text_column, label_column))
+    say_next(to_export(out, train, eval_, text_column, label_column, allow_similar_labels))
 
 
 def export(
@@ -222,7 +222,8 @@ def export(
         raise InvalidInput(f"--target {target!r} is not known; choose cpu, cuda or both.")
     check_writable(repo / check_name(name), "--repo")
     names = None if labels is None else [one.strip() for one in labels.split(",")]
-    read_checkpoint(checkpoint, names)
+    if like is None or names is not None:  # otherwise the names are those of that version
+        read_checkpoint(checkpoint, names)
     files = _rows([train, eval_, *([search] if search else [])], text_column, label_column, allow_similar_labels)
     _share_the_processor()
     from export import pipeline
@@ -239,7 +240,7 @@ def export(
     else:
         print_bundle(done.bundle, live=done.live)
         if done.bundle.manifest.unproven:
-            more = to_judge(done.bundle, checkpoint, train, text_column=text_column, label_column=label_column)
+            more = to_judge(done.bundle, checkpoint, train, text_column, label_column, allow_similar_labels)
             print(f"unproven; to judge it by more rows: {more}")
         say_next(to_serve(done.bundle.path, done.bundle.manifest))
 
@@ -272,7 +273,10 @@ def reproduce(
     opened = open_bundle(bundle)
     if checkpoint is not None:
         read_checkpoint(checkpoint)
-    rows = read_dataset(train, text_column=text_column, label_column=label_column) if train else None
+    several = opened.manifest.task == "multi-label"
+    rows = (
+        read_dataset(train, text_column=text_column, label_column=label_column, multi_label=several) if train else None
+    )
     _share_the_processor()
     from export import reproduce as module
 

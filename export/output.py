@@ -58,26 +58,31 @@ def print_json(value: object) -> None:
     sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n")
 
 
-def to_export(checkpoint: Path, train: Path, eval_: Path, text_column: str, label_column: str) -> str:
+def to_export(
+    checkpoint: Path, train: Path, eval_: Path, text_column: str, label_column: str, allow_similar: bool
+) -> str:
     """The command that exports a checkpoint that was just trained, with the same rows."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint.absolute().name).lstrip("._-")[:63]
     return plumbline(
         "export", checkpoint, train=train, eval=eval_, repo="models", name=name or "model",
-        **_columns(text_column, label_column),
+        **_reading(text_column, label_column, allow_similar),
     )  # fmt: skip
 
 
-def to_judge(bundle: Bundle, checkpoint: Path, train: Path, *, text_column: str, label_column: str) -> str:
+def to_judge(
+    bundle: Bundle, checkpoint: Path, train: Path, text_column: str, label_column: str, allow_similar: bool
+) -> str:
     """The command that makes the same version again and judges it by more rows."""
     return plumbline(
         "export", checkpoint, train=train, eval="MORE.csv", repo=bundle.path.parent.parent, name=bundle.manifest.name,
-        like=bundle.manifest.version, **_columns(text_column, label_column),
+        like=bundle.manifest.version, **_reading(text_column, label_column, allow_similar),
     )  # fmt: skip
 
 
-def _columns(text_column: str, label_column: str) -> dict[str, str | None]:
-    """The options that name columns other than the usual ones."""
+def _reading(text_column: str, label_column: str, allow_similar: bool) -> dict[str, str | bool | None]:
+    """How files are read, where that is not as usual."""
     return {
         "text_column": text_column if text_column != "text" else None,
         "label_column": label_column if label_column != "label" else None,
+        "allow_similar_labels": allow_similar,
     }
