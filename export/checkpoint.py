@@ -17,7 +17,7 @@ import orjson
 
 from export.errors import CheckpointError
 from export.hub import on_hub
-from export.names import check_label_names, label_names
+from export.names import check_classifies, check_label_names, label_names
 from service.contract.bundle import TOKENIZER, Task
 from service.contract.files import fsync_path, sha256_file
 from service.contract.install import how_to_install
@@ -30,7 +30,8 @@ NOTE = "plumbline.json"
 _WEIGHTS, _INDEX, _ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
 _BESIDE_WEIGHTS = (
     "config.json", TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
-    "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", NOTE,
+    "vocab.json", "merges.txt", "spiece.model", "spm.model", "sentencepiece.model", "sentencepiece.bpe.model",
+    "tokenizer.model", NOTE,
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ def read_checkpoint(path: Path, labels: Sequence[str] | None = None) -> Checkpoi
         raise CheckpointError(f"{path} is an adapter. Merge it into its base (merge_and_unload) and save that.")
     if not weight_files(path):
         raise CheckpointError(f"{path} has no {_WEIGHTS}. {_how_to_save(path)}")
+    check_classifies(config, path / "config.json")
     names = label_names(config, path / "config.json") if labels is None else check_label_names(labels, "--labels")
     task: Task = "multi-label" if config.get("problem_type") == "multi_label_classification" else "single-label"
     note = _read_note(path)

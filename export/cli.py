@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import orjson
 import typer
 
-from service.contract.bundle import Bundle
+from export.output import (
+    print_bundle,
+    print_json,
+    print_retrained,
+    print_warnings,
+    summary,
+    to_export,
+    to_judge,
+)
 from service.contract.commands import plumbline, say_next, to_serve
 
 if TYPE_CHECKING:
-    from export.retrain import Retrained
     from service.contract.dataset import Dataset
 
 Train = Annotated[Path, typer.Option("--train", help="Training rows: CSV, JSONL or Parquet.")]
@@ -73,7 +77,7 @@ def finetune(
     recipe = module.Recipe(epochs, learning_rate, batch_size, max_length, seed)
     done = module.finetune(base, files[0], files[1], out, recipe, resumable=True)
     if as_json:
-        _print_json(done.to_dict())
+        print_json(done.to_dict())
         return
     print(
         f"{done.checkpoint}: accuracy {done.scores.accuracy:.4f}, macro F1 {done.scores.macro_f1:.4f}, "
@@ -82,8 +86,8 @@ def finetune(
     print(f"{'label':<24} {'precision':>9} {'recall':>9} {'F1':>9} {'rows':>7}")
     for label, one in done.scores.classes.items():
         print(f"{label[:24]:<24} {one.precision:>9.3f} {one.recall:>9.3f} {one.f1:>9.3f} {one.support:>7}")
-    _print_warnings(done.warnings)
-    say_next(_to_export(out, train, eval_, text_column, label_column))
+    print_warnings(done.warnings)
+    say_next(to_export(out, train, eval_, text_column, label_column, allow_similar_labels))
 
 
 def distill(
@@ -137,7 +141,7 @@ def distill(
     )
     done = module.distill(teacher, student, files[0], files[1], out, recipe, label_share=label_share, resumable=True)
     if as_json:
-        _print_json(done.to_dict())
+        print_json(done.to_dict())
         return
     print(f"{done.made.checkpoint}: {done.made.seconds:.0f} s")
     print(f"{'':<8} {'accuracy':>9} {'parameters':>12} {'weights, MB':>12}")
@@ -147,8 +151,8 @@ def distill(
         f"student minus teacher on {done.paired.rows} eval rows: {100 * done.paired.difference:+.2f} points, "
         f"95 % sure of no worse than {100 * done.paired.lower:+.2f}"
     )
-    _print_warnings(done.made.warnings)
-    say_next(_to_export(out, train, eval_, text_column, label_column))
+    print_warnings(done.made.warnings)
+    say_next(to_export(out, train, eval_, text_column, label_column, allow_similar_labels))
 
 
 def export(
@@ -218,7 +222,8 @@ def export(
         raise InvalidInput(f"--target {target!r} is not known; choose cpu, cuda or both.")
     check_writable(repo / check_name(name), "--repo")
     names = None if labels is None else [one.strip() for one in labels.split(",")]
-    read_checkpoint(checkpoint, names)
+    if like is None or names is not None:  # otherwise the names are those of that version
+        read_checkpoint(checkpoint, names)
     files = _rows([train, eval_, *([search] if search else [])], text_column, label_column, allow_similar_labels)
     _share_the_processor()
     from export import pipeline
@@ -231,9 +236,12 @@ def export(
         checkpoint, files[0], files[1], repo, name, options, search_rows=files[2] if search else None, live=live
     )
     if as_json:
-        _print_json(_summary(done.bundle, live=done.live))
+        print_json(summary(done.bundle, live=done.live))
     else:
-        _print_bundle(done.bundle, live=done.live)
+        print_bundle(done.bundle, live=done.live)
+        if done.bundle.manifest.unproven:
+            more = to_judge(done.bundle, checkpoint, train, text_column, label_column, allow_similar_labels)
+            print(f"unproven; to judge it by more rows: {more}")
         say_next(to_serve(done.bundle.path, done.bundle.manifest))
 
 
@@ -265,13 +273,16 @@ def reproduce(
     opened = open_bundle(bundle)
     if checkpoint is not None:
         read_checkpoint(checkpoint)
-    rows = read_dataset(train, text_column=text_column, label_column=label_column) if train else None
+    several = opened.manifest.task == "multi-label"
+    rows = (
+        read_dataset(train, text_column=text_column, label_column=label_column, multi_label=several) if train else None
+    )
     _share_the_processor()
     from export import reproduce as module
 
     done = module.reproduce(opened, rows, checkpoint)
     if as_json:
-        _print_json({"file": done.file, "sha256": done.sha256, "seconds": done.seconds})
+        print_json({"file": done.file, "sha256": done.sha256, "seconds": done.seconds})
     else:
         print(f"{done.file}: the same {done.sha256}, made again in {done.seconds:.0f} s")
         say_next(plumbline("inspect", bundle))
@@ -332,62 +343,15 @@ def retrain(
             policy=Policy(new_labels=new_labels, similar_labels=allow_similar_labels),
         )  # fmt: skip
     except module.Rejected as rejected:
-        _print_retrained(rejected.outcome, as_json=as_json)
+        print_retrained(rejected.outcome, as_json=as_json)
         raise
-    _print_retrained(done, as_json=as_json)
-
-
-def _print_retrained(done: Retrained, *, as_json: bool) -> None:
-    if as_json:
-        _print_json({**_summary(done.bundle, live=done.accepted), "rows": done.data, "seconds": done.seconds})
-        return
-    print("rows: " + ", ".join(f"{key} {value}" for key, value in done.data.items() if not isinstance(value, dict)))
-    for key, labels in done.data.items():
-        if isinstance(labels, dict) and labels:
-            print(f"{key.replace('_', ' ')}: " + ", ".join(f"{label!r} {rows}" for label, rows in labels.items()))
-    _print_bundle(done.bundle, live=done.accepted)
-    for reason in done.challenge.reasons:
-        print(f"{'accepted' if done.accepted else 'rejected'}: {reason}")
-    say_next(plumbline("inspect", done.bundle.path))
-
-
-def _print_warnings(warnings: Sequence[str]) -> None:
-    for one in warnings:
-        print(f"careful: {one}")
+    print_retrained(done, as_json=as_json)
 
 
 def _rows(paths: list[Path], text_column: str, label_column: str, allow_similar: bool) -> list[Dataset]:
     from export.labels import read_labelled
 
     return read_labelled(paths, text_column=text_column, label_column=label_column, allow_similar=allow_similar)
-
-
-def _to_export(checkpoint: Path, train: Path, eval_: Path, text_column: str, label_column: str) -> str:
-    """The command that exports a checkpoint that was just trained, with the same rows."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint.absolute().name).lstrip("._-")[:63]
-    return plumbline(
-        "export", checkpoint, train=train, eval=eval_, repo="models", name=name or "model",
-        text_column=text_column if text_column != "text" else None,
-        label_column=label_column if label_column != "label" else None,
-    )  # fmt: skip
-
-
-def _summary(bundle: Bundle, *, live: bool) -> dict[str, object]:
-    manifest = bundle.manifest.model_dump(mode="json", exclude={"files"})
-    return {"path": str(bundle.path), "digest": bundle.digest, "live": live, "manifest": manifest}
-
-
-def _print_bundle(bundle: Bundle, *, live: bool) -> None:
-    from export.gate import explain
-
-    manifest = bundle.manifest
-    print(f"{manifest.name} version {manifest.version}, {'live' if live else 'not live'}: {bundle.path}")
-    print(f"digest {bundle.digest}")
-    for variant, quality in manifest.quality.items():
-        print(f"{variant}: {explain(quality)}")
-    for one in manifest.latency:
-        print(f"{one.name:<28} p50 {one.p50_ms:7.2f} ms   p95 {one.p95_ms:7.2f} ms   {one.bytes / 1e6:7.1f} MB")
-    print(f"report: {bundle.path / 'report.html'}")
 
 
 def _seconds(duration: str) -> float:
@@ -406,7 +370,3 @@ def _share_the_processor() -> None:
     Read when PyTorch is first imported, so it must come before.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n")

@@ -141,7 +141,8 @@ def finetune(
         scratch = folder / "trainer"
         if resumable:
             key = training_key(
-                [train, evaluation], base=checkpoint_digest(Path(where)) if local else where, recipe=asdict(recipe),
+                [train, evaluation], recipe=asdict(recipe),
+                base=checkpoint_digest(Path(where)) if Path(where).is_dir() else where,
                 labels=labels, task=task, teacher=teaching.teacher if teaching else None, half=half_precision(),
                 libraries=[torch.__version__, transformers.__version__],
             )  # fmt: skip

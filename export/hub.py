@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import cache
 
 from export.errors import CheckpointError
 
@@ -15,6 +16,7 @@ logger = logging.getLogger(__name__)
 _PATIENCE = 4.0  # seconds for everything, a resolver that does not answer too
 
 
+@cache
 def on_hub(name: str) -> bool:
     """Whether to load ``name`` from the hub (True) or from what it left in the cache (False).
 

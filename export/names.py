@@ -21,12 +21,7 @@ def label_names(config: Mapping[str, Any], source: Path) -> tuple[str, ...]:
     :raises CheckpointError: if it is not that of a classifier, or a name is missing or cannot be used.
     """
     names = config.get("id2label")
-    rows = config.get("num_labels", len(names) if isinstance(names, dict) else None)
-    if rows == 1 or config.get("problem_type") == "regression":
-        raise CheckpointError(
-            f"{source} is of a regression head, whose output is a number, and only classes are served. Fine-tune it "
-            "with labels, or if its outputs are classes, remove problem_type and name them in id2label."
-        )
+    rows = config.get("num_labels")
     if names is None:
         classifies = any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or [])
         if not classifies:
@@ -40,6 +35,17 @@ def label_names(config: Mapping[str, Any], source: Path) -> tuple[str, ...]:
         keys = ", ".join(map(str, names)) if isinstance(names, dict) else type(names).__name__
         raise CheckpointError(f"id2label in {source} must name 0, 1, 2 … without a gap and has {keys}. {_MEND}")
     return check_label_names([names[str(row)] for row in range(len(names))], f"id2label in {source}")
+
+
+def check_classifies(config: Mapping[str, Any], source: Path) -> None:
+    """:raises CheckpointError: if the head that ``config``, read from ``source``, describes is one for regression."""
+    names = config.get("id2label")
+    rows = config.get("num_labels", len(names) if isinstance(names, dict) else None)
+    if rows == 1 or config.get("problem_type") == "regression":
+        raise CheckpointError(
+            f"{source} is of a regression head, whose output is a number, and only classes are served. Fine-tune it "
+            "with labels, or if its outputs are classes, remove problem_type and name them in id2label."
+        )
 
 
 def check_label_names(names: Sequence[object], source: str) -> tuple[str, ...]:

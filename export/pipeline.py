@@ -26,7 +26,7 @@ from export.prune.step import check_pruning
 from export.reference import MAX_ROWS, choose_rows
 from export.search.store import Store, search_folder
 from export.search.variant import Wish
-from export.variants import Target
+from export.variants import Target, check_target
 from service.contract.bundle import Bundle, Plan, open_bundle
 from service.contract.card.warnings import warnings_of
 from service.contract.dataset import Dataset
@@ -99,6 +99,7 @@ def export_checkpoint(
     :raises InvalidInput: if the checkpoint cannot be used or pruned, or its labels disagree with the data.
     """
     check_name(name)
+    check_target(options.target, options.target_speedup)
     example = None if options.like is None else open_bundle(repo / name / options.like)
     if example is not None:
         options = _as_for(example, options)
@@ -107,7 +108,9 @@ def export_checkpoint(
         if data is not None:
             check_data(checkpoint, data, what)
     silence()
-    digest, gate_rows = checkpoint_digest(path), untrained(train, evaluation)
+    digest, gate_rows = checkpoint_digest(path), untrained(train, evaluation, "eval")
+    if search_rows is not None:
+        search_rows = untrained(train, search_rows, "search")
     cpu = _wish(options, gate_rows, search_rows) if example is None else plan_of(example, digest, train)
     model = load_model(checkpoint)
     if isinstance(cpu, Wish) and cpu.prune and options.target != "cuda":
@@ -180,22 +183,23 @@ def check_data(checkpoint: Checkpoint, data: Dataset, what: str) -> None:
     check_labels(checkpoint.labels, checkpoint.task, data, what=what, source=f"the checkpoint {checkpoint.path}")
 
 
-def untrained(train: Dataset, evaluation: Dataset) -> Dataset:
-    """The eval rows whose text was not trained on. :raises DatasetError: if there are none, or fewer than three."""
+def untrained(train: Dataset, data: Dataset, what: str) -> Dataset:
+    """The rows of ``data`` (``what``) whose text was not trained on.
+
+    :raises DatasetError: if there are none, or fewer than three.
+    """
     trained = {normalise(text) for text in train.texts}
-    rows = [row for row, text in enumerate(evaluation.texts) if normalise(text) not in trained]
-    if len(rows) < len(evaluation):
-        logger.warning(
-            "%d of %d eval rows also occur in training and do not judge", len(evaluation) - len(rows), len(evaluation)
-        )
+    rows = [row for row, text in enumerate(data.texts) if normalise(text) not in trained]
+    if left_out := len(data) - len(rows):
+        logger.warning("%d of %d %s rows also occur in training and do not judge", left_out, len(data), what)
     if not rows:
-        raise DatasetError("every eval row also occurs in the training data. Hold some rows back from training.")
+        raise DatasetError(f"every {what} row also occurs in the training data. Hold some rows back from training.")
     if len(rows) < _LEAST_ROWS:
         raise DatasetError(
-            f"{len(rows)} of the eval rows were not trained on; at least {_LEAST_ROWS} are needed, and hundreds prove "
-            "more."
+            f"{len(rows)} of the {what} rows were not trained on; at least {_LEAST_ROWS} are needed, and hundreds "
+            "prove more."
         )
-    return take(evaluation, rows)
+    return take(data, rows)
 
 
 def reference_rows(rows: Dataset, seed: int) -> list[tuple[str, str | None]]:

@@ -1,7 +1,7 @@
 """Before a search: what will be served reads texts as the checkpoint's own tokenizer does, and answers as it does.
 
-Everything here runs in PyTorch, in seconds, on rows that the export is given. What it finds is the checkpoint's, so no
-graph that is made from it later could be right.
+Everything here takes seconds, on rows that the export is given. What it finds is the checkpoint's, so no graph that is
+made from it later could be right.
 """
 
 from __future__ import annotations

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import onnx
 import torch
 from pydantic import JsonValue
 from transformers import PreTrainedModel
@@ -17,7 +19,7 @@ from export.errors import ParityError
 from export.golden import golden_texts
 from export.graphs import copy_graph, weights_file
 from export.half import Halved, fuse_half
-from export.onnx import export_onnx
+from export.onnx import OPSET, export_onnx
 from export.parity import Parity, check_parity
 from export.predict import load_engine
 from export.quantize import check_padding
@@ -53,6 +55,24 @@ class Parts:
     plan: Plan | None
 
 
+def check_target(target: Target, target_speedup: float | None) -> None:
+    """Before anything is searched: can every variant be run here?
+
+    :raises InvalidInput: if a speed-up is asked for and nothing is searched.
+    :raises EngineError: if a variant for CUDA is wanted and ONNX Runtime cannot use a GPU here.
+    """
+    if target == "cuda" and target_speedup is not None:
+        raise InvalidInput("--target-speedup is searched on the CPU. Give --target both, or leave it out.")
+    if target == "cpu":
+        return
+    shape = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "probe", shape[:1], shape[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=9)
+    with tempfile.TemporaryDirectory() as folder:
+        onnx.save(model, Path(folder) / "probe.onnx")
+        load_engine(Path(folder) / "probe.onnx", device="cuda", threads=1, max_length=8, pad_id=0)
+
+
 def make_variants(
     stage: Path,
     store: Store,
@@ -79,8 +99,6 @@ def make_variants(
         graphs["cpu"] = copy_graph(made.made.file, stage)
         precision["cpu"] = "fp32" if made.made.scheme.method == "none" else "int8"
         served = made.model
-    elif isinstance(wish, Wish) and wish.target_speedup is not None:
-        raise InvalidInput("--target-speedup is searched on the CPU. Give --target both, or leave it out.")
     if "cuda" in wanted:
         with stages.run("half") as details:
             folder = store.place(0, "half")

@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from loadtest.machine import machine
 from monitoring.columns import Columns, bag_matrix, columns_of
-from monitoring.decision import Thresholds, decide
+from monitoring.decision import decide
+from monitoring.thresholds import Thresholds
 from service.contract.dataset import read_dataset
 from service.contract.features import TOKEN_BUCKETS, hash_tokens, words
 

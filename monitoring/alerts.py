@@ -13,14 +13,16 @@ from monitoring.state import Store
 
 State = Literal["ok", "notice", "drift"]
 Change = Literal["detected", "resolved"]
+_STRAY = 20  # clean windows that make up for one that is not
 LEVEL: dict[State, int] = {"ok": 0, "notice": 1, "drift": 2}
 
 
 @dataclass(frozen=True)
 class Alert:
-    """``digest`` is the version that drift was found on; ``drifted`` and ``clean`` count windows in a row.
+    """``digest`` is the version that drift was found on; ``drifted`` counts windows in a row.
 
-    ``since`` is the end of the newest window that was not clean, in seconds since the epoch.
+    ``clean`` counts windows, too, and a stray one that is not clean takes back 20 of them; ``since`` is the end of the
+    window at which it was last 0, in seconds since the epoch.
     """
 
     state: State = "ok"
@@ -35,21 +37,24 @@ def advance(
 ) -> tuple[Alert, Change | None]:
     """The state after a judged window of the live version ``digest``, and whether people must be told.
 
-    Drift begins with ``confirm`` drifted windows in a row, and is over after ``resolve`` clean ones that span ``quiet``
-    seconds. A few clean windows in the middle of a cycle of the traffic are no end: without ``quiet`` each cycle would
-    be told as a drift of its own. Time is that of the requests (``end`` of the window), so that a monitor that catches
-    up with a log tells what it would have told then.
+    Drift begins with ``confirm`` drifted windows in a row, and is over when for ``quiet`` seconds all but about one
+    window in twenty were clean, ``resolve`` at least. A few clean windows in the middle of a cycle of the traffic
+    are no end: without ``quiet`` each cycle would be told as a drift of its own. And at a few windows a minute an
+    hour without a single false alarm never comes: one in a hundred windows or two is one. Time is that of the
+    requests (``end`` of the window), so that a monitor that catches up with a log tells what it would have told
+    then.
     """
     drifted = alert.drifted + 1 if severity == "alert" else 0
-    clean, since = (alert.clean + 1, alert.since) if severity == "none" else (0, end)
+    clean = alert.clean + 1 if severity == "none" else max(0, alert.clean - _STRAY)
+    since = min(alert.since, end) if clean else end
     counted = replace(alert, drifted=drifted, clean=clean, since=since)
     if alert.state == "drift":
         over = clean >= resolve and end - since >= quiet
-        if clean and (over or digest != alert.digest):
+        if severity == "none" and (over or digest != alert.digest):
             return replace(counted, state="ok", digest=None), "resolved"
         return counted, None
     if severity == "alert" and drifted >= confirm:
-        return replace(counted, state="drift", digest=digest), "detected"
+        return replace(counted, state="drift", digest=digest, clean=0, since=end), "detected"
     return replace(counted, state="ok" if severity == "none" else "notice"), None
 
 

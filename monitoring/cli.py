@@ -23,7 +23,16 @@ Secret = Annotated[
     typer.Option(help="Signing secret whsec_…; else PLUMBLINE_WEBHOOK_SECRET or …_FILE.", show_default=False),
 ]
 
-webhook = typer.Typer(no_args_is_help=True, help="Receive, verify and repeat the monitor's events.")
+webhook = typer.Typer(
+    no_args_is_help=True,
+    help="""Receive, verify and repeat the monitor's events.
+
+    \b
+    Examples:
+      plumbline webhook secret > secret.txt
+      plumbline webhook listen --port 8002
+    """,
+)
 
 
 def monitor(
@@ -50,6 +59,7 @@ def monitor(
     from monitoring.settings import MonitorSettings
     from service.contract.errors import InvalidInput, Refused
     from service.contract.logs import log_to_stderr
+    from service.contract.repository import model_names
     from service.contract.settings import load_settings
 
     settings = load_settings(
@@ -58,6 +68,8 @@ def monitor(
     log_to_stderr(settings.log_format)
     if not settings.log_folder.is_dir() and once:
         raise InvalidInput(f"there is no log at {settings.log_folder}. Give the folder that `plumbline serve` logs to.")
+    if once and not model_names(settings.repo):
+        raise InvalidInput(f"there is no model in {settings.repo}. Give the repository that `plumbline serve` serves.")
     if not once:
         if fail_on_drift or as_json:
             raise InvalidInput("--fail-on-drift and --json belong to --once; a running monitor sends events.")

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from monitoring.columns import columns_of
-from monitoring.decision import Decision, Thresholds, decide
+from monitoring.decision import Decision, decide
 from monitoring.references import Reference
+from monitoring.thresholds import Thresholds
 from service.contract.bundle import Bundle
 from service.contract.dataset import read_dataset
 from service.contract.errors import DatasetError

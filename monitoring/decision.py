@@ -21,51 +21,15 @@ from typing import Literal
 from monitoring.accuracy import estimate_accuracy
 from monitoring.columns import Columns
 from monitoring.detectors import Test, run_tests
+from monitoring.thresholds import Thresholds
 from service.contract.events import Moved, Signal
 from service.contract.features import words
 
 Severity = Literal["none", "notice", "alert"]
 
-ALPHA = 0.01  # family-wise: the chance that a window without drift shows any significant signal
-NOTICE_EFFECT = {
-    "label": 0.05,  # excess total variation: one answer in twenty is another one
-    "confidence": 0.10,  # Kolmogorov-Smirnov distance: a tenth of the rows lie elsewhere
-    "n_tokens": 0.15,
-    "n_words": 0.15,
-    "unk_share": 0.10,
-    "embedding": 0.15,  # 2 AUC - 1: a pair of old and new row is told apart in 57.5 % of cases
-    "tokens": 0.15,
-}
-ALERT_EFFECT = {
-    "label": 0.05,  # outputs: any drift is an alert
-    "confidence": 0.10,
-    "n_tokens": 0.40,
-    "n_words": 0.40,
-    "unk_share": 0.30,
-    "embedding": 0.50,  # 2 AUC - 1: three pairs in four are told apart
-    "tokens": 0.50,
-}
 MOVED = 10  # words and labels named in an event
 _LEAST_MOVE = 3.0  # standard errors
 _MIN_WORD = 2
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """What a decision is made by; ``effect_scale`` multiplies every effect threshold."""
-
-    alpha: float = ALPHA
-    effect_scale: float = 1.0
-
-    def notice(self, signal: str) -> float:
-        return NOTICE_EFFECT[signal] * self.effect_scale
-
-    def alert(self, signal: str) -> float:
-        return ALERT_EFFECT[signal] * self.effect_scale
-
-    def permutations(self, signals: int = 6) -> int:
-        """Permutations after which the smallest possible p-value passes Holm's first step with room to spare."""
-        return math.ceil(2 * signals / self.alpha) - 1
 
 
 @dataclass(frozen=True)

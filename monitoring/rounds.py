@@ -130,6 +130,9 @@ class Rounds:
             except BundleError as error:
                 self._complain(f"windows of {pending.model} version {pending.version} wait: {error}")
                 break
+            if reference is None and not model_names(self._settings.repo):
+                self._complain(f"windows of {pending.model} wait: there is no model in {self._settings.repo}")
+                break
             window, lost = take_rows(self._store, self._settings.log_folder, pending, self._rules.rows)
             self._metrics.segments_lost.labels(pending.model).inc(lost)
             if window is not None and not (lost and window.table.num_rows < self._rules.fewest and verdict == "judge"):

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
-from monitoring.decision import ALPHA, Thresholds
+from monitoring.thresholds import ALPHA, Thresholds
 from service.contract.errors import SettingsError
 from service.contract.logs import LogFormat
 from service.contract.settings import Settings
@@ -41,9 +41,11 @@ class MonitorSettings(Settings):
     drift_alpha: float = Field(default=ALPHA, ge=0.001, le=0.2, description="family-wise error rate of one window")
     drift_effect_scale: float = Field(default=1.0, gt=0, description="multiplies every signal's least effect")
     confirm_windows: int = Field(default=1, ge=1, description="drifted windows in a row before people are told")
-    resolve_windows: int = Field(default=2, ge=1, description="clean windows in a row before drift is over")
+    resolve_windows: int = Field(default=2, ge=1, description="fewest clean windows before drift is over")
     resolve_seconds: float = Field(
-        default=3600.0, ge=0, description="time that they must span; drift that pauses for less is told once"
+        default=3600.0,
+        ge=0,
+        description="time in which nearly all windows must be clean; drift that pauses for less is told once",
     )
     evidence_threshold: float = Field(
         default=10_000.0, gt=1, description="requests between two false alarms of the sequential detector, on average"

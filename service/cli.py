@@ -233,7 +233,9 @@ def _build() -> typer.Typer:
         try:
             command = getattr(importlib.import_module(module), name)
         except ModuleNotFoundError:
-            app.command(name, help=f"Not installed: {how_to_install(extra)}.")(_missing(name, extra))
+            anything = {"ignore_unknown_options": True, "allow_extra_args": True}  # its options are not known here
+            describe = app.command(name, context_settings=anything, help=f"Not installed: {how_to_install(extra)}.")
+            describe(_missing(name, extra))
             continue
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import sqrt
 
 from export.gate import MAX_BATCH_FLIPS
 from export.latency import Timed
+from export.paired import lower_bound
 from export.search.trial import Trial
 from service.contract.errors import Refused
 
@@ -82,7 +82,8 @@ def is_inside(trial: Trial, max_drop: float, *, errors: float) -> bool:
     return trial.estimate - errors * trial.error >= -max_drop
 
 
-def is_provable(trial: Trial, max_drop: float, *, search_rows: int, gate_rows: int) -> bool:
+def is_provable(trial: Trial, max_drop: float, *, gate_rows: int) -> bool:
     """Whether the gate's 95 % bound would be inside, too, if its rows turned out as is estimated for them."""
-    doubt = (trial.difference - trial.lower_bound) * sqrt(search_rows / gate_rows)
+    scale = gate_rows / trial.rows
+    doubt = trial.difference - 100 * lower_bound(scale * trial.gained, scale * trial.lost, gate_rows)
     return trial.estimate - doubt >= -max_drop

@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -111,8 +111,9 @@ def search_folder(root: Path, name: str, key: str) -> Iterator[Path]:
     model = root / check_name(name)
     model.mkdir(parents=True, exist_ok=True)
     for old in [*model.glob(f"{_PREFIX}*"), *model.glob(".staging-*")]:
-        if time.time() - old.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another export may have ended meanwhile
+            if time.time() - old.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
     folder = model / f"{_PREFIX}{key[:16]}"
     folder.mkdir(exist_ok=True)
     with (folder / ".lock").open("w") as lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +30,9 @@ ANSWERS = "answers.npy"  # beside each graph: its logits of the search rows
 class Trial(BaseModel):
     """A graph in ``file`` (relative to the search's folder) and how it answered the search rows; see ``Candidate``.
 
-    ``step`` is the pruning step that its ``model`` came from, 0 for none. ``estimate`` and ``error`` are those of
-    :mod:`export.search.estimate`, in points.
+    ``step`` is the pruning step that its ``model`` came from, 0 for none. Of ``rows`` it has ``gained`` some and
+    ``lost`` some against the checkpoint. ``estimate`` and ``error`` are those of :mod:`export.search.estimate`, in
+    points.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,6 +42,9 @@ class Trial(BaseModel):
     model: str
     speedup: float
     scheme: Scheme
+    rows: int
+    gained: int
+    lost: int
     accuracy: float
     difference: float
     lower_bound: float
@@ -109,12 +114,13 @@ class SearchRows:
             quantized=made.matmuls, bytes=made.bytes, **self.figures(logits),
         )  # fmt: skip
 
-    def figures(self, logits: Logits) -> dict[str, float]:
+    def figures(self, logits: Logits) -> dict[str, Any]:
         """How accurate a model with these answers is, as :class:`Trial` names it."""
         right = self._correct(logits)
         paired = paired_difference(self._correct(self.judge.wanted), right)
         estimate = self.judge.estimate(logits, Estimate(100 * paired.difference, 100 * standard_error(paired)))
         return {
+            "rows": paired.rows, "gained": paired.gained, "lost": paired.lost,
             "accuracy": float(right.mean()), "difference": 100 * paired.difference, "lower_bound": 100 * paired.lower,
             "estimate": estimate.points, "error": estimate.error,
         }  # fmt: skip

@@ -89,7 +89,7 @@ def search_variant(subject: Subject, checkpoint: Checkpoint, wish: Wish, store: 
     graphs: dict[str, Run] = {one.file: graph_run(store.folder / one.file) for one in progress.trials}
     baselines = _baselines(subject, checkpoint, store)
     timed = time_in_turns(graphs | {name: run for name, (run, _) in baselines.items()}, rows.tokens)
-    provable = partial(is_provable, max_drop=max_drop, search_rows=len(wish.rows), gate_rows=wish.gate_rows)
+    provable = partial(is_provable, max_drop=max_drop, gate_rows=wish.gate_rows)
     pick = partial(
         choose, timed=timed, max_drop=max_drop, target_speedup=wish.target_speedup, unpruned=unpruned.file,
         provable=provable if wish.must_prove else None,

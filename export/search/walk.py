@@ -1,10 +1,10 @@
 """The walk over degrees of pruning and ways to quantize, within a time budget.
 
-First the unpruned model is tried with every scheme. Then it is pruned step by step, each step starting from the fastest
-model inside the tolerance that was found, as recovery left it; each step's model is tried with the schemes that were
-worth their time on the unpruned one. If it is not inside, the next one is cut halfway to it, until both are close;
-then the faster one goes on learning. The walk ends where that brings nothing more, at the speed-up asked for, or with
-the budget.
+First the unpruned model is tried with every scheme, or with as many as leave time to prune. Then it is pruned step by
+step, each step starting from the fastest model inside the tolerance that was found, as recovery left it; each step's
+model is tried with the schemes that were worth their time on the unpruned one. If it is not inside, the next one is
+cut halfway to it, until both are close; then the faster one goes on learning. The walk ends where that brings nothing
+more, at the speed-up asked for, or with the budget.
 """
 
 from __future__ import annotations

@@ -61,23 +61,30 @@ class Dataset:
         return f"{self.origin.unit} {self.origin.numbers[row]} of {self.origin.path}"
 
 
-def read_dataset(path: Path, *, text_column: str = "text", label_column: str | None = "label") -> Dataset:
+def read_dataset(
+    path: Path, *, text_column: str = "text", label_column: str | None = "label", multi_label: bool = False
+) -> Dataset:
     """Read one data file; see :func:`read_datasets`."""
-    return read_datasets([path], text_column=text_column, label_column=label_column)[0]
+    return read_datasets([path], text_column=text_column, label_column=label_column, multi_label=multi_label)[0]
 
 
 def read_datasets(
-    paths: Iterable[Path], *, text_column: str = "text", label_column: str | None = "label"
+    paths: Iterable[Path],
+    *,
+    text_column: str = "text",
+    label_column: str | None = "label",
+    multi_label: bool = False,
 ) -> list[Dataset]:
     """Read the data files of one task. With ``label_column=None`` only texts are read.
 
-    If any of them is multi-label, a row without a label has none of the labels in all of them.
+    If any of them is multi-label, or the task is known to be, a row without a label has none of the labels in all of
+    them.
 
     :raises DatasetError: if a file is missing, empty, not text, malformed, of an unknown kind, lacks a column, or has a
         row without text, or without label though every row has one; the message names the line, row or byte.
     """
     files = [_read(path, text_column, label_column) for path in paths]
-    if not any(data.multi_label for data in files):
+    if not multi_label and not any(data.multi_label for data in files):
         for data in files:
             if data.labels is not None and "" in data.labels:
                 raise _missing(data, data.labels.index(""), str(label_column))

@@ -25,7 +25,7 @@ from service.contract.textfile import PARQUET, read_bytes, read_text, refuse_for
 
 # Option of the command line: the column that it names.
 Wanted = Mapping[str, str]
-# Line or row, counted from 1, and its cells in the order wanted. A missing value is None.
+# Line or row, counted from 1, and its cells in the order wanted. A missing value is None, or NaN.
 Row = tuple[int, list[object]]
 Reader = Callable[[Path, Wanted], Iterator[Row]]
 

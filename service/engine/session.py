@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -76,7 +78,8 @@ class Engine:
         options.log_severity_level = 3
         try:
             if device == "cuda" and hasattr(ort, "preload_dlls"):
-                ort.preload_dlls()
+                with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find
+                    ort.preload_dlls()
             self._session = ort.InferenceSession(
                 model, options, providers=[_provider(device, graphs)], disabled_optimizers=SLOWER_FUSED[device]
             )

@@ -197,11 +197,18 @@ def test_names_given_by_hand_stay_with_the_model(folder: Path, files: list[str])
     kept = kept_checkpoint(folder.parent / "models", "tiny", bundle.manifest.source.checkpoint_sha256)
     again = run("reproduce", bundle.path, *files[:2])
     assert again.exit_code == 0, again.output
+    like = export(folder, files, "--like", "1")
+    assert like.exit_code == 0, like.output
     known = load_classifier(
         str(kept), ("negative", "new", "positive"), "single-label", local=True, known=("negative", "positive")
     )
     before = output_layer(AutoModelForSequenceClassification.from_pretrained(kept))
     assert torch.equal(output_layer(known).weight[2], before.weight[1])
+
+
+def test_names_do_not_make_a_classifier_of_a_regression(folder: Path, files: list[str]) -> None:
+    configure(folder, problem_type="regression")
+    assert_refused(export(folder, files, "--labels", "negative,positive"), "regression head")
 
 
 def test_a_trainers_folder_is_kept_without_what_only_training_needs(folder: Path, files: list[str]) -> None:

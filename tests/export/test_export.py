@@ -424,7 +424,7 @@ def test_the_search_sees_the_same_thousand_rows_each_time() -> None:
     assert some_rows(rows) == some
     assert some_rows(sentences(300, 2)) == sentences(300, 2)
     with pytest.raises(DatasetError, match="at least 3"):
-        untrained(Dataset(["nothing of that"], ["a"]), sentences(2, 1))
+        untrained(Dataset(["nothing of that"], ["a"]), sentences(2, 1), "eval")
 
 
 def test_rows_given_for_the_search_leave_all_eval_rows_to_the_gate(trained: Trained, tmp_path: Path) -> None:

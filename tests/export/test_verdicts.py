@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -28,9 +30,11 @@ def run(trained: Trained, folder: Path, rows: Dataset, *options: str) -> Result:
 def test_few_rows_publish_the_first_version_and_say_how_many_would_settle_it(trained: Trained, tmp_path: Path) -> None:
     first = run(trained, tmp_path, sentences(40, 9))
     assert first.exit_code == 0, first.output
-    assert "tiny version 1, live" in first.stdout
+    assert "tiny version 1, live, unproven: " in first.stdout
     assert "inconclusive" in first.stdout
     assert "eval rows" in first.stdout
+    assert "unproven; to judge it by more rows: " in first.stdout
+    assert " --like 1\n" in first.stdout
 
     second = run(trained, tmp_path, sentences(40, 9), "--json")
     assert second.exit_code == 0
@@ -60,3 +64,32 @@ def test_a_checkpoint_that_was_not_trained_on_these_labels_is_refused(trained: T
     assert "always answering" in refused.stderr
     assert versions(tmp_path / "models", "tiny") == []
     assert run(trained, tmp_path, Dataset(rows.texts, turned), "--allow-weak").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--target=both"], 1, "on cuda"),
+        (["--target=cuda"], 1, "on cuda"),
+        (["--target=cuda", "--target-speedup=2"], 2, "--target-speedup is searched on the CPU"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_what_needs_a_gpu_is_refused_before_the_search_where_there_is_none(
+    trained: Trained, tmp_path: Path, options: list[str], code: int, said: str
+) -> None:
+    refused = run(trained, tmp_path, sentences(40, 9), *options)
+    assert (refused.exit_code, refused.stdout) == (code, "")
+    assert said in refused.stderr
+    assert not list((tmp_path / "models").rglob("search.json"))
+
+
+def test_search_rows_that_were_trained_on_are_left_out(trained: Trained, tmp_path: Path) -> None:
+    mixed = Dataset(
+        [*trained.train.texts[:20], *sentences(5, 31).texts], [*trained.train.targets[:20], *sentences(5, 31).targets]
+    )
+    write_jsonl(tmp_path / "search.jsonl", mixed)
+    done = run(trained, tmp_path, sentences(40, 9), f"--search={tmp_path / 'search.jsonl'}", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["manifest"]["search"]["rows"] == 5
+    assert "20 of 25 search rows also occur in training" in done.stderr

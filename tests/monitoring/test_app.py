@@ -249,6 +249,13 @@ class TestMonitorCommand:
         assert isinstance(error, InvalidInput)
         assert "nowhere" in str(error)
 
+    def test_a_repository_without_models_is_named(self, world: World) -> None:
+        world.write_log(world.publish(), 200)
+        empty = world.root / "typo"
+        _, error = invoke(cli.monitor, "--repo", empty, "--log", world.log, "--once", "--fail-on-drift")
+        assert isinstance(error, InvalidInput)
+        assert "typo" in str(error)
+
 
 class TestDriftCommand:
     def texts(self, world: World, kind: Any = DRIFTED) -> Path:

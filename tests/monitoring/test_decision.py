@@ -9,8 +9,9 @@ from scipy.stats import kstest
 
 from monitoring.classifier import separation
 from monitoring.columns import Columns, columns_of
-from monitoring.decision import Decision, Thresholds, decide, holm
+from monitoring.decision import Decision, decide, holm
 from monitoring.detectors import label_test, number_test, pool_sparse
+from monitoring.thresholds import Thresholds
 from service.contract.features import hash_tokens
 from service.contract.record import REFERENCE_SCHEMA
 from tests.monitoring.world import DRIFTED, HOME, Kind, rows, table

@@ -227,6 +227,17 @@ def test_rows_of_a_version_that_was_removed_are_counted(world: World) -> None:
     assert run.sample("plumbline_windows_total", outcome="unjudged") == 1
 
 
+def test_windows_wait_while_the_repository_has_no_model(world: World) -> None:
+    """It was misspelt, or is not mounted yet."""
+    world.write_log(world.publish(), 100)
+    right = world.repo.rename(world.root / "elsewhere")
+    run = Run(world)
+    assert run() == []
+    assert run.sample("plumbline_windows_total", outcome="unjudged") is None
+    right.rename(world.repo)
+    assert len(run()) == 1
+
+
 def test_windows_wait_while_the_reference_is_damaged(world: World, caplog: pytest.LogCaptureFixture) -> None:
     bundle, run = world.publish(), Run(world)
     whole = bundle.file(REFERENCE).read_bytes()

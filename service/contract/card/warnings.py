@@ -20,16 +20,17 @@ def warnings_of(manifest: Manifest, here: str | None = None) -> list[str]:
 
     ``here`` is the instruction set of the machine where this is read, if the model may be served there.
     """
-    found = [warning for name, quality in manifest.quality.items() for warning in _quality(name, quality)]
+    qualities = manifest.quality.items()
+    found = [warning for name, quality in qualities for warning in _quality(name, quality, manifest.unproven)]
     rules: tuple[Callable[[Manifest], list[str]], ...] = (_fallback, _no_faster, _search)
     return [*found, *(warning for rule in rules for warning in rule(manifest)), *elsewhere(manifest, here)]
 
 
-def _quality(name: str, quality: Quality) -> list[str]:
+def _quality(name: str, quality: Quality, unproven: bool) -> list[str]:
     found = []
     if quality.verdict == "fail":
         found.append(f"{name}: the accuracy gate failed; do not serve this.")
-    if quality.verdict == "inconclusive":
+    if quality.verdict == "inconclusive" and unproven:
         found.append(
             f"{name}: unproven. {quality.rows} rows could not show that at most {quality.max_drop:g} points were lost, "
             "nor that more were."
@@ -76,10 +77,7 @@ def _fallback(manifest: Manifest) -> list[str]:
     variant = manifest.variants.get("cpu")
     if variant is None or variant.precision != "fp32":
         return []
-    return [
-        "cpu: nothing is quantized; the model is served in fp32, because no int8 model was both faster and expected to "
-        "lose little enough."
-    ]
+    return ["cpu: nothing is quantized; the model is served in fp32, which was preferred to every int8 model tried."]
 
 
 def _no_faster(manifest: Manifest) -> list[str]:
