@@ -181,7 +181,9 @@ class World:
         texts: bool = True,
     ) -> Path:
         """One segment with ``count`` records, a second apart; sealed, or as a killed server leaves it."""
-        segment = segment_path(self.log, "tickets", "predictions", at, "writer", sequence)
+        # Sealed aside, because a monitor that runs would take an open segment that nobody holds for a dead server's.
+        folder = self.root / "aside" if sealed else self.log
+        segment = segment_path(folder, "tickets", "predictions", at, "writer", sequence)
         segment.parent.mkdir(parents=True, exist_ok=True)
         with segment.open("ab") as file:
             for number, row in enumerate(rows(count, kind, seed)):
@@ -190,7 +192,9 @@ class World:
             return segment
         path = seal(segment, "predictions")
         assert path is not None
-        return path
+        final = self.log / path.relative_to(folder)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        return path.rename(final)
 
 
 def _record(bundle: Bundle, row: dict[str, Any], ts: datetime, identity: str, texts: bool) -> bytes:
