@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check test-all gpu-check format clean
+.PHONY: help setup demo test lint check platform test-all gpu-check format clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -23,7 +23,7 @@ demo: $(READY) ## the main job: fine-tune, export, serve, drift, alert, retrain,
 	$(BIN)/plumbline demo
 
 test: $(READY) ## the quick tests
-	$(PYTEST) -m 'not slow and not realdata' -n 2
+	$(PYTEST) -m 'not slow and not realdata and not platform' -n 2
 
 lint: $(READY) ## style, types, dependency contracts
 	$(BIN)/ruff check .
@@ -32,6 +32,9 @@ lint: $(READY) ## style, types, dependency contracts
 	$(BIN)/lint-imports
 
 check: lint test ## all of lint, and the quick tests
+
+platform: $(READY) ## images, dashboards and rules with the real programs, from Debian; as root
+	$(PYTEST) -m platform -v -s
 
 test-all: $(READY) ## every test, also those that train models and start processes
 	$(PYTEST)
