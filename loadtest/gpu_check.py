@@ -2,10 +2,12 @@
 
     python -m loadtest.gpu_check MODELS --name NAME --texts CSV [--append docs/benchmarks.md]
 
-The model is exported with ``--target both``. Checked are: the CUDA variant says what the CPU variant says, alone and in
-padded batches; a server that was told ``--device cuda`` refuses to start where there is none; requests of 32 texts are
-answered at 80 % or more of the speed of the bare loop on the same GPU, tokenizer and fp16 session; inputs are in
-page-locked memory. What CUDA graphs with bound inputs and outputs gain is shown, and what a second session would bring.
+The model is exported with ``--target both``. Checked are: the CUDA variant says what the CPU variant says, but for what
+the export found each of them to change of the checkpoint's labels, and half a point; it says the same in padded
+batches; a server that was told ``--device cuda`` refuses to start where there is none; requests of 32 texts are answered
+at 80 % or more of the speed of the bare loop on the same GPU, tokenizer and session, by one worker or by several; inputs
+are in page-locked memory. What CUDA graphs with bound inputs and outputs gain is shown, and what a second session would
+bring.
 Exit code 3 if something is not as it must be, 2 without a GPU.
 """
 
@@ -37,9 +39,10 @@ from service.engine import Engine, EngineError
 from service.tokenizer import TextTokenizer
 
 TEXTS = 32  # in a request, and in a batch of the bare loop
-USERS = 8
+USERS = 8  # of each worker
+WORKERS = (1, 2, 4)
 _LEAST_SHARE = 0.8
-_LEAST_AGREEMENT = 0.99
+_MORE_FLIPS = 0.005  # than the export found: these may be other texts
 _MOST_FLIPS = 0.02
 
 
@@ -116,24 +119,31 @@ def check(
     """:raises EngineError: if the variant cannot run on the device."""
     bundle = live_bundle(models, name)
     bare = Bare.of(bundle, device)
-    rows = [*_agreement(bare, Bare.of(bundle, "cpu"), texts), _refusal(models)]
+    rows = [*_agreement(bare, Bare.of(bundle, "cpu"), texts, _flips(bundle, device)), _refusal(models)]
     pinned = bare.engine.pinned
     rows.append(Row("inputs in page-locked memory", "yes" if pinned else "no", "yes", pinned or device == "cpu"))
     rows += _graphs(bare, bundle, device, texts, rounds)
     rows.append(_sessions(bare, Bare.of(bundle, device), texts, rounds, seconds))
-    return [*rows, _throughput(models, bare, texts, device, rounds, seconds)]
+    return [*rows, *_throughput(models, bare, texts, device, rounds, seconds)]
 
 
-def _agreement(bare: Bare, cpu: Bare, texts: Sequence[str]) -> list[Row]:
+def _flips(bundle: Bundle, device: VariantName) -> float:
+    """Share of the labels that the two variants may differ in: both together, of those that the checkpoint gave."""
+    quality = bundle.manifest.quality
+    return sum(quality[variant].flips / quality[variant].rows for variant in {device, "cpu"} if variant in quality)
+
+
+def _agreement(bare: Bare, cpu: Bare, texts: Sequence[str], explained: float) -> list[Row]:
     alone = bare.labels(texts, 1)
     agreement = float((alone == cpu.labels(texts, 1)).mean())
+    least = 1 - explained - _MORE_FLIPS
     flips = float((alone != bare.labels(texts, TEXTS)).mean())
     return [
         Row(
             f"same label as on the CPU, {len(texts)} texts",
             f"{agreement:.2%}",
-            ">= 99 %",
-            agreement >= _LEAST_AGREEMENT,
+            f">= {least:.1%}",
+            agreement >= least,
         ),
         Row("other label in a batch of 32", f"{flips:.2%}", "<= 2 %", flips <= _MOST_FLIPS),
     ]
@@ -188,20 +198,32 @@ def _seconds(call: Callable[[], object], times: int = 50) -> float:
 
 def _throughput(
     models: Path, bare: Bare, texts: Sequence[str], device: VariantName, rounds: int, seconds: float
-) -> Row:  # fmt: skip
+) -> list[Row]:  # fmt: skip
+    """A server with each number of workers in turns with the bare loop; one of the numbers must do."""
     requests = [list(texts[start : start + TEXTS]) for start in range(0, len(texts) - TEXTS + 1, TEXTS)]
-    ratios, rates = [], []
-    with serving(models, PLUMBLINE_DEVICE=device) as server:
-        for _ in range(rounds):
-            alone = bare.per_second(texts, seconds / 2)
-            found = closed_loop(f"{server.url}/predict", requests, USERS, seconds)
-            if set(found.statuses) != {200}:
-                sys.exit(f"answers other than 200: {dict(found.statuses)}")
-            rates.append(TEXTS * found.rate)
-            ratios.append(rates[-1] / alone)
-    share = statistics.median(ratios)
-    measured = f"{statistics.median(rates):.0f} texts/s, {share:.0%} of bare"
-    return Row(f"requests of {TEXTS} texts, {USERS} clients", measured, ">= 80 %", share >= _LEAST_SHARE)
+    shares, measured = [], []
+    for workers in WORKERS:
+        ratios, rates = [], []
+        with serving(models, pinned=False, PLUMBLINE_DEVICE=device, PLUMBLINE_WORKERS=str(workers)) as server:
+            for _ in range(rounds):
+                alone = bare.per_second(texts, seconds / 2)
+                found = closed_loop(f"{server.url}/predict", requests, USERS * workers, seconds)
+                if set(found.statuses) != {200}:
+                    sys.exit(f"answers other than 200: {dict(found.statuses)}")
+                rates.append(TEXTS * found.rate)
+                ratios.append(rates[-1] / alone)
+        shares.append(statistics.median(ratios))
+        measured.append(f"{statistics.median(rates):.0f} texts/s, {shares[-1]:.0%} of bare")
+    best = shares.index(max(shares))
+    return [
+        Row(
+            f"requests of {TEXTS} texts, {workers} worker{'s' * (workers > 1)}",
+            measured[place],
+            ">= 80 %" if place == best else "",
+            place != best or shares[best] >= _LEAST_SHARE,
+        )
+        for place, workers in enumerate(WORKERS)
+    ]
 
 
 def hardware() -> str:

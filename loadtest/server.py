@@ -41,31 +41,34 @@ def pin(core: int) -> None:
 
 
 @contextmanager
-def serving(models: Path, **environment: str) -> Iterator[Server]:
-    """Plumbline on its core, with one thread for inference, logging every record to a temporary folder."""
+def serving(models: Path, *, pinned: bool = True, **environment: str) -> Iterator[Server]:
+    """Plumbline with one thread for inference, logging every record to a temporary folder; ``pinned`` to its core."""
     with tempfile.TemporaryDirectory() as log:
         arguments = ["-m", "service", "serve", f"--repo={models}", f"--log={log}", "--threads=1", "--port={port}"]
-        with started(arguments, "/readyz", **environment) as server:
+        with started(arguments, "/readyz", pinned=pinned, **environment) as server:
             yield server
 
 
 @contextmanager
-def started(arguments: Sequence[str], ready: str, **environment: str) -> Iterator[Server]:
-    """A Python program on the server's core; ``{port}`` in its arguments is replaced by a free one.
+def started(arguments: Sequence[str], ready: str, *, pinned: bool = True, **environment: str) -> Iterator[Server]:
+    """A Python program; ``{port}`` in its arguments is replaced by a free one.
 
     :param ready: path that answers 200 when the server is ready.
+    :param pinned: whether it runs on the server's core, and this process on the client's from now on.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    pin(SERVER_CORE)
+    if pinned:
+        pin(SERVER_CORE)
     began = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, *(one.format(port=port) for one in arguments)],
         stderr=subprocess.DEVNULL,
         env={**os.environ, **environment},
     )
-    pin(CLIENT_CORE)
+    if pinned:
+        pin(CLIENT_CORE)
     url = f"http://127.0.0.1:{port}"
     try:
         while not _answers(f"{url}{ready}"):

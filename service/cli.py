@@ -43,7 +43,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="address to listen on [127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="port to listen on [8000]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [auto]")] = None,
-    workers: Annotated[int | None, typer.Option(help="processes on one port, for CPU hosts [1]")] = None,
+    workers: Annotated[int | None, typer.Option(help="processes on one port [1]")] = None,
     threads: Annotated[int | None, typer.Option(help="inference threads of each; 0 shares the cores [0]")] = None,
 ) -> None:
     """Serve the live models of a repository over HTTP. Every other setting is a PLUMBLINE_ variable: see config.

@@ -27,7 +27,9 @@ class ServiceSettings(Settings):
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where models run")
-    workers: int = Field(default=1, ge=1, le=256, description="processes on one port; more than 1 run on the CPU")
+    workers: int = Field(
+        default=1, ge=1, le=256, description="processes on one port; on a GPU each has a session there"
+    )
     threads: int = Field(
         default=0, ge=0, le=256, description="inference threads of each worker; 0 shares the usable cores among them"
     )
@@ -97,12 +99,6 @@ class ServiceSettings(Settings):
     def _log_to_upload(self) -> ServiceSettings:
         if self.log_upload is not None and self.log is None:
             raise ValueError("PLUMBLINE_LOG_UPLOAD copies the log, and PLUMBLINE_LOG names none")
-        return self
-
-    @model_validator(mode="after")
-    def _one_process_per_gpu(self) -> ServiceSettings:
-        if self.workers > 1 and self.device == "cuda":
-            raise ValueError("PLUMBLINE_WORKERS is for the CPU; give one process to a GPU")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Several processes on one port, for hosts with many cores.
+"""Several processes on one port, for hosts with many cores and for GPUs that one process cannot keep busy.
 
 The parent answers no request: it starts the workers, passes signals on, and waits. Each worker is a whole server with a
 listening socket of its own on the shared port (``SO_REUSEPORT``), among which the kernel spreads connections.
@@ -47,11 +47,10 @@ def serve_workers(settings: ServiceSettings) -> None:
         shared = settings.model_copy(
             update={
                 "port": port.getsockname()[1],
-                "device": "cpu",
                 "threads": settings.threads or max(1, usable_cores() // settings.workers),
             }
         )
-        logger.info("%d workers on %s:%d, on the CPU", shared.workers, shared.host, shared.port)
+        logger.info("%d workers on %s:%d", shared.workers, shared.host, shared.port)
         spawn = multiprocessing.get_context("spawn")
         workers: list[SpawnProcess] = []
         asked = threading.Event()

@@ -47,7 +47,13 @@ def test_the_figures_are_printed_and_added_to_the_benchmarks(
     assert "same label as on the CPU, 64 texts                                  100.00%" in printed
     assert "refused, exit code" in printed
     assert notes.read_text().startswith("# Benchmarks\n\n### no GPU: ")
-    assert "| requests of 32 texts, 8 clients |" in notes.read_text()
+    assert all(f"| requests of 32 texts, {workers} |" in notes.read_text() for workers in ("1 worker", "2 workers"))
+
+
+def test_the_variants_may_differ_in_what_both_changed_of_the_checkpoints_labels(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "models")
+    quality = bundle.manifest.quality["cpu"]
+    assert gpu_check._flips(bundle, "cuda") == gpu_check._flips(bundle, "cpu") == quality.flips / quality.rows
 
 
 def test_a_section_is_a_table() -> None:

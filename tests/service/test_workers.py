@@ -16,11 +16,8 @@ import httpx
 import pytest
 
 from service import workers
-from service.contract.errors import SettingsError
 from service.contract.repository import set_live
 from service.contract.segments import read_segment, sealed_segments
-from service.contract.settings import load_settings
-from service.settings import ServiceSettings
 from service.workers import WorkerEnded
 from tests.fakes import make_bundle
 from tests.processes import free_port, plumbline, running, until
@@ -231,6 +228,9 @@ def test_log_lines_name_their_worker(repo: Path, tmp_path: Path) -> None:
     assert {line.rpartition(" ")[2] for line in live} == {"worker=1", "worker=2", "worker=3"}
 
 
-def test_a_gpu_has_one_process() -> None:
-    with pytest.raises(SettingsError, match="one process to a GPU"):
-        load_settings(ServiceSettings, workers=2, device="cuda")
+def test_workers_run_where_they_are_told_or_not_at_all(repo: Path) -> None:
+    ended = subprocess.run(
+        [*command(repo, free_port()), "--device", "cuda"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode != 0
+    assert "has no variant for cuda" in ended.stderr
