@@ -4,10 +4,10 @@
 
 The model is exported with ``--target both``. Checked are: the CUDA variant says what the CPU variant says, but for what
 the export found each of them to change of the checkpoint's labels, and half a point; it says the same in padded
-batches; a server that was told ``--device cuda`` refuses to start where there is none; requests of 32 texts are answered
-at 80 % or more of the speed of the bare loop on the same GPU, tokenizer and session, by one worker or by several; inputs
-are in page-locked memory. What CUDA graphs with bound inputs and outputs gain is shown, and what a second session would
-bring.
+batches; a server that was told ``--device cuda`` refuses to start where there is none; requests of 32 texts are
+answered at 80 % or more of the speed of the bare loop on the same GPU, tokenizer and session, by one worker or by
+several; inputs are in page-locked memory. What CUDA graphs with bound inputs and outputs gain is shown, and what a
+second session would bring.
 Exit code 3 if something is not as it must be, 2 without a GPU.
 """
 
