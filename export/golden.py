@@ -40,7 +40,8 @@ def golden_cases(engines: Mapping[VariantName, Engine], tokenizer: TextTokenizer
 def golden_atol(cases: Sequence[Golden], variant: VariantName, precision: str) -> float:
     """Largest allowed difference of a logit: a share of the largest golden one, at least 0.001."""
     largest = max(abs(logit) for case in cases for logit in case.logits[variant])
-    return max(_LEAST, _TOLERANCE[precision] * largest)
+    as_coarse_as = "fp16" if variant == "cuda" and precision == "fp32" else precision  # some GPUs multiply in TF32
+    return max(_LEAST, _TOLERANCE[as_coarse_as] * largest)
 
 
 def write_golden(path: Path, cases: Sequence[Golden]) -> None:

@@ -1,4 +1,4 @@
-"""The variant for CUDA: fused and in half precision."""
+"""The variant for CUDA: fused, and in half precision where the model bears it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Literal
 import ml_dtypes
 import onnx
 from onnx import AttributeProto, TensorProto, numpy_helper
+from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST
 from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
 
@@ -18,40 +19,45 @@ from export.operators import operators
 
 logger = logging.getLogger(__name__)
 
-Half = Literal["fp16", "bf16"]
+CudaPrecision = Literal["fp16", "bf16", "fp32"]
 
+# Without a kernel for bfloat16 ONNX Runtime takes Clip apart, into operators of which some have none on CUDA either.
+_NOT_IN_BF16 = ("Clip",)
 _FUSED = ("Attention", "MultiHeadAttention", "SkipLayerNormalization", "FastGelu", "BiasGelu", "Gelu")
 
 
 @dataclass(frozen=True)
-class Halved:
-    """A graph in half precision: which fused operators it has, and its size."""
+class Fused:
+    """A fused graph: its precision, which fused operators it has, and its size."""
 
     file: Path
-    precision: Half
-    fused: dict[str, int]
+    precision: CudaPrecision
+    operators: dict[str, int]
     bytes_after: int
 
 
-def fuse_half(raw: Path, folder: Path, precision: Half) -> Halved:
-    """Fuse attention and normalisation and convert to half precision; inputs and outputs keep their types.
+def fuse(raw: Path, folder: Path, precision: CudaPrecision) -> Fused:
+    """Fuse attention and normalisation, and convert to half precision if asked; inputs and outputs keep their types.
 
     What the optimizer does not know how to fuse stays as it is and is only converted.
     """
-    out = folder / f"model.{precision}.onnx"
+    # Not by its precision alone: the variant for the CPU may be in float32, too, and lies in the same folder.
+    out = folder / ("model.cuda.onnx" if precision == "fp32" else f"model.{precision}.onnx")
     options = FusionOptions("bert")
     options.enable_embed_layer_norm = precision == "fp16"  # ONNX Runtime has it in that type only
     model = optimize_model(
         str(raw), model_type="bert", num_heads=0, hidden_size=0, opt_level=0, optimization_options=options
     )
-    model.convert_float_to_float16(keep_io_types=True)
-    if precision == "bf16":
+    if precision == "fp16":
+        model.convert_float_to_float16(keep_io_types=True)
+    elif precision == "bf16":
+        model.convert_float_to_float16(keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_NOT_IN_BF16])
         to_bfloat16(model.model)
     model.save_model_to_file(str(out), use_external_data_format=is_large(model.model))
     found = operators(out)
     if not found["Attention"]:
         logger.warning("no attention was fused: the CUDA variant is slower than it could be")
-    return Halved(out, precision, {name: found[name] for name in _FUSED if found[name]}, graph_bytes(out))
+    return Fused(out, precision, {name: found[name] for name in _FUSED if found[name]}, graph_bytes(out))
 
 
 def to_bfloat16(model: onnx.ModelProto) -> None:

@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from export.checkpoint import Checkpoint
 from export.errors import ParityError
 from export.golden import golden_texts
 from export.graphs import copy_graph, weights_file
-from export.half import Halved, fuse_half
+from export.half import CudaPrecision, Fused, fuse
 from export.onnx import OPSET, export_onnx
 from export.parity import Parity, check_parity
 from export.predict import load_engine
@@ -30,7 +31,7 @@ from export.search.walk import Subject
 from export.stages import Stages
 from service.contract.bundle import Latency, Plan, Search, VariantName
 from service.contract.errors import InvalidInput
-from service.engine import Engine, usable_cores
+from service.engine import Engine, EngineError, usable_cores
 from service.tokenizer import TextTokenizer, Tokens
 
 logger = logging.getLogger(__name__)
@@ -102,9 +103,9 @@ def make_variants(
     if "cuda" in wanted:
         with stages.run("half") as details:
             folder = store.place(0, "half")
-            halved = _half(export_onnx(served, folder), stage, reading, cases)
-            graphs["cuda"], precision["cuda"] = halved.file, halved.precision
-            details.update({"precision": halved.precision, "fused": dict(halved.fused), "bytes": halved.bytes_after})
+            cuda = _cuda(export_onnx(served, folder), stage, reading, cases)
+            graphs["cuda"], precision["cuda"] = cuda.file, cuda.precision
+            details.update({"precision": cuda.precision, "fused": dict(cuda.operators), "bytes": cuda.bytes_after})
     engines = _engines(graphs, reading)
     with stages.run("parity") as details:
         float32 = made.float32 if made else store.place(0, "half") / "model.onnx"
@@ -135,24 +136,31 @@ def _cpu(
     return made
 
 
-def _half(raw: Path, stage: Path, reading: Reading, cases: Sequence[Tokens]) -> Halved:
-    """In fp16, or where its range is too small in bf16, if the GPU has that: it is as fast, and 8 times as coarse.
+def _cuda(raw: Path, stage: Path, reading: Reading, cases: Sequence[Tokens]) -> Fused:
+    """In fp16, or where its range is too small in bf16, if the GPU has that (as fast, 8 times as coarse), or in fp32.
 
-    :raises ParityError: if fp16 gives NaN or infinity and there is no bf16.
+    :raises ParityError: if even fp32 gives NaN or infinity.
     :raises EngineError: if CUDA does not work here.
     """
-    halved = fuse_half(raw, stage, "fp16")
-    try:
-        engine = _engine(halved.file, "cuda", 1, reading)
-        check_padding(engine, cases, what=halved.file.name)
-    except ParityError as error:
-        if not (torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)):
-            raise
-        logger.warning("%s It is exported in bf16 instead.", error)
-        halved.file.unlink()
-        weights_file(halved.file).unlink(missing_ok=True)
-        return fuse_half(raw, stage, "bf16")
-    return halved
+    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    order: tuple[CudaPrecision, ...] = ("fp16", "bf16", "fp32") if bf16 else ("fp16", "fp32")
+    for precision, instead in pairwise(order):
+        fused = fuse(raw, stage, precision)
+        try:
+            _check(fused.file, reading, cases)
+        except (ParityError, EngineError) as error:
+            logger.warning("%s It is exported in %s instead.", error, instead)
+            fused.file.unlink()
+            weights_file(fused.file).unlink(missing_ok=True)
+        else:
+            return fused
+    fused = fuse(raw, stage, order[-1])
+    _check(fused.file, reading, cases)
+    return fused
+
+
+def _check(graph: Path, reading: Reading, cases: Sequence[Tokens]) -> None:
+    check_padding(_engine(graph, "cuda", 1, reading), cases, what=graph.name)
 
 
 def _engines(graphs: dict[VariantName, Path], reading: Reading) -> dict[VariantName, Engine]:

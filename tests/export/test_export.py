@@ -8,6 +8,8 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ from export import half as half_module
 from export import variants as variants_module
 from export.checkpoint import checkpoint_digest, kept_checkpoint, read_checkpoint
 from export.errors import CheckpointError, DiskFull, ParityError
-from export.half import Half, fuse_half, to_bfloat16
+from export.half import CudaPrecision, fuse, to_bfloat16
 from export.hardware import has_native_bfloat16, instruction_set, saturates
 from export.onnx import declared, export_onnx, load_model
 from export.parity import check_parity
@@ -41,6 +43,7 @@ from service.contract.dataset import Dataset
 from service.contract.errors import BundleError, DatasetError, InvalidInput, Refused
 from service.contract.record import REFERENCE_SCHEMA
 from service.contract.repository import read_serving, versions
+from service.engine import Engine
 from service.tokenizer import TextTokenizer, Tokens
 from tests.export.conftest import Trained, exported, sentences
 from tests.processes import plumbline
@@ -186,13 +189,13 @@ def test_weights_keep_to_seven_bits_where_products_can_saturate(raw: Path, tmp_p
     assert largest["avx2"] <= 64 < largest["avx512_vnni"]
 
 
-@pytest.mark.parametrize(("precision", "kind"), [("fp16", "FLOAT16"), ("bf16", "BFLOAT16")])
-def test_half_precision_is_fused_and_keeps_its_inputs_and_outputs(
-    raw: Path, tmp_path: Path, precision: Half, kind: str
+@pytest.mark.parametrize(("precision", "kind"), [("fp16", "FLOAT16"), ("bf16", "BFLOAT16"), ("fp32", "FLOAT")])
+def test_the_graph_for_cuda_is_fused_and_keeps_its_inputs_and_outputs(
+    raw: Path, tmp_path: Path, precision: CudaPrecision, kind: str
 ) -> None:
-    made = fuse_half(raw, tmp_path, precision)
-    assert made.fused["Attention"] == 2
-    assert made.fused["SkipLayerNormalization"] >= 3
+    made = fuse(raw, tmp_path, precision)
+    assert made.operators["Attention"] == 2
+    assert made.operators["SkipLayerNormalization"] >= 3
     assert declared(made.file) == declared(raw)
     weights = [one.data_type for one in onnx.load(made.file).graph.initializer]
     assert weights.count(onnx.TensorProto.DataType.Value(kind)) > 10
@@ -200,13 +203,13 @@ def test_half_precision_is_fused_and_keeps_its_inputs_and_outputs(
         ort.InferenceSession(made.file, providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_what_is_fused_for_half_precision_sees_no_padding(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Half
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+def test_what_is_fused_for_cuda_sees_no_padding(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: CudaPrecision
 ) -> None:
     """On the CPU, which knows fp16: what is fused for bfloat16 is run in that."""
     monkeypatch.setattr(half_module, "to_bfloat16", lambda _: None)
-    graph = fuse_half(raw, tmp_path, precision).file
+    graph = fuse(raw, tmp_path, precision).file
     short, long = (Tokens([3] * count, [0] * count, truncated=False, unk_share=0.0) for count in (4, 16))
     wanted = load_engine(raw, device="cpu", threads=1, max_length=24, pad_id=0).run([short]).logits[0]
     given = load_engine(graph, device="cpu", threads=1, max_length=24, pad_id=0).run([long, short]).logits[1]
@@ -223,24 +226,70 @@ def test_bfloat16_gives_about_the_same_answers(raw: Path) -> None:
     assert 0 < np.abs(given - wanted).max() < 0.05 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("has_bfloat16", [True, False])
-def test_bfloat16_stands_in_where_fp16_overflows(
-    raw: Path, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool
+def test_what_has_no_kernel_for_bfloat16_stays_in_float32(raw: Path, tmp_path: Path) -> None:
+    """Clip (of the mask's sum, where hidden states are averaged) would be taken apart, and the graph not load."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(fuse(raw, tmp_path, "bf16").file)).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    clipped = [kinds[node.output[0]] for node in graph.node if node.op_type == "Clip"]
+    assert clipped
+    assert set(clipped) == {onnx.TensorProto.FLOAT}
+
+
+@pytest.fixture
+def cuda_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that has bfloat16, with the CPU's kernels, which cannot load it."""
+    monkeypatch.setattr(variants_module, "load_engine", partial(on_the_cpu, load_engine))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+
+
+def on_the_cpu(load: Callable[..., Engine], graph: Path, **options: object) -> Engine:
+    return load(graph, **options | {"device": "cpu"})
+
+
+def overflows_in_fp16(engine: Engine, cases: list[Tokens], what: str) -> None:
+    """The CPU computes what is in fp16 in float32, where nothing overflows."""
+    if what == "model.fp16.onnx":
+        raise ParityError("model.fp16.onnx gives NaN or infinity on a whole row.")
+    check_padding(engine, cases, what=what)
+
+
+@pytest.mark.usefixtures("cuda_is_the_cpu")
+def test_cuda_gets_fp16_where_its_range_is_enough(raw: Path, trained: Trained, tmp_path: Path) -> None:
+    reading = Reading(load_tokenizer(str(trained.checkpoint), local=True), 24, 0)
+    assert variants_module._cuda(raw, tmp_path, reading, TEXTS).precision == "fp16"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.fp16.onnx"]
+
+
+@pytest.mark.usefixtures("cuda_is_the_cpu")
+def test_where_fp16_overflows_bfloat16_is_tried_and_where_that_does_not_load_fp32_is_taken(
+    raw: Path, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(variants_module, "check_padding", overflows_in_fp16)
+    reading = Reading(load_tokenizer(str(trained.checkpoint), local=True), 24, 0)
+    made = variants_module._cuda(raw, tmp_path, reading, TEXTS)
+    assert made.precision == "fp32"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.cuda.onnx"]
+    for part in (
+        "model.fp16.onnx gives NaN or infinity",
+        "exported in bf16 instead",
+        "model.bf16.onnx cannot be loaded",
+        "exported in fp32 instead",
+    ):
+        assert part in caplog.text
+
+
+def test_what_overflows_even_in_fp32_is_refused(
+    raw: Path, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def overflow(*_args: object, **_named: object) -> None:
-        raise ParityError("model.fp16.onnx gives NaN or infinity on a whole row.")
+        raise ParityError("the graph gives NaN or infinity on a whole row.")
 
     monkeypatch.setattr(variants_module, "load_engine", lambda *_args, **_options: None)
     monkeypatch.setattr(variants_module, "check_padding", overflow)
     reading = Reading(load_tokenizer(str(trained.checkpoint), local=True), 24, 0)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
-    if has_bfloat16:
-        assert variants_module._half(raw, tmp_path, reading, TEXTS).precision == "bf16"
-        assert [path.name for path in tmp_path.iterdir()] == ["model.bf16.onnx"]
-    else:
-        with pytest.raises(ParityError, match="NaN"):
-            variants_module._half(raw, tmp_path, reading, TEXTS)
+    with pytest.raises(ParityError, match="NaN"):
+        variants_module._cuda(raw, tmp_path, reading, TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -518,8 +567,8 @@ def test_nan_on_padded_rows_is_noticed(raw: Path, tmp_path: Path) -> None:
 
 
 def test_attention_that_was_not_fused_is_told(raw: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert fuse_half(raw, tmp_path, "fp16").fused["Attention"] == 2
+    assert fuse(raw, tmp_path, "fp16").operators["Attention"] == 2
     assert "no attention was fused" not in caplog.text
     join_projections(raw, tmp_path / "joined.onnx")  # a form that the optimizer does not know
-    assert "Attention" not in fuse_half(tmp_path / "joined.onnx", tmp_path, "fp16").fused
+    assert "Attention" not in fuse(tmp_path / "joined.onnx", tmp_path, "fp16").operators
     assert "no attention was fused" in caplog.text

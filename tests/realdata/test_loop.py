@@ -84,7 +84,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     write_jsonl(folder / "eval.jsonl", evaluation)
     files = [f"--train={data / 'sst2' / 'train.csv'}", f"--eval={folder / 'eval.jsonl'}"]
     models = folder / "models"
-    run("finetune", *files, f"--out={folder / 'checkpoint'}", "--epochs=3")
+    run("finetune", *files, f"--out={folder / 'checkpoint'}", "--epochs=1")
     # 436 rows cannot settle a margin of half a point; the verdict is recorded as inconclusive.
     exported = json.loads(
         run(
@@ -93,7 +93,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
             *files,
             f"--repo={models}",
             f"--name={NAME}",
-            "--time-budget=3m",
+            "--time-budget=2m",
             "--json",
         )
     )
