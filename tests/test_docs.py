@@ -40,7 +40,7 @@ def test_every_link_and_command_in_the_documentation_exists(page: str) -> None:
     for command in re.findall(r"(?:^|`|\$ )plumbline ([a-z]+)", text, re.M):
         assert command in cli._COMMANDS, command
     for command in re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M):
-        assert command in {"demo", "test", "help", "check", "setup", "test-all"}, command
+        assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text(), re.M), command
 
 
 def test_the_make_targets_of_the_readme_exist() -> None:
