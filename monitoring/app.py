@@ -17,7 +17,7 @@ import httpx
 
 from monitoring.hooks import recover_interrupted, run_commands
 from monitoring.metrics import Metrics
-from monitoring.outbox import deliver_due, pending_count
+from monitoring.outbox import counts, deliver_due
 from monitoring.pages import serve_pages
 from monitoring.rounds import Judged, Rounds, report_folder
 from monitoring.settings import MonitorSettings
@@ -116,8 +116,8 @@ def _deliver_forever(settings: MonitorSettings, metrics: Metrics, stop: threadin
             return deliver_due(store, senders, settings.webhook_backoff, time.time, stop.is_set)
 
         while not stop.is_set():
-            if _guarded("deliveries", metrics, work):
-                metrics.outbox_pending.set(pending_count(store))
+            _guarded("deliveries", metrics, work)
+            metrics.show_outbox(*counts(store))
             stop.wait(min(_DELIVERY_PAUSE, settings.monitor_poll_seconds))
     store.close()
 

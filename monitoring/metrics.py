@@ -34,7 +34,10 @@ class Metrics:
             "plumbline_window_end_timestamp_seconds", "Time of the last judged window's last row", ["model"], registry=r
         )
         self.accuracy = Gauge(
-            "plumbline_accuracy", "Accuracy in the last window, by kind of evidence", ["model", "kind"], registry=r
+            "plumbline_accuracy",
+            "Accuracy on the reference rows, estimated in the last window, or by the newest labels",
+            ["model", "kind"],
+            registry=r,
         )
         self.alerts = Counter("plumbline_alerts", "Events sent, by type", ["model", "type"], registry=r)
         self.windows = Counter("plumbline_windows", "Windows closed, by outcome", ["model", "outcome"], registry=r)
@@ -42,6 +45,10 @@ class Metrics:
             "plumbline_segments_lost", "Log segments that could not be read and were left out", ["model"], registry=r
         )
         self.errors = Counter("plumbline_monitor_errors", "Rounds that failed, by part", ["part"], registry=r)
+        self.finished = Gauge(
+            "plumbline_monitor_round_timestamp_seconds", "Time at which the last round was finished", registry=r
+        )
+        self.outbox_dead = Gauge("plumbline_outbox_dead", "Deliveries that were given up", registry=r)
         self.outbox_pending = Gauge("plumbline_outbox_pending", "Deliveries neither through nor dead", registry=r)
         self.retrains = Counter(
             "plumbline_retrains", "Retrain requests and what became of them", ["model", "result"], registry=r
@@ -58,8 +65,9 @@ class Metrics:
             self.threshold.labels(model, signal.name).set(signal.effect_threshold)
         self.window_rows.labels(model).set(data.window.rows)
         self.window_end.labels(model).set(data.window.end.timestamp())
-        if data.accuracy_estimated is not None:
-            self.accuracy.labels(model, "estimated").set(data.accuracy_estimated)
+        for kind, accuracy in (("reference", data.accuracy_reference), ("estimated", data.accuracy_estimated)):
+            if accuracy is not None:
+                self.accuracy.labels(model, kind).set(accuracy)
 
     def show_labelled_accuracy(self, model: str, accuracy: float | None) -> None:
         """Show the accuracy by feedback; None hides it: a new version has none yet."""
@@ -67,6 +75,11 @@ class Metrics:
             self.accuracy.labels(model, "labelled").set(accuracy)
         elif self.registry.get_sample_value("plumbline_accuracy", {"model": model, "kind": "labelled"}) is not None:
             self.accuracy.remove(model, "labelled")
+
+    def show_outbox(self, pending: int, dead: int) -> None:
+        """Show the deliveries that are not through."""
+        self.outbox_pending.set(pending)
+        self.outbox_dead.set(dead)
 
     def show_state(self, model: str, state: State) -> None:
         """Show a model's alert state."""

@@ -153,10 +153,12 @@ def next_wait(wait: float, retry_after: float | None) -> float:
     return max(jittered, min(retry_after or 0.0, LONGEST_WAIT))
 
 
-def pending_count(store: Store) -> int:
-    """Deliveries that are neither through nor dead."""
-    row = store.row("SELECT count(*) AS n FROM outbox WHERE status IN ('pending', 'running')")
-    return int(row["n"]) if row else 0
+def counts(store: Store) -> tuple[int, int]:
+    """Deliveries that are neither through nor dead, and those that were given up: a replay makes them due again."""
+    found = {
+        row["status"]: int(row["n"]) for row in store.rows("SELECT status, count(*) AS n FROM outbox GROUP BY status")
+    }
+    return found.get("pending", 0) + found.get("running", 0), found.get("dead", 0)
 
 
 def replay(store: Store, now: float, event: str | None = None) -> int:

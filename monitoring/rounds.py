@@ -22,7 +22,7 @@ from monitoring.feedback import News, accuracy_of
 from monitoring.hooks import Gate, may_request
 from monitoring.messages import drift_data, drift_event, retrain_event
 from monitoring.metrics import Metrics
-from monitoring.outbox import Target, enqueue, pending_count
+from monitoring.outbox import Target, counts, enqueue
 from monitoring.references import Reference, References
 from monitoring.settings import MonitorSettings
 from monitoring.state import REPORTS, Store
@@ -96,7 +96,8 @@ class Rounds:
             digest = live_digest(self._store, model)
             if digest is not None and self._feedback.since_last_look(model, digest):
                 self._metrics.show_labelled_accuracy(model, accuracy_of(self._settings.log_folder, model, digest))
-        self._metrics.outbox_pending.set(pending_count(self._store))
+        self._metrics.show_outbox(*counts(self._store))
+        self._metrics.finished.set(self._clock())
         self.waiting = tuple(waiting)
         return judged
 
@@ -328,7 +329,7 @@ class Rounds:
         ):
             self._show_window(DriftData.model_validate(orjson.loads(row["decision"])))
             self._metrics.show_state(row["model"], read_alert(self._store, row["model"]).state)
-        self._metrics.outbox_pending.set(pending_count(self._store))
+        self._metrics.show_outbox(*counts(self._store))
 
 
 def report_folder(settings: MonitorSettings) -> Path:

@@ -44,6 +44,9 @@ class Metrics:
         self.batch_tokens = histogram("plumbline_batch_tokens", "Real tokens in a batch.", _POWERS)
         self.padding = histogram("plumbline_batch_padding_ratio", "Share of a batch that is padding.", (0.0, *_SHARES))
         self.queue_tokens = Gauge("plumbline_queue_tokens", "Tokens waiting or running.", ["model"], registry=registry)
+        self.queue_limit = Gauge(
+            "plumbline_queue_tokens_limit", "Tokens from which requests are refused.", ["model"], registry=registry
+        )
         self.rejected = counter("plumbline_rejected", "Requests refused.", "reason")
         self.predictions = counter("plumbline_predictions", "Answered inputs by label.", "label")
         self.confidence = histogram("plumbline_confidence", "Confidence of predictions.", _SHARES)

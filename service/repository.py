@@ -122,6 +122,7 @@ class RepositoryWatcher:
             self._unloaded.add(name)
             self._metrics.model_info.remove(*_info(live))
             self._metrics.queue_tokens.remove(name)
+            self._metrics.queue_limit.remove(name)
             self._metrics.device_fallback.remove(name)
             self._metrics.unproven.remove(name)
             self._retire([live, *self._candidates.drop(name)])
@@ -162,6 +163,7 @@ class RepositoryWatcher:
             self._metrics.device_fallback.labels(name).set(bool(new.fallback))
             self._metrics.unproven.labels(name).set(new.manifest.unproven)
             self._metrics.queue_tokens.labels(name).set_function(lambda: new.batcher.tokens)
+            self._metrics.queue_limit.labels(name).set(new.batcher.queue_tokens)
         logger.info("version %s of %s is live on %s, digest %s", version, name, new.provider, new.bundle.digest[:12])
 
     def _retire(self, models: Iterable[LiveModel]) -> None:

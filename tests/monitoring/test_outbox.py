@@ -17,7 +17,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from monitoring import outbox
 from monitoring.errors import SignatureError
 from monitoring.messages import MOST_BYTES, drift_event, retrain_event
-from monitoring.outbox import Target, deliver_due, enqueue, next_wait, pending_count, replay
+from monitoring.outbox import Target, counts, deliver_due, enqueue, next_wait, replay
 from monitoring.state import Store
 from monitoring.webhook import alertmanager_address, http_senders, retry_after_seconds, signed_headers, verify
 from service.contract.events import DriftData, Event, EventType, ModelRef, Moved, Signal, Window
@@ -97,7 +97,7 @@ def test_a_delivery_is_a_signed_cloud_event(sender: Sender) -> None:
     assert headers["webhook-id"] == made.id == orjson.loads(body)["id"]
     Webhook("whsec_" + base64.b64encode(KEY).decode()).verify(body, headers)
     assert sender.status() == [("delivered", 1)]
-    assert pending_count(sender.store) == 0
+    assert counts(sender.store) == (0, 0)
 
 
 def test_several_secrets_sign_so_that_either_verifies(sender: Sender) -> None:
