@@ -189,7 +189,7 @@ SERVING = [
         [
             Chart(
                 "Answers by label", "Answered inputs a second.", "ops",
-                [Query(rate("plumbline_predictions_total", "label"), "{{label}}")], stacked=True,
+                [Query(rate("plumbline_predictions_total", "label"), "{{label}}")], width=6, stacked=True,
             ),
             Chart(
                 "Confidence", "Of the answers: half are surer than the median, one in twenty less sure than p5.", "percentunit",
@@ -197,15 +197,20 @@ SERVING = [
                     Query(quantile(0.5, "plumbline_confidence"), "median"),
                     Query(quantile(0.05, "plumbline_confidence"), "p5"),
                 ],
-                most=1,
+                width=6, most=1,
             ),
             Chart(
-                "Input tokens", "Length of inputs, and the share of them that was cut.", "none",
+                "Input tokens", "Length of inputs.", "none",
                 [
                     Query(quantile(0.5, "plumbline_input_tokens"), "median"),
                     Query(quantile(0.95, "plumbline_input_tokens"), "p95"),
-                    Query(rate("plumbline_truncated_total", "model"), "cut, a second"),
                 ],
+                width=6,
+            ),
+            Chart(
+                "Cut inputs", "Share of the inputs that were longer than the model reads.", "percentunit",
+                [Query(f"{rate('plumbline_truncated_total', 'model')} / {rate('plumbline_predictions_total', 'model')}", "{{model}}")],
+                width=6,
             ),
         ],
     ),
@@ -220,14 +225,21 @@ SERVING = [
                         "{{version}} {{precision}} {{provider}}",
                     )
                 ],
+                width=6,
             ),
             Chart(
-                "Canary and shadow", "Share of the requests that a candidate sees; errors and differences a second.", "none",
+                "Candidates", "Share of the requests that a canary answers, and that a shadow sees.", "percentunit",
+                [Query(f"max by (role, version) (plumbline_candidate_share{{{MODEL}}})", "{{role}} {{version}}")],
+                width=6, most=1,
+            ),
+            Chart(
+                "How candidates do", "Requests that a version failed while there is a canary, and inputs on which a shadow "
+                "agreed or differed, a second.", "ops",
                 [
-                    Query(f"max by (role, version) (plumbline_candidate_share{{{MODEL}}})", "{{role}} {{version}} share"),
-                    Query(rate("plumbline_version_errors_total", "version, code"), "{{version}} {{code}} errors/s"),
-                    Query(rate("plumbline_shadow_inputs_total", "outcome"), "shadow {{outcome}}/s"),
+                    Query(rate("plumbline_version_errors_total", "version, code"), "{{version}} failed: {{code}}"),
+                    Query(rate("plumbline_shadow_inputs_total", "outcome"), "shadow {{outcome}}"),
                 ],
+                width=6,
             ),
             Chart(
                 "Needs a look", "Not 0: a model runs on the CPU instead of the GPU, is unproven, or could not be loaded "
@@ -237,7 +249,7 @@ SERVING = [
                     Query(f"max by (model) (plumbline_model_unproven{{{MODEL}}})", "{{model}} unproven"),
                     Query(f"sum by (model) (increase(plumbline_model_load_failures_total{{{MODEL}}}[1h]))", "{{model}} not loaded"),
                 ],
-                steps=((None, GREEN), (0.5, RED)),
+                width=6, steps=((None, GREEN), (0.5, RED)),
             ),
         ],
     ),
@@ -251,17 +263,19 @@ SERVING = [
                     Query(rate("plumbline_records_left_out_total", "model"), "{{model}} left out"),
                     Query(rate("plumbline_records_dropped_total", "reason"), "lost: {{reason}}"),
                 ],
+                width=6,
             ),
             Chart(
-                "Copies", "Sealed segments that have no copy yet, and copies a second by result.", "none",
-                [
-                    Query("sum(plumbline_uploads_pending)", "without a copy"),
-                    Query(rate("plumbline_uploads_total", "result"), "{{result}}, a second"),
-                ],
+                "Segments without a copy", "Sealed parts of the log that wait to be copied to the object store.", "none",
+                [Query("sum(plumbline_uploads_pending)", "waiting")], width=6,
+            ),
+            Chart(
+                "Copies", "Attempts a second, by result.", "ops",
+                [Query(rate("plumbline_uploads_total", "result"), "{{result}}")], width=6,
             ),
             Chart(
                 "Feedback", "Labels that came back, a second, by whether the answer was right.", "ops",
-                [Query(rate("plumbline_feedback_total", "correct"), "right: {{correct}}")], stacked=True,
+                [Query(rate("plumbline_feedback_total", "correct"), "right: {{correct}}")], width=6, stacked=True,
             ),
         ],
     ),
@@ -331,18 +345,19 @@ DRIFT = [
                     Query(f"max by (model) (plumbline_drift_evidence{{{MODEL}}})", "{{model}}"),
                     Query(f"max by (model) (plumbline_drift_evidence_threshold{{{MODEL}}})", "{{model}} threshold", dashed=True),
                 ],
-                least=None,
+                width=6, least=None,
             ),
             Chart(
                 "State", "0 none, 1 notice, 2 drift.", "none",
-                [Query(f"max by (model) (plumbline_drift_state{{{MODEL}}})", "{{model}}")], most=2,
+                [Query(f"max by (model) (plumbline_drift_state{{{MODEL}}})", "{{model}}")], width=6, most=2,
             ),
             Chart(
-                "Windows", "Closed in an hour, by what became of them, and the rows of the last one.", "none",
-                [
-                    Query(f"sum by (outcome) (increase(plumbline_windows_total{{{MODEL}}}[1h]))", "{{outcome}}, in an hour"),
-                    Query(f"max by (model) (plumbline_window_rows{{{MODEL}}})", "{{model}} rows"),
-                ],
+                "Windows", "Closed in an hour, by what became of them.", "none",
+                [Query(f"sum by (outcome) (increase(plumbline_windows_total{{{MODEL}}}[1h]))", "{{outcome}}")], width=6,
+            ),
+            Chart(
+                "Rows of the last window", "Fewer than PLUMBLINE_WINDOW_ROWS: its time was up.", "none",
+                [Query(f"max by (model) (plumbline_window_rows{{{MODEL}}})", "{{model}}")], width=6,
             ),
         ],
     ),
@@ -382,27 +397,28 @@ DRIFT = [
         "Messages and retrains",
         [
             Chart(
-                "Events", "Sent in an hour, by type.", "none",
-                [Query(f"sum by (type) (increase(plumbline_alerts_total{{{MODEL}}}[1h]))", "{{type}}")],
+                "Events", "Sent since the monitor started, by type.", "none",
+                [Query(f"sum by (type) (plumbline_alerts_total{{{MODEL}}})", "{{type}}")],
             ),
             Chart(
                 "Outbox", "Deliveries that wait, and those that were given up.", "none",
                 [Query("sum(plumbline_outbox_pending)", "waiting"), Query("sum(plumbline_outbox_dead)", "given up")],
             ),
             Chart(
-                "Retrains", "Since the monitor started, by what became of them; and the age of the newest request.", "none",
+                "Retrains", "Since the monitor started, by what became of them.", "none",
                 [Query(f"sum by (result) (plumbline_retrains_total{{{MODEL}}})", "{{result}}")],
             ),
             Chart(
                 "Time since a retrain was asked for", "Of each model.", "s",
-                [Query(f"time() - max by (model) (plumbline_retrain_timestamp_seconds{{{MODEL}}})", "{{model}}")],
+                [Query(f"time() - max by (model) (plumbline_retrain_timestamp_seconds{{{MODEL}}})", "{{model}}")], width=12,
             ),
             Chart(
-                "Faults of the monitor", "In an hour, by part; and segments of the log that could not be read.", "none",
+                "Faults of the monitor", "Since it started, by part; and segments of the log that could not be read.", "none",
                 [
-                    Query("sum by (part) (increase(plumbline_monitor_errors_total[1h]))", "{{part}}"),
-                    Query(f"sum by (model) (increase(plumbline_segments_lost_total{{{MODEL}}}[1h]))", "segments of {{model}} lost"),
+                    Query("sum by (part) (plumbline_monitor_errors_total)", "{{part}}"),
+                    Query(f"sum by (model) (plumbline_segments_lost_total{{{MODEL}}})", "segments of {{model}} lost"),
                 ],
+                width=12,
             ),
         ],
     ),
@@ -427,7 +443,7 @@ ANNOTATIONS = (
     (
         "Deployments",
         "purple",
-        'process_start_time_seconds{job=~"plumbline-.*"} unless process_start_time_seconds{job=~"plumbline-.*"} offset 1m',
+        'up{job=~"plumbline-.*"} unless up{job=~"plumbline-.*"} offset 1m',
         "{{job}} at {{instance}} started",
     ),
     (

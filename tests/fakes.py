@@ -102,12 +102,16 @@ def make_bundle(
     challenge: Challenge | None = None,
     missing: int = 0,
     unproven: bool = False,
+    reference: Sequence[str] = (),
 ) -> Bundle:
     """Publish a working bundle; ``golden_shift`` falsifies the golden logits, all variants have the same file.
 
-    The model has no vectors for the last ``missing`` words of the vocabulary, and fails on them.
+    The model has no vectors for the last ``missing`` words of the vocabulary, and fails on them. Its reference holds
+    the golden texts and those of ``reference``.
     """
     texts = ["", "good film", "the film was awful !", "😀 שלום", "very " * 30 + "bad"]
+    golden_count = len(texts)
+    texts += reference
     with staging(root, name) as stage:
         vocabulary = write_tokenizer(stage / "tokenizer.json")
         write_model(stage / "model.int8.onnx", vocabulary[: len(vocabulary) - missing], labels, seed)
@@ -118,7 +122,7 @@ def make_bundle(
         seen = observe(logits, np.concatenate([one.embedding for one in outputs]), labels, task)
         golden = [
             Golden(text=text, logits={golden_variant: tuple(row + golden_shift)})
-            for text, row in zip(texts, logits.tolist(), strict=True)
+            for text, row in zip(texts[:golden_count], logits.tolist(), strict=False)
             for row in [np.array(row)]
         ]
         (stage / "golden.jsonl").write_text("".join(case.model_dump_json() + "\n" for case in golden))

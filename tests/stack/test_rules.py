@@ -32,7 +32,7 @@ def requests(good: str, failed: str) -> dict[str, str]:
     return {
         f'plumbline_requests_total{{code="200", {PREDICT}}}': good,
         f'plumbline_requests_total{{code="500", {PREDICT}}}': failed,
-        'plumbline_requests_total{code="503", route="/readyz", model="", job="plumbline-serve", instance="a"}': "0+60x9999",
+        'plumbline_requests_total{code="503", route="/readyz", model="", instance="a"}': "0+60x9999",
     }
 
 
@@ -70,7 +70,7 @@ CASES = {
     "PlumblineLatencyHigh": Case(latency("0+90x60", "0+100x60"), latency("0+96x60", "0+100x60")),
     "PlumblineQueueSaturated": Case(
         {f"plumbline_queue_tokens{{{OF_SERVER}}}": "900x60", f"plumbline_queue_tokens_limit{{{OF_SERVER}}}": "1000x60"},
-        {f"plumbline_queue_tokens{{{OF_SERVER}}}": "900x2 0x60", f"plumbline_queue_tokens_limit{{{OF_SERVER}}}": "1000x60"},
+        {f"plumbline_queue_tokens{{{OF_SERVER}}}": "900x2 0x60", f"plumbline_queue_tokens_limit{{{OF_SERVER}}}": "1e3x60"},
     ),
     "PlumblineRequestsRefused": Case(
         requests("0+95x60", "0x60") | {f'plumbline_rejected_total{{reason="overloaded", {OF_SERVER}}}': "0+5x60"},
@@ -125,7 +125,9 @@ CASES = {
     "PlumblineOutboxStuck": Case(
         {f"plumbline_outbox_pending{MONITOR}": "1x99"}, {f"plumbline_outbox_pending{MONITOR}": "1x20 0x1 1x99"}, at=45
     ),
-    "PlumblineDeadLetters": Case({f"plumbline_outbox_dead{MONITOR}": "1x60"}, {f"plumbline_outbox_dead{MONITOR}": "0x60"}),
+    "PlumblineDeadLetters": Case(
+        {f"plumbline_outbox_dead{MONITOR}": "1x60"}, {f"plumbline_outbox_dead{MONITOR}": "0x60"}
+    ),
     "PlumblineRetrainFailing": Case(
         {f'plumbline_retrains_total{{result="failed", {OF_MONITOR}}}': NEW},
         {f'plumbline_retrains_total{{result="rejected", {OF_MONITOR}}}': NEW},
