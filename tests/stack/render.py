@@ -30,8 +30,9 @@ _STYLE = """
 body { margin: 0; background: #111217; color: #d8d9da; font: 13px 'DejaVu Sans', sans-serif }
 header { padding: 14px 12px 8px; font-size: 20px } header small { color: #9a9ba0; font-size: 13px; margin-left: 14px }
 main { position: relative; width: 1596px; margin: 0 6px }
-section { position: absolute; background: #181b1f; border: 1px solid #2c2f36; border-radius: 3px; box-sizing: border-box;
-  overflow: hidden } section > h2 { font-size: 13px; font-weight: 600; margin: 0; padding: 7px 10px 3px; white-space: nowrap }
+section { position: absolute; background: #181b1f; border: 1px solid #2c2f36; border-radius: 3px;
+  box-sizing: border-box; overflow: hidden }
+section > h2 { font-size: 13px; font-weight: 600; margin: 0; padding: 7px 10px 3px; white-space: nowrap }
 h1 { position: absolute; margin: 0; font-size: 15px; line-height: 38px; color: #b7b8bd }
 .number { position: absolute; inset: 0; display: flex; align-items: center; justify-content: center; font-size: 34px;
   font-weight: 600; color: #fff; padding-top: 20px } .number + h2 { position: relative; color: #fff }
@@ -187,9 +188,8 @@ def _chart(
         anchor = "start" if number == 0 else "end" if number == 4 else "middle"
         parts.append(f"<text x='{x(when):.1f}' y='{bottom + 16}' text-anchor='{anchor}'>{clock}</text>")
     for when, colour in marks:
-        parts.append(
-            f"<line x1='{x(when):.1f}' x2='{x(when):.1f}' y1='4' y2='{bottom}' stroke='{colour}' stroke-dasharray='2 4'/>"
-        )
+        ends = f"x1='{x(when):.1f}' x2='{x(when):.1f}' y1='4' y2='{bottom}'"
+        parts.append(f"<line {ends} stroke='{colour}' stroke-dasharray='2 4'/>")
     for line, points, floor in drawn:
         path = " ".join(f"{x(when):.1f},{y(value):.1f}" for when, value in points)
         if floor is not None:

@@ -36,6 +36,13 @@ def requests(good: str, failed: str) -> dict[str, str]:
     }
 
 
+def queue(tokens: str) -> dict[str, str]:
+    return {
+        f"plumbline_queue_tokens{{{OF_SERVER}}}": tokens,
+        f"plumbline_queue_tokens_limit{{{OF_SERVER}}}": "1000x60",
+    }
+
+
 def latency(fast: str, all_: str) -> dict[str, str]:
     return {
         f'plumbline_request_duration_seconds_bucket{{le="0.25", {OF_SERVER}}}': fast,
@@ -68,10 +75,7 @@ CASES = {
     "PlumblineErrorBudgetBurnSlow": Case(requests("0+990x999", "0+10x999"), requests("0+996x999", "0+4x999"), 500),
     "PlumblineErrorBudgetBurnLong": Case(requests("0+997x9999", "0+3x9999"), requests("0+9995x9999", "0+5x9999"), 5000),
     "PlumblineLatencyHigh": Case(latency("0+90x60", "0+100x60"), latency("0+96x60", "0+100x60")),
-    "PlumblineQueueSaturated": Case(
-        {f"plumbline_queue_tokens{{{OF_SERVER}}}": "900x60", f"plumbline_queue_tokens_limit{{{OF_SERVER}}}": "1000x60"},
-        {f"plumbline_queue_tokens{{{OF_SERVER}}}": "900x2 0x60", f"plumbline_queue_tokens_limit{{{OF_SERVER}}}": "1e3x60"},
-    ),
+    "PlumblineQueueSaturated": Case(queue("900x60"), queue("900x2 0x60")),
     "PlumblineRequestsRefused": Case(
         requests("0+95x60", "0x60") | {f'plumbline_rejected_total{{reason="overloaded", {OF_SERVER}}}': "0+5x60"},
         requests("0+95x60", "0x60") | {f'plumbline_rejected_total{{reason="body_too_large", {OF_SERVER}}}': "0+5x60"},
