@@ -23,7 +23,7 @@ RUN python3 -c "import shutil, sys, sysconfig; from pathlib import Path; \
             for found in place.glob(name) if found.is_dir()]" \
     && rm -rf /usr/share/python-wheels /usr/local/bin/pip* \
     && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
-    && mkdir -m 0755 /models && mkdir -m 2775 /log /state && chown 10001:0 /log /state
+    && mkdir -m 2775 /models /log /state && chown 10001:0 /models /log /state
 ENV PATH=/opt/plumbline/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -59,7 +59,9 @@ RUN python3 -m venv /build/pip && python3 -m venv --without-pip /opt/plumbline \
         'print(*(one for one in project["dependencies"] if not one.startswith("onnxruntime")), *extras, sep="\n")' \
         > /build/requirements.py \
     && { echo "$ONNXRUNTIME"; python3 /build/requirements.py $EXTRAS; } > /build/serve.txt \
-    && /build/pip/bin/pip --python /opt/plumbline/bin/python install --constraint /build/constraints.txt --requirement /build/serve.txt
+    && /build/pip/bin/pip --python /opt/plumbline/bin/python install --constraint /build/constraints.txt --requirement /build/serve.txt \
+    && cd /opt/plumbline/lib/python3*/site-packages \
+    && find numpy pyarrow -type d '(' -name tests -o -name include ')' -prune -exec rm -r {} +
 
 FROM runtime AS serve
 LABEL org.opencontainers.image.title="plumbline-serve" \
