@@ -15,6 +15,6 @@ def care_of_root() -> str | None:
     if os.geteuid() != 0:
         return None
     return (
-        "this runs as root, which Plumbline needs for nothing; what it writes, another user cannot continue. Start it as "
-        "another user: `--user 10001` of docker and podman, `runAsNonRoot: true` in Kubernetes, `User=` of systemd"
+        "this runs as root, which Plumbline needs for nothing; what it writes, another user cannot continue. Start it "
+        "as another user: `--user 10001` of docker and podman, `runAsNonRoot: true` in Kubernetes, `User=` of systemd"
     )

@@ -1,6 +1,6 @@
 """Images built by Debian's buildah, and processes in them, without a registry or a daemon.
 
-What is real: the Dockerfile, the image with its configuration (entry point, environment, user), its files read-only, a
+What is real: the Dockerfile, the image with its configuration (entry point, environment), its files read-only, a
 tmpfs for /tmp, volumes by bind mounts, an arbitrary user without capabilities that is process 1 of its own. What is not:
 the network and the control groups are this machine's, since there is no container runtime that could make others.
 """
@@ -24,6 +24,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("buildah", "debootstrap", "unshare", "setpriv", "chroot")
+PACKAGES = "python3,python3-venv,ca-certificates"
 SOMEBODY = 54321  # a user that nothing in the image knows, as OpenShift gives
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
@@ -68,14 +69,32 @@ class Workshop:
         """Build one target; what other targets share with it is built once."""
         started = time.monotonic()
         tag = f"localhost/plumbline-{target}"
-        self._buildah(
-            "bud", "--quiet", "--layers", "--format", "docker", "--network", "host", *self._pip(),
-            "--build-arg", "BASE_IMAGE=localhost/base", "--target", target, "--tag", tag, str(ROOT),
-        )  # fmt: skip
-        container = self._buildah("from", "--pull-never", tag)
-        files = Path(self._buildah("mount", container))
+        self._bud(target, ROOT, "--quiet", "--tag", tag)
+        seconds = time.monotonic() - started
+        files = Path(self._buildah("mount", self._buildah("from", "--pull-never", tag)))
         details = json.loads(self._buildah("inspect", "--type", "image", tag))
-        return Image(target, files, details["Docker"]["config"], _size(files), time.monotonic() - started)
+        return Image(target, files, details["Docker"]["config"], _size(files), seconds)
+
+    def steps_after_a_change(self, target: str, folder: Path, changed: str) -> list[str]:
+        """The steps of the Dockerfile that run again after a change of one file, in a copy of the project."""
+        for name in ("Dockerfile", ".dockerignore", "pyproject.toml", "constraints.txt"):
+            folder.mkdir(exist_ok=True)
+            shutil.copy2(ROOT / name, folder)
+        for name in ("service", "export", "monitoring"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        with (folder / changed).open("a") as file:
+            file.write("# changed\n")
+        said = self._bud(target, folder).splitlines()
+        following = [*said[1:], ""]
+        return [
+            one for one, after in zip(said, following, strict=True) if " STEP " in one and "Using cache" not in after
+        ]
+
+    def _bud(self, target: str, folder: Path, *options: str) -> str:
+        return self._buildah(
+            "bud", "--layers", "--format", "docker", "--network", "host", *self._pip(), *options,
+            "--build-arg", "BASE_IMAGE=localhost/base", "--target", target, str(folder),
+        )  # fmt: skip
 
     def close(self) -> None:
         """Unmount and delete everything."""
@@ -89,7 +108,7 @@ class Workshop:
         log = self._folder / "debootstrap.log"
         with log.open("wb") as output:
             done = subprocess.run(
-                ["debootstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates", "bookworm", files],
+                ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", files],
                 stdout=output, stderr=output, check=False,
             )  # fmt: skip
         assert done.returncode == 0, log.read_text()[-2000:]
@@ -162,6 +181,7 @@ def box(
     volumes: Mapping[str, tuple[Path, str]] | None = None,
     environment: Mapping[str, str] | None = None,
     user: int = SOMEBODY,
+    network: bool = True,
     entrypoint: Sequence[str] | None = None,
 ) -> Iterator[Box]:
     """Start the image's entry point with ``command``, or else with its own; ended with SIGKILL if it still runs.
@@ -182,7 +202,7 @@ def box(
     script += ["exec " + shlex.join([*start, "/usr/bin/env", "--ignore-environment", *variables, *inside])]
     with log.open("ab") as output:
         process = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", "\n".join(script)],
+            ["unshare", "--mount", "--pid", "--fork", "--kill-child", *([] if network else ["--net"]), "sh", "-ec", "\n".join(script)],
             stdout=output, stderr=output, cwd="/",
         )  # fmt: skip
     try:
