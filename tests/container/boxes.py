@@ -1,8 +1,8 @@
 """Images built by Debian's buildah, and processes in them, without a registry or a daemon.
 
-What is real: the Dockerfile, the image with its configuration (entry point, environment), its files read-only, a
-tmpfs for /tmp, volumes by bind mounts, an arbitrary user without capabilities that is process 1 of its own. What is not:
-the network and the control groups are this machine's, since there is no container runtime that could make others.
+What is real: the Dockerfile, the image with its configuration (entry point, environment), its files read-only, a tmpfs
+for /tmp, volumes by bind mounts, an arbitrary user without capabilities whose process is number 1 of its own. What is
+not: network and control groups are this machine's, since there is no container runtime that could make others.
 """
 
 from __future__ import annotations

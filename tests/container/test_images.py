@@ -44,7 +44,7 @@ print(json.dumps({
         "torch", "transformers", "evidently", "pandas", "pip", "setuptools", "ensurepip", "onnxruntime", "pyarrow",
         "service", "monitoring", "export", "loadtest", "examples") if importlib.util.find_spec(one)],
     "writable": [one for one in ("/", "/opt/plumbline", "/etc", "/models", "/tmp") if writable(one)],
-    "user": os.geteuid(), "groups": os.getgroups(), "capabilities": int(status["CapEff"], 16),
+    "user": [os.geteuid(), os.getegid()], "capabilities": int(status["CapEff"], 16),
 }))
 """
 
@@ -67,8 +67,8 @@ def test_an_image_holds_its_part_and_runs_as_anybody_on_read_only_files(
     code, output = run(image, tmp_path / "log", "-c", _LOOK, entrypoint=["python"])
     assert code == 0, output
     found = json.loads(output)
-    assert set(found.pop("modules")) - {"pandas"} == modules - {"pandas"}
-    assert found == {"writable": ["/tmp"], "user": SOMEBODY, "groups": [0], "capabilities": 0}
+    assert set(found.pop("modules")) == modules
+    assert found == {"writable": ["/tmp"], "user": [SOMEBODY, 0], "capabilities": 0}
 
 
 @pytest.mark.parametrize("target", ["serve", "monitor", "export"])
