@@ -200,11 +200,9 @@ def box(
     script += [f"mount -o remount,bind,ro {files}", f"cd {files}"]
     start = ["setpriv", "--no-new-privs", "chroot", f"--userspec={user}:0", "--groups=", str(image.files)]
     script += ["exec " + shlex.join([*start, "/usr/bin/env", "--ignore-environment", *variables, *inside])]
+    apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child", *([] if network else ["--net"])]
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--fork", "--kill-child", *([] if network else ["--net"]), "sh", "-ec", "\n".join(script)],
-            stdout=output, stderr=output, cwd="/",
-        )  # fmt: skip
+        process = subprocess.Popen([*apart, "sh", "-ec", "\n".join(script)], stdout=output, stderr=output, cwd="/")
     try:
         yield Box(process, log)
     finally:

@@ -182,7 +182,8 @@ def test_monitor_finds_drift_and_sends_the_signed_event(monitor: Image, writable
     secret.mkdir()
     (secret / "webhook").write_text(SECRET)
     volumes = {
-        "/models": (world.repo, "ro"), "/log": (world.log, "rw"), "/state": (writable, "rw"), "/run/secrets": (secret, "ro"),
+        "/models": (world.repo, "ro"), "/log": (world.log, "rw"), "/state": (writable, "rw"),
+        "/run/secrets": (secret, "ro"),
     }  # fmt: skip
     with receiver() as hook:
         environment = {
@@ -256,7 +257,8 @@ def test_export_publishes_a_bundle_without_a_network(
     [
         ("serve", (), {"/models": "empty"}, {}, ["/models holds no model", "plumbline export", "mount"]),
         ("serve", (), {"/models": "closed"}, {}, ["/models cannot be read", f"user {SOMEBODY}"]),
-        ("serve", (), {"/models": "repo"}, {"PLUMBLINE_LOG": "/log"}, ["PLUMBLINE_LOG", "/log", "mount", f"user {SOMEBODY}"]),
+        ("serve", (), {"/models": "repo"}, {"PLUMBLINE_LOG": "/log"},
+         ["PLUMBLINE_LOG", "/log", "mount", f"user {SOMEBODY}"]),
         ("serve", (), {"/models": "repo"}, {"PLUMBLINE_API_KEYS_FILE": "/run/secrets/keys"},
          ["PLUMBLINE_API_KEYS_FILE", "/run/secrets/keys", "No such file", "mount"]),
         ("monitor", (), {}, {}, ["/state", "Read-only file system", f"user {SOMEBODY}", "mount"]),
