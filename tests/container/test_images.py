@@ -19,6 +19,7 @@ from service.contract.bundle import open_bundle
 from service.contract.hardware import instruction_set
 from service.contract.segments import sealed_segments
 from tests.container.boxes import ROOT, SOMEBODY, Image, Workshop, box, run
+from tests.fakes import make_bundle
 from tests.monitoring.receiver import receiver
 from tests.monitoring.world import DRIFTED, World
 from tests.processes import answers, free_port, until
@@ -261,6 +262,7 @@ def test_export_publishes_a_bundle_without_a_network(
          ["PLUMBLINE_LOG", "/log", "mount", f"user {SOMEBODY}"]),
         ("serve", (), {"/models": "repo"}, {"PLUMBLINE_API_KEYS_FILE": "/run/secrets/keys"},
          ["PLUMBLINE_API_KEYS_FILE", "/run/secrets/keys", "No such file", "mount"]),
+        ("serve", (), {"/models": "both"}, {"PLUMBLINE_DEVICE": "cuda"}, ["cuda", "CPUExecutionProvider", "--device cpu"]),
         ("monitor", (), {}, {}, ["/state", "Read-only file system", f"user {SOMEBODY}", "mount"]),
         ("monitor", (), {}, {"PLUMBLINE_WEBHOOK_SECRET_FILE": "/run/secrets/webhook"},
          ["PLUMBLINE_WEBHOOK_SECRET_FILE", "/run/secrets/webhook", "mount"]),
@@ -278,7 +280,8 @@ def test_what_is_wrong_with_a_volume_or_a_secret_is_told_with_its_mend(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    folders = {"empty": tmp_path / "empty", "closed": tmp_path / "closed", "repo": repo}
+    folders = {"empty": tmp_path / "empty", "closed": tmp_path / "closed", "both": tmp_path / "both", "repo": repo}
+    make_bundle(folders["both"], variants=("cpu", "cuda"))
     folders["empty"].mkdir()
     folders["closed"].mkdir(mode=0o700)
     mounted = {place: (folders[name], "ro") for place, name in volumes.items()}
