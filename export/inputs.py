@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from service.contract.errors import InvalidInput
+from service.contract.user import this_user
 
 
 def check_out(out: Path) -> None:
@@ -21,7 +22,10 @@ def check_writable(folder: Path, option: str) -> None:
     if not there.is_dir():
         raise InvalidInput(f"{folder} cannot be written: {there} is a file. Give another {option}.")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise InvalidInput(f"{folder} cannot be written: {there} does not let this user. Give another {option}.")
+        raise InvalidInput(
+            f"{folder} cannot be written: {there} does not let {this_user()} write. Give another {option}, or mount "
+            "its volume writable."
+        )
 
 
 def check_log(log: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from monitoring.errors import StateError
+from service.contract.user import this_user
 
 DATABASE = "monitor.sqlite"
 REPORTS = "reports"
@@ -134,7 +135,10 @@ def lock_state(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("w")
     except OSError as error:
-        raise StateError(f"the monitor's state folder {folder} cannot be written: {error.strerror}.") from error
+        raise StateError(
+            f"the monitor's state folder {folder} cannot be written: {error.strerror}. Let {this_user()} write "
+            "it, mount its volume writable, or give another folder with --state."
+        ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from monitoring.settings import MonitorSettings
 from monitoring.windows import Pending
 from service.contract.repository import model_names
+from service.contract.user import care_of_root
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ def cares(settings: MonitorSettings) -> Iterator[str]:
         yield f"{settings.repo} {what}; waiting for `plumbline export --repo {settings.repo}`"
     if not settings.log_folder.is_dir():
         yield f"there is no log at {settings.log_folder}; waiting for `plumbline serve --log {settings.log_folder}`"
+    if care := care_of_root():
+        yield care
     if settings.unsigned:
         yield f"events to {', '.join(settings.unsigned)} go out unsigned (PLUMBLINE_WEBHOOK_UNSIGNED)"
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import threading
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from socket import socket
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from service.context import request_id
 from service.contract.errors import PlumblineError, SettingsError
 from service.contract.install import how_to_install
 from service.contract.logs import announce, log_to_stderr
+from service.contract.user import care_of_root, this_user
 from service.engine import shares_core
 from service.errors import NotReady
 from service.fleet import Fleet
@@ -32,6 +35,8 @@ from service.workers import serve_workers
 
 if TYPE_CHECKING:
     from service.tracing import Tracing
+
+logger = logging.getLogger(__name__)
 
 _PAUSE = 0.1  # seconds between two questions whether the other workers are ready
 _ACCEPTED = 8  # connections in a turn of an event loop that runs batches
@@ -46,15 +51,26 @@ def serve(settings: ServiceSettings) -> None:
     :raises PlumblineError: if the repository holds nothing that can be served, or the address is taken.
     """
     log_to_stderr(settings.log_format)
+    if care := care_of_root():
+        logger.warning("%s", care)
     if settings.log is not None:
-        try:
-            settings.log.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SettingsError(f"PLUMBLINE_LOG is {settings.log}, which cannot be written: {error}.") from error
+        _check_log(settings.log)
     if settings.workers > 1:
         serve_workers(settings)
     else:
         serve_one(settings, Fleet())
+
+
+def _check_log(folder: Path) -> None:
+    """:raises SettingsError: if nothing could be logged there, which would otherwise show in a metric only."""
+    mend = "Give a folder that it may write, mount its volume writable, or unset PLUMBLINE_LOG to log nothing."
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise SettingsError(f"PLUMBLINE_LOG is {folder}, which {this_user()} cannot make: {reason}. {mend}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SettingsError(f"PLUMBLINE_LOG is {folder}, which {this_user()} cannot write. {mend}")
 
 
 def serve_one(settings: ServiceSettings, fleet: Fleet, sockets: list[socket] | None = None) -> None:

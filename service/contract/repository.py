@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.contract.bundle import MANIFEST, Bundle, Manifest, read_bundle
 from service.contract.errors import BundleError, InvalidInput
 from service.contract.files import fsync_path, write_atomic
+from service.contract.user import this_user
 
 SERVING = "serving.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -84,10 +85,17 @@ def versions(root: Path, name: str) -> list[str]:
 
 def live_names(root: Path) -> list[str]:
     """Names of the models of which a version is live. :raises BundleError: if there is none."""
-    names = model_names(root)
+    try:
+        names = model_names(root)
+    except PermissionError as error:
+        raise BundleError(
+            f"{error.filename} cannot be read: {error.strerror}. Let {this_user()} read the repository."
+        ) from error
     if not names:
         what = "holds no model" if root.is_dir() else "does not exist"
-        raise BundleError(f"{root} {what}. Export one with `plumbline export`.")
+        raise BundleError(
+            f"{root} {what}. Export one with `plumbline export --repo {root}`, or mount the repository there."
+        )
     live = [name for name in names if (root / name / SERVING).exists()]
     if not live:
         raise BundleError(
@@ -153,8 +161,14 @@ def change_serving(root: Path, name: str, change: Callable[[Serving | None], Ser
 def staging(root: Path, name: str) -> Iterator[Path]:
     """A hidden folder beside the model's versions, removed on leaving unless :func:`publish` took it."""
     folder = root / check_name(name)
-    folder.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=".staging-", dir=folder))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=".staging-", dir=folder))
+    except OSError as error:
+        raise BundleError(
+            f"the repository {root} cannot be written: {error.strerror}. Give one that {this_user()} may write, or "
+            "mount its volume writable here; only servers can do with a read-only one."
+        ) from error
     try:
         yield stage
     finally:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, SecretStr, ValidationEr
 from pydantic.fields import FieldInfo
 
 from service.contract.errors import SettingsError
+from service.contract.user import this_user
 
 PREFIX = "PLUMBLINE_"
 
@@ -88,7 +89,11 @@ def _read_secret(variable: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{variable} names {path}, which cannot be read: {error}.") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise SettingsError(
+            f"{variable} names {path}, which cannot be read: {reason}. Write or mount the secret there so that "
+            f"{this_user()} may read it, or unset the variable."
+        ) from error
 
 
 def _explain(cls: type[Settings], error: ValidationError, origins: dict[str, str]) -> str:
