@@ -18,7 +18,7 @@ import httpx
 from monitoring.hooks import recover_interrupted, run_commands
 from monitoring.launch import cluster_address, launchers
 from monitoring.metrics import Metrics
-from monitoring.outbox import counts, deliver_due
+from monitoring.outbox import Kind, Sender, counts, deliver_due
 from monitoring.pages import serve_pages
 from monitoring.rounds import Judged, Rounds, report_folder
 from monitoring.settings import MonitorSettings
@@ -55,12 +55,7 @@ def run_once(settings: MonitorSettings, metrics: Metrics) -> list[Judged]:
             recover_interrupted(store, time.time())
             judged = Rounds(settings, store, metrics, reports_url=settings.public_url).run(flush=True)
             with _client(settings) as client:
-                deliver_due(
-                    store,
-                    http_senders(client, settings.secrets) | launchers(settings, client),
-                    settings.webhook_backoff,
-                    time.time,
-                )
+                deliver_due(store, _senders(settings, client), settings.webhook_backoff, time.time)
             run_commands(
                 store, settings.state_folder / "retrain", settings.retrain_timeout, threading.Event(), time.time
             )
@@ -123,7 +118,7 @@ def _check(settings: MonitorSettings) -> None:
 def _deliver_forever(settings: MonitorSettings, metrics: Metrics, stop: threading.Event) -> None:
     store = Store(settings.state_folder)
     with _client(settings) as client:
-        senders = http_senders(client, settings.secrets) | launchers(settings, client)
+        senders = _senders(settings, client)
 
         def work() -> int:
             return deliver_due(store, senders, settings.webhook_backoff, time.time, stop.is_set)
@@ -133,6 +128,10 @@ def _deliver_forever(settings: MonitorSettings, metrics: Metrics, stop: threadin
             metrics.show_outbox(*counts(store))
             stop.wait(min(_DELIVERY_PAUSE, settings.monitor_poll_seconds))
     store.close()
+
+
+def _senders(settings: MonitorSettings, client: httpx.Client) -> dict[Kind, Sender]:
+    return http_senders(client, settings.secrets) | launchers(settings, client)
 
 
 def _client(settings: MonitorSettings) -> httpx.Client:

@@ -44,9 +44,8 @@ def job_for(template: Mapping[str, Any], event: str, model: str, body: bytes) ->
     job: dict[str, Any] = orjson.loads(orjson.dumps(template))
     metadata = job.setdefault("metadata", {})
     digest = hashlib.sha256(event.encode()).hexdigest()[:10]
-    prefix = re.sub(
-        r"[^a-z0-9-]+", "-", str(metadata.pop("generateName", "") or metadata.get("name") or "retrain").lower()
-    )
+    called = str(metadata.pop("generateName", "") or metadata.get("name") or "retrain")
+    prefix = re.sub(r"[^a-z0-9-]+", "-", called.lower())
     metadata["name"] = f"{prefix.strip('-')[: _LONGEST_NAME - 11].strip('-')}-{digest}"
     metadata.setdefault("annotations", {})["plumbline/event"] = event
     given = {

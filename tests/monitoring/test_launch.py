@@ -208,12 +208,9 @@ class TestKubernetes:
     def test_a_server_that_the_authority_does_not_know_gets_no_token(
         self, cluster: Api, create: Create, tmp_path: Path
     ) -> None:
-        other = tmp_path / "other"
-        other.mkdir()
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout", other / "k", "-out", tmp_path / "ca.crt"],
-            check=True, capture_output=True,
-        )  # fmt: skip
+        made = ("-subj", "/CN=x", "-keyout", tmp_path / "key", "-out", tmp_path / "ca.crt")
+        openssl = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *made]
+        subprocess.run(openssl, check=True, capture_output=True)
         outcome = create()
         assert outcome.result == "failed"
         assert "CERTIFICATE_VERIFY_FAILED" in (outcome.error or "")
@@ -321,7 +318,7 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("given", "says"),
         [
-            ({"RETRAIN_GITHUB": "repository", "RETRAIN_TOKEN": "x"}, "PLUMBLINE_RETRAIN_GITHUB is 'repository': give owner/repository"),
+            ({"RETRAIN_GITHUB": "here"}, "PLUMBLINE_RETRAIN_GITHUB is 'here': give owner/repository"),
             ({"RETRAIN_AIRFLOW": "https://airflow/dags", "RETRAIN_TOKEN": "x"}, "give the whole URL"),
             ({"RETRAIN_GITHUB": "a/b"}, "PLUMBLINE_RETRAIN_GITHUB needs PLUMBLINE_RETRAIN_TOKEN"),
             ({"RETRAIN_JOB": "/no/such/file"}, "PLUMBLINE_RETRAIN_JOB is '/no/such/file': the file cannot be read"),
