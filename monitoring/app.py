@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 import httpx
 
 from monitoring.hooks import recover_interrupted, run_commands
+from monitoring.launch import cluster_address, launchers
 from monitoring.metrics import Metrics
-from monitoring.outbox import counts, deliver_due
+from monitoring.outbox import Kind, Sender, counts, deliver_due
 from monitoring.pages import serve_pages
 from monitoring.rounds import Judged, Rounds, report_folder
 from monitoring.settings import MonitorSettings
@@ -43,9 +44,9 @@ class Health:
 def run_once(settings: MonitorSettings, metrics: Metrics) -> list[Judged]:
     """One round over everything sealed, then one attempt at every due delivery and command.
 
-    :raises SettingsError: if events would go out unsigned and nobody said that they may.
+    :raises SettingsError: if events would go out unsigned and nobody said that they may, or a Job can never be created.
     """
-    settings.check_signing()
+    _check(settings)
     for care in cares(settings):
         logger.warning("%s", care)
     with lock_state(settings.state_folder):
@@ -54,7 +55,7 @@ def run_once(settings: MonitorSettings, metrics: Metrics) -> list[Judged]:
             recover_interrupted(store, time.time())
             judged = Rounds(settings, store, metrics, reports_url=settings.public_url).run(flush=True)
             with _client(settings) as client:
-                deliver_due(store, http_senders(client, settings.secrets), settings.webhook_backoff, time.time)
+                deliver_due(store, _senders(settings, client), settings.webhook_backoff, time.time)
             run_commands(
                 store, settings.state_folder / "retrain", settings.retrain_timeout, threading.Event(), time.time
             )
@@ -66,9 +67,9 @@ def run_once(settings: MonitorSettings, metrics: Metrics) -> list[Judged]:
 def run_forever(settings: MonitorSettings, stop: threading.Event, ready: Callable[[str], None] | None = None) -> None:
     """Watch until ``stop`` is set; ``ready`` is called with the address once pages are served.
 
-    :raises SettingsError: if events would go out unsigned and nobody said that they may.
+    :raises SettingsError: if events would go out unsigned and nobody said that they may, or a Job can never be created.
     """
-    settings.check_signing()
+    _check(settings)
     for care in cares(settings):
         logger.warning("%s", care)
     metrics = Metrics()
@@ -107,10 +108,17 @@ def run_forever(settings: MonitorSettings, stop: threading.Event, ready: Callabl
             stop.wait(settings.monitor_poll_seconds)
 
 
+def _check(settings: MonitorSettings) -> None:
+    """:raises SettingsError: if messages could not be sent as they are set."""
+    settings.check_signing()
+    if settings.retrain_job is not None:
+        cluster_address()
+
+
 def _deliver_forever(settings: MonitorSettings, metrics: Metrics, stop: threading.Event) -> None:
     store = Store(settings.state_folder)
     with _client(settings) as client:
-        senders = http_senders(client, settings.secrets)
+        senders = _senders(settings, client)
 
         def work() -> int:
             return deliver_due(store, senders, settings.webhook_backoff, time.time, stop.is_set)
@@ -120,6 +128,10 @@ def _deliver_forever(settings: MonitorSettings, metrics: Metrics, stop: threadin
             metrics.show_outbox(*counts(store))
             stop.wait(min(_DELIVERY_PAUSE, settings.monitor_poll_seconds))
     store.close()
+
+
+def _senders(settings: MonitorSettings, client: httpx.Client) -> dict[Kind, Sender]:
+    return http_senders(client, settings.secrets) | launchers(settings, client)
 
 
 def _client(settings: MonitorSettings) -> httpx.Client:

@@ -19,15 +19,19 @@ from service.contract.events import Event
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["webhook", "alertmanager", "retrain-http", "retrain-command"]
-HTTP_KINDS: tuple[Kind, ...] = ("webhook", "alertmanager", "retrain-http")
+Kind = Literal[
+    "webhook", "alertmanager", "retrain-http", "retrain-command", "retrain-job", "retrain-github", "retrain-airflow"
+]
+HTTP_KINDS: tuple[Kind, ...] = (
+    "webhook", "alertmanager", "retrain-http", "retrain-job", "retrain-github", "retrain-airflow"
+)  # fmt: skip
 LONGEST_WAIT = 86_400.0  # seconds; a larger Retry-After is cut to this
 _JITTER = 0.2
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a copy of an event goes: a URL, or a command line for ``retrain-command``."""
+    """Where a copy of an event goes: a URL, or what the kind asks for: a command line, a file, ``owner/repository``."""
 
     kind: Kind
     address: str
@@ -180,4 +184,6 @@ def place_of(delivery: Delivery) -> str:
     """The target without what may be secret: a URL's host, a command's program."""
     if delivery.kind == "retrain-command":
         return "the retrain command"
+    if delivery.kind in ("retrain-job", "retrain-github"):
+        return delivery.target
     return urlsplit(delivery.target).netloc.rsplit("@", 1)[-1]

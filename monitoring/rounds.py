@@ -215,10 +215,8 @@ class Rounds:
         targets = [Target("webhook", url) for url in settings.webhook_urls]
         if alertmanager and settings.alertmanager_url:
             targets.append(Target("alertmanager", alertmanager_address(settings.alertmanager_url)))
-        if retrain and settings.retrain_url:
-            targets.append(Target("retrain-http", settings.retrain_url))
-        if retrain and settings.retrain_command:
-            targets.append(Target("retrain-command", settings.retrain_command))
+        if retrain and settings.retrain_target is not None:
+            targets.append(Target(*settings.retrain_target))
         return tuple(targets)
 
     def _report(self, window: WindowRows, reference: Reference, data: DriftData) -> str | None:

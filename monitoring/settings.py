@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import secrets
 import shlex
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
+from monitoring.jobs import read_job
 from monitoring.thresholds import ALPHA, Thresholds
 from service.contract.errors import SettingsError
 from service.contract.logs import LogFormat
 from service.contract.settings import Settings
+
+if TYPE_CHECKING:
+    from monitoring.outbox import Kind
 
 _ALLOWED = "give whsec_ and the base64 of 24 to 64 bytes; `plumbline webhook secret` makes one"
 BACKOFF = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0)
@@ -69,6 +74,19 @@ class MonitorSettings(Settings):
     )
     retrain_command: str | None = Field(default=None, description="command run on a retrain request, without a shell")
     retrain_url: str | None = Field(default=None, description="URL that gets retrain requests as a signed POST")
+    retrain_job: Path | None = Field(
+        default=None, description="manifest of a Kubernetes Job that is created on a retrain request, in YAML or JSON"
+    )
+    retrain_github: str | None = Field(
+        default=None, description="owner/repository that gets retrain requests as a repository_dispatch"
+    )
+    retrain_github_api: str = Field(
+        default="https://api.github.com", description="GitHub's API; of an own server https://HOST/api/v3"
+    )
+    retrain_airflow: str | None = Field(
+        default=None, description="URL of an Airflow DAG's runs, …/api/v2/dags/NAME/dagRuns, that gets retrain requests"
+    )
+    retrain_token: SecretStr | None = Field(default=None, description="token for GitHub or Airflow")
     cooldown_seconds: float = Field(default=21_600.0, ge=0, description="least time between two retrain requests")
     retrain_daily_cap: int = Field(default=4, ge=0, description="most retrain requests of a model in 24 hours")
     retrain_timeout: float = Field(default=86_400.0, gt=0, description="longest run of the retrain command")
@@ -116,6 +134,18 @@ class MonitorSettings(Settings):
             )
 
     @property
+    def retrain_target(self) -> tuple[Kind, str] | None:
+        """Where retrain requests go, as the outbox names it."""
+        offered: tuple[tuple[Kind, object], ...] = (
+            ("retrain-command", self.retrain_command),
+            ("retrain-http", self.retrain_url),
+            ("retrain-job", self.retrain_job),
+            ("retrain-github", self.retrain_github),
+            ("retrain-airflow", self.retrain_airflow),
+        )
+        return next(((kind, str(address)) for kind, address in offered if address is not None), None)
+
+    @property
     def command(self) -> tuple[str, ...]:
         """The retrain command split into words; empty if there is none."""
         return tuple(shlex.split(self.retrain_command or ""))
@@ -127,7 +157,7 @@ class MonitorSettings(Settings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("webhook_urls", "alertmanager_url", "retrain_url", "public_url")
+    @field_validator("webhook_urls", "alertmanager_url", "retrain_url", "public_url", "retrain_github_api")
     @classmethod
     def _http(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         for url in value if isinstance(value, tuple) else (value,):
@@ -144,6 +174,39 @@ class MonitorSettings(Settings):
             for secret in value.get_secret_value().split():
                 decode_secret(secret)
         return value
+
+    @field_validator("retrain_airflow")
+    @classmethod
+    def _runs(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/]+/.*dags/[^/]+/dagRuns", value):
+            raise ValueError("give the whole URL, https://HOST/api/v2/dags/NAME/dagRuns")
+        return value
+
+    @field_validator("retrain_github")
+    @classmethod
+    def _repository(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
+            raise ValueError("give owner/repository")
+        return value
+
+    @field_validator("retrain_job")
+    @classmethod
+    def _job(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            read_job(value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_retrain(self) -> MonitorSettings:
+        names = ("retrain_command", "retrain_url", "retrain_job", "retrain_github", "retrain_airflow")
+        given = [f"PLUMBLINE_{name.upper()}" for name in names if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"a retrain is asked for in one way, and {' and '.join(given)} are set. Keep one of them")
+        if self.retrain_token is None and (self.retrain_github or self.retrain_airflow):
+            raise ValueError(
+                f"{given[0]} needs PLUMBLINE_RETRAIN_TOKEN, or PLUMBLINE_RETRAIN_TOKEN_FILE that names its file"
+            )
+        return self
 
     @field_validator("retrain_command")
     @classmethod

@@ -67,6 +67,7 @@ class Teller:
 def _receivers(settings: MonitorSettings) -> str:
     receivers = [*settings.webhook_urls]
     receivers += [settings.alertmanager_url] if settings.alertmanager_url else []
-    receivers += [settings.retrain_url] if settings.retrain_url else []
-    receivers += ["a retrain command"] if settings.retrain_command else []
+    if settings.retrain_target is not None:
+        kind, address = settings.retrain_target
+        receivers.append("a retrain command" if kind == "retrain-command" else address)
     return ", ".join(receivers) or "nobody: set PLUMBLINE_WEBHOOK_URLS, or PLUMBLINE_RETRAIN_COMMAND"
