@@ -233,6 +233,8 @@ def checkpoint(tmp_path: Path) -> Iterator[Path]:
         (folder / f"{name}.csv").write_text(
             "text,label\n" + "".join(f"{text},{label}\n" for text, label in zip(rows.texts, rows.labels, strict=True))
         )
+    for file in folder.rglob("*"):  # safetensors writes for its own user only, and the image runs as another
+        file.chmod(file.stat().st_mode | 0o555 if file.is_dir() else 0o644)
     return folder
 
 
