@@ -7,6 +7,7 @@ PlumblineError
     ├── Forbidden             403
     ├── UnknownModel          404
     ├── BodyTooLarge          413
+    ├── Misdirected           421
     ├── InvalidRequest        422
     ├── Overloaded            429, Retry-After
     ├── NotReady              503
@@ -57,6 +58,10 @@ class UnknownModel(RequestError):  # noqa: N818
 
 class BodyTooLarge(RequestError):  # noqa: N818
     code, status = "body_too_large", 413
+
+
+class Misdirected(RequestError):  # noqa: N818
+    code, status = "unknown_host", 421
 
 
 class InvalidRequest(RequestError):  # noqa: N818

@@ -25,6 +25,11 @@ class ServiceSettings(Settings):
     log: Path | None = Field(default=None, description="folder of the inference log; nothing is logged without it")
     model: str | None = Field(default=None, description="model that /predict uses when the repository holds several")
     host: str = Field(default="127.0.0.1", description="address to listen on")
+    trusted_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="names the server is asked by, beside IP addresses and localhost, separated by commas; * for any. "
+        "Without it, others are refused on loopback only",
+    )
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where models run")
     workers: int = Field(
@@ -120,6 +125,19 @@ class ServiceSettings(Settings):
             raise ValueError("it is empty, which would open the server; give digests or leave it unset")
         if not all(re.fullmatch("[0-9a-f]{64}", one) for one in digests(value)):
             raise ValueError("give SHA-256 digests of keys, 64 hex digits each, not the keys themselves")
+        return value
+
+    @field_validator("trusted_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+    @field_validator("trusted_hosts")
+    @classmethod
+    def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name != "*" and not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+                raise ValueError(f"{name!r} is no name; give names without scheme, port or path, or * for any")
         return value
 
     @model_validator(mode="after")
