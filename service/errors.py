@@ -25,6 +25,8 @@ from service.contract.errors import PlumblineError
 
 logger = logging.getLogger(__name__)
 
+_LONGEST = 1000  # characters of a message; whatever it names was sent by somebody
+
 
 class RequestError(PlumblineError):
     """``headers`` go with the response."""
@@ -92,7 +94,7 @@ class DeadlinePassed(RequestError):  # noqa: N818
 
 def as_response(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
     """The answer to a request that failed: ``{"error": message, "code": code}``."""
-    printable = message.encode("utf-8", "backslashreplace").decode()
+    printable = message[:_LONGEST].encode("utf-8", "backslashreplace").decode()
     return Response(orjson.dumps({"error": printable, "code": code}), status, headers, "application/json")
 
 

@@ -17,7 +17,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service import context
 from service.contract.errors import PlumblineError
 from service.contract.record import new_id
-from service.errors import BodyTooLarge, DeadlinePassed, Forbidden, Misdirected, NotReady, Overloaded, as_response, response_to
+from service.errors import (
+    BodyTooLarge,
+    DeadlinePassed,
+    Forbidden,
+    Misdirected,
+    NotReady,
+    Overloaded,
+    as_response,
+    response_to,
+)
 from service.metrics import Metrics
 
 logger = logging.getLogger(__name__)

@@ -85,7 +85,9 @@ class ServiceSettings(Settings):
         description="time in which the least rate of a body, and of a client that takes its answer, is looked at",
     )
     min_body_rate: int = Field(
-        default=16 * 2**10, ge=1, description="fewest bytes a second of a body that goes on, and of an answer that is taken"
+        default=16 * 2**10,
+        ge=1,
+        description="fewest bytes a second of a body that goes on, and of an answer that is taken",
     )
     max_bodies_bytes: int = Field(
         default=64 * 2**20,

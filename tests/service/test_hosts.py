@@ -33,7 +33,9 @@ def code(answer: object) -> tuple[int, str]:
 
 @pytest.mark.parametrize("origin", FOREIGN)
 @pytest.mark.parametrize(("path", "body"), WRITING)
-def test_without_keys_a_page_of_another_site_cannot_write(client: TestClient, origin: str, path: str, body: str) -> None:
+def test_without_keys_a_page_of_another_site_cannot_write(
+    client: TestClient, origin: str, path: str, body: str
+) -> None:
     for kind in ({}, {"content-type": "text/plain"}, {"content-type": "application/json"}):
         assert code(client.post(path, content=body, headers={"origin": origin} | kind)) == (403, "forbidden")
 
@@ -58,7 +60,9 @@ def test_on_loopback_a_name_that_somebody_else_can_have_is_refused(client: TestC
     assert code(client.post("/predict", content=PREDICT, headers={"host": "evil.example"})) == (421, "unknown_host")
 
 
-@pytest.mark.parametrize("host", ["localhost:8000", "LOCALHOST", "app.localhost", "127.0.0.1:8000", "[::1]:8000", "10.0.0.7"])
+@pytest.mark.parametrize(
+    "host", ["localhost:8000", "LOCALHOST", "app.localhost", "127.0.0.1:8000", "[::1]:8000", "10.0.0.7"]
+)
 def test_on_loopback_addresses_and_loopback_names_are_answered(client: TestClient, host: str) -> None:
     own = {"host": host, "origin": f"http://{host}"}
     assert client.post("/predict", content=PREDICT, headers=own).status_code == 200

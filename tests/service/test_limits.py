@@ -54,7 +54,9 @@ class Echo:
                 await asyncio.sleep(0.002)
         content = content or str(size).encode()
         head = [(b"content-length", str(len(content)).encode())]
-        await send({"type": "http.response.start", "status": 401 if scope["path"] == "/unread" else 200, "headers": head})
+        await send(
+            {"type": "http.response.start", "status": 401 if scope["path"] == "/unread" else 200, "headers": head}
+        )
         await send({"type": "http.response.body", "body": content})
 
 

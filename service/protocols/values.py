@@ -1,0 +1,34 @@
+"""How much there is in a JSON text, counted before it is parsed.
+
+What a parser makes of a text takes a hundred times as long as reading it where the text is all structure: a body of
+4 MB may hold half a million keys, and each would become an object, and an error that says so. All of that would run
+without a pause, whatever thread it ran on, since none of it gives up the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from service.errors import InvalidRequest
+
+MOST_VALUES = 20_000  # objects, lists, and what they hold; parsed, and each wrong, in some 20 ms
+_SMALL = 2 * MOST_VALUES  # bytes in which there cannot be more
+_COMMA, _LIST, _OBJECT, _QUOTE = b',[{"'
+
+
+def check_values(content: bytes, most: int = MOST_VALUES) -> None:
+    """:raises InvalidRequest: if a JSON text holds more values than that."""
+    if len(content) <= _SMALL or sum(map(content.count, (b",", b"[", b"{"))) < most:
+        return
+    if (found := _count(content)) > most:
+        raise InvalidRequest(
+            f"the body holds {found} values, the limit is {most}. Send fewer texts, and no other keys."
+        )
+
+
+def _count(content: bytes) -> int:
+    """Commas and opening brackets outside of strings: at least as many as there are values, but for one."""
+    text = np.frombuffer(content.replace(rb"\\", b"").replace(rb"\"", b""), np.uint8)
+    inside = np.bitwise_xor.accumulate((text == _QUOTE).view(np.uint8))
+    structure = (text == _COMMA) | (text == _LIST) | (text == _OBJECT)
+    return int(np.count_nonzero(structure & (inside == 0)))
