@@ -34,16 +34,26 @@ _PHRASES = {400: "Bad Request", 408: "Request Timeout", 414: "URI Too Long", 503
 _PHRASES[431] = "Request Header Fields Too Large"
 
 # uvicorn promises nobody these; the range in pyproject.toml is the one in which they were tested.
-_PRIVATE: dict[type, tuple[str, ...]] = {
-    HttpToolsProtocol: ("cycle", "flow", "headers", "parser", "scope", "server_state", "transport", "pipeline"),
-    RequestResponseCycle: ("disconnected", "keep_alive", "message_event", "response_complete", "response_started"),
-}
-for _class, _names in _PRIVATE.items():
-    if _missing := set(_names) - set(_class.__init__.__code__.co_names):
-        raise ImportError(
-            f"uvicorn {uvicorn.__version__}: {_class.__name__} has no {', '.join(sorted(_missing))}. Install a version "
-            "in the range that Plumbline names."
-        )
+_PRIVATE: tuple[tuple[Any, tuple[str, ...]], ...] = (
+    (HttpToolsProtocol, ("cycle", "flow", "headers", "parser", "scope", "server_state", "transport")),
+    (
+        RequestResponseCycle,
+        ("disconnected", "keep_alive", "message_event", "response_complete", "response_started"),
+    ),
+)
+
+
+def check_uvicorn(private: tuple[tuple[Any, tuple[str, ...]], ...] = _PRIVATE) -> None:
+    """:raises ImportError: if uvicorn's classes have not got what is relied on here."""
+    for owner, names in private:
+        if missing := sorted(set(names) - set(owner.__init__.__code__.co_names)):
+            raise ImportError(
+                f"uvicorn {uvicorn.__version__} has no {owner.__name__}.{missing[0]}. Install one in the range "
+                "that pyproject.toml names."
+            )
+
+
+check_uvicorn()
 
 
 class _Clock(Enum):

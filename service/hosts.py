@@ -44,7 +44,7 @@ class Hosts:
             )
 
     def check_page(self, scope: Scope) -> None:
-        """:raises Forbidden: if a browser says that a page of another site wants to write (RFC 6454, Fetch Metadata)."""
+        """:raises Forbidden: if a browser says that a page of another site wants to write (RFC 6454)."""
         if scope["method"] in _READING:
             return
         origin = header(scope, b"origin")
@@ -57,8 +57,8 @@ class Hosts:
             return
         if not site or site != (header(scope, b"host") or "").lower() or not self._believed(site):
             raise Forbidden(
-                f"a page of {origin[:_SHOWN]!r} may not write here. Ask from this server's own origin, name its host in "
-                "PLUMBLINE_TRUSTED_HOSTS, or give the server keys."
+                f"a page of {origin[:_SHOWN]!r} may not write here. Ask from this server's own origin, name its host "
+                "in PLUMBLINE_TRUSTED_HOSTS, or give the server keys."
             )
 
     def _is_believed(self, host: str) -> bool:

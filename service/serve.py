@@ -7,11 +7,11 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from socket import socket
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -104,7 +104,7 @@ def configure(settings: ServiceSettings, app: FastAPI) -> uvicorn.Config:
         port=settings.port,
         log_config=None,
         access_log=False,
-        http=partial(Connection, door=door),  # type: ignore[arg-type]  uvicorn calls it, and no more
+        http=cast(type[asyncio.Protocol], partial(Connection, door=door)),  # uvicorn calls it, and no more
         ws="none",
         server_header=False,
         timeout_graceful_shutdown=settings.drain_seconds,
@@ -159,7 +159,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)
         loop = asyncio.get_running_loop()
-        protocol = partial(self.config.http_protocol_class, self.config, self.server_state, self.lifespan.state)
+        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        protocol = partial(make, self.config, self.server_state, self.lifespan.state)
         descriptors = [listening.fileno() for server in self.servers for listening in server.sockets]
         for descriptor in descriptors * (self._accepted - 1):
             again = socket(fileno=os.dup(descriptor))

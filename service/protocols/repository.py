@@ -72,7 +72,8 @@ async def load(name: str, request: Request, watcher: Watcher, fleet: Others) -> 
     body = _read(LoadRequest, request)
     if body.parameters:
         raise InvalidRequest(
-            f"load takes no parameters, got {shown(next(iter(body.parameters)))!r}. What is live is said by serving.json."
+            f"load takes no parameters, got {shown(next(iter(body.parameters)))!r}. "
+            "What is live is said by serving.json."
         )
     await watcher.load(name)
     await fleet.ask("load", name)

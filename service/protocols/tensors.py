@@ -80,7 +80,10 @@ def parse_request(body: bytes, header_length: str | None, most: int) -> tuple[In
 
 
 def read_texts(tensor: InputTensor, binary: bytes, most: int) -> list[str]:
-    """The elements of a BYTES tensor of shape [n] or [n, 1], of which there may be so many. :raises InvalidRequest: saying what does not fit."""
+    """The elements of a BYTES tensor of shape [n] or [n, 1], of which there may be so many.
+
+    :raises InvalidRequest: saying what does not fit.
+    """
     name = shown(tensor.name)
     if tensor.datatype != "BYTES":
         raise InvalidRequest(f"input {name!r} has datatype {shown(tensor.datatype)}; it must be BYTES.")
@@ -95,10 +98,9 @@ def read_texts(tensor: InputTensor, binary: bytes, most: int) -> list[str]:
         texts = [cell for row in tensor.data for cell in (row if isinstance(row, list) else [row])]
         if not all(isinstance(cell, str) for cell in texts):
             raise InvalidRequest(f"input {name!r} must hold strings only.")
+    shape = f"[{', '.join(shown(axis, 20) for axis in tensor.shape)}]"
     if tensor.shape not in ([len(texts)], [len(texts), 1]):
-        raise InvalidRequest(
-            f"input {name!r} has shape [{', '.join(shown(axis, 20) for axis in tensor.shape)}] and {len(texts)} elements; it must be [n] or [n, 1]."
-        )
+        raise InvalidRequest(f"input {name!r} has shape {shape} and {len(texts)} elements; it must be [n] or [n, 1].")
     return texts
 
 

@@ -16,10 +16,11 @@ import pytest
 import uvicorn
 import uvloop
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service import door as doors
-from service.connection import Connection
+from service.connection import Connection, check_uvicorn
 from service.contract.errors import SettingsError
 from service.contract.settings import load_settings
 from service.door import Door, Limits, limits
@@ -386,7 +387,7 @@ def test_one_address_may_have_so_many_connections(start: Callable[..., Server]) 
 def test_what_unfinished_bodies_hold_is_bounded_and_small_ones_always_find_room(start: Callable[..., Server]) -> None:
     server = start(bodies_bytes=2**20)
     half = POST % 2_000_000 + b"x" * 900_000
-    with server.client(half) as first:
+    with server.client(half):
         until(lambda: server.door._bytes > 800_000)
         answer = server.ask(half)
         assert (status(answer), b'"code":"busy"' in answer) == (503, True)
@@ -408,6 +409,11 @@ def test_a_body_is_held_until_its_request_is_answered(start: Callable[..., Serve
 
 
 # Settings
+
+
+def test_another_uvicorn_is_refused_when_it_is_imported() -> None:
+    with pytest.raises(ImportError, match=r"uvicorn 0\.\d+.* has no HttpToolsProtocol\.something"):
+        check_uvicorn(((HttpToolsProtocol, ("cycle", "something")),))
 
 
 def test_descriptors_are_kept_back_for_the_servers_own_files(

@@ -88,7 +88,7 @@ async def test_no_legal_body_of_any_route_holds_the_event_loop(
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client,
     ):
-        while not app.state.predictor.started:
+        while not app.state.predictor.started:  # noqa: ASYNC110  of a thread
             await asyncio.sleep(0.01)
         routes = [
             path for path, methods in app.openapi()["paths"].items() if "post" in methods and "unload" not in path
