@@ -17,6 +17,7 @@ import os
 import random
 import sys
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ _ABUSERS = 24  # at work at a time
 _RATE = 200.0  # ordinary requests a second, some tens of percent of what a core does with a small model
 _REST = 25.0  # seconds in which the server gets rid of what was left behind, before memory is looked at
 _TEXTS = ("a fine film", "an awful film, and very long", "so so", "great")
+_PAGES = ("/", "/docs", "/openapi.json", "/metrics")
 _HEAD = b"POST /predict HTTP/1.1\r\nhost: localhost\r\n"
 
 Reader = asyncio.StreamReader
@@ -44,8 +46,8 @@ Abuse = Callable[[Reader, Writer], Awaitable[None]]
 
 
 async def pipelining(reader: Reader, writer: Writer) -> None:
-    """Requests without a body, one behind the other, whose answers nobody reads."""
-    reader._transport.pause_reading()  # type: ignore[attr-defined]  or asyncio reads them for us
+    """Requests without a body, one behind the other, whose answers nobody reads, asyncio neither."""
+    reader._transport.pause_reading()  # type: ignore[attr-defined]
     while True:
         writer.write((_HEAD + b"content-length: 0\r\n\r\n") * 1000)
         await writer.drain()
@@ -164,6 +166,8 @@ def _refusals(server: Server) -> dict[str, int]:
 def run(models: Path, minutes: float) -> list[Row]:
     """A quiet phase of a third of the time, then abuse for all of it, then a rest; the lines of the table."""
     with serving(models) as server:
+        for page in _PAGES:  # what is made for them once is no growth
+            httpx.get(f"{server.url}{page}")
         quiet = _phase(server, max(20.0, 20 * minutes))
         before = server.megabytes()
         opened = server.descriptors()
@@ -176,6 +180,7 @@ def run(models: Path, minutes: float) -> list[Row]:
         stop.set()
         abuser.join(60)
         again = _phase(server, _REST)
+        time.sleep(1)  # until the driver's own connections are closed
         after, still_open = server.megabytes(), server.descriptors()
         refused = _refusals(server)
     lost = sum(abused.load.statuses.values()) - abused.load.statuses[200]

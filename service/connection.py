@@ -28,7 +28,8 @@ _FIRST_LINE_ENDS = (b" HTTP/1.1\r", b" HTTP/1.0\r")
 _OFFER = re.compile(rb"^(?:upgrade|http2-settings)[ \t]*:[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
 _UNKNOWN = -1  # bytes that are left of a chunked body
 _FREE = 64 * 2**10  # bytes that a connection holds without asking, so that ordinary requests never want for room
-_LINGER = 2.0  # seconds in which a client that is still sending can read why it was refused
+_LINGER = 2.0  # seconds, and bytes, in which a client that is still sending can read why it was refused
+_LINGER_BYTES = 2**20
 _DRAIN = 30.0  # the same for a body that is no longer wanted, after which the connection can be used again
 _PHRASES = {400: "Bad Request", 408: "Request Timeout", 414: "URI Too Long", 503: "Service Unavailable"}
 _PHRASES[431] = "Request Header Fields Too Large"
@@ -131,6 +132,11 @@ class Connection(HttpToolsProtocol):
     # What arrives
 
     def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            self._came += len(data)
+            if self._came > _LINGER_BYTES:  # reading as fast as it is sent would be all that the loop does
+                self._joined.hold()
+            return
         if self._pending:
             data = self._pending + data
             self._pending = b""
@@ -208,6 +214,9 @@ class Connection(HttpToolsProtocol):
         if known:
             self._left -= len(part)
         self._came += len(part)
+        if not self._open and self._came > self._limits.bodies_bytes:  # nobody wants it, and it has no end
+            self.transport.close()
+            return b""
         if self._open and not self._hold(len(part)):
             self._refuse(503, "bodies_too_large", "requests hold as much memory as they may; try again in a second.")
             return b""
@@ -292,6 +301,7 @@ class Connection(HttpToolsProtocol):
         """Say why, drop what the client is still sending for a moment so that it can read that, and close."""
         self._deaf = True
         self._pending = b""
+        self._came = 0
         self._door.refused(reason)
         if self._open and self.cycle is not None:
             self.cycle.disconnected = True

@@ -319,6 +319,20 @@ def test_a_body_that_nobody_wanted_must_come_to_its_end(start: Callable[..., Ser
     assert (status(answer), answer.count(b"HTTP/1.1")) == (401, 1)
 
 
+def test_a_body_that_nobody_wanted_is_not_read_without_end(start: Callable[..., Server]) -> None:
+    head = b"POST /unread HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n"
+    with start(bodies_bytes=2**20).client(head) as connection, pytest.raises(OSError, match="reset|pipe"):
+        while True:
+            connection.sendall(b"ffff\r\n" + b"x" * 0xFFFF + b"\r\n")
+
+
+def test_what_comes_behind_a_refusal_is_not_read_without_end(start: Callable[..., Server]) -> None:
+    with start().client(b"nonsense") as connection, pytest.raises(OSError, match="reset|pipe|timed out"):
+        connection.settimeout(0.2)
+        while True:
+            connection.sendall(bytes(65536))
+
+
 # How many, and how much
 
 WAIT = b"GET /wait HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n"
