@@ -165,7 +165,7 @@ def _refusals(server: Server) -> dict[str, int]:
 
 def run(models: Path, minutes: float) -> list[Row]:
     """A quiet phase of a third of the time, then abuse for all of it, then a rest; the lines of the table."""
-    with serving(models) as server:
+    with serving(models, PLUMBLINE_LOG_SEAL_SECONDS="10") as server:  # what sealing imports is no growth either
         for page in _PAGES:  # what is made for them once is no growth
             httpx.get(f"{server.url}{page}")
         quiet = _phase(server, max(20.0, 20 * minutes))

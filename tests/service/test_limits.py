@@ -111,6 +111,11 @@ def everything(connection: socket.socket) -> bytes:
     return found
 
 
+def send_on(connection: socket.socket, data: bytes) -> None:
+    while True:
+        connection.sendall(data)
+
+
 def status(answer: bytes) -> int:
     return int(answer[9:12])
 
@@ -321,16 +326,15 @@ def test_a_body_that_nobody_wanted_must_come_to_its_end(start: Callable[..., Ser
 
 def test_a_body_that_nobody_wanted_is_not_read_without_end(start: Callable[..., Server]) -> None:
     head = b"POST /unread HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n"
-    with start(bodies_bytes=2**20).client(head) as connection, pytest.raises(OSError, match="reset|pipe"):
-        while True:
-            connection.sendall(b"ffff\r\n" + b"x" * 0xFFFF + b"\r\n")
+    with start(bodies_bytes=2**20).client(head) as connection, pytest.raises(OSError, match=r"reset|pipe"):
+        send_on(connection, b"ffff\r\n" + b"x" * 0xFFFF + b"\r\n")
 
 
 def test_what_comes_behind_a_refusal_is_not_read_without_end(start: Callable[..., Server]) -> None:
-    with start().client(b"nonsense") as connection, pytest.raises(OSError, match="reset|pipe|timed out"):
+    with start().client(b"nonsense") as connection:
         connection.settimeout(0.2)
-        while True:
-            connection.sendall(bytes(65536))
+        with pytest.raises(OSError, match=r"reset|pipe|timed out"):
+            send_on(connection, bytes(65536))
 
 
 # How many, and how much
