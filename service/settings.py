@@ -23,7 +23,10 @@ class ServiceSettings(Settings):
         default=None, description="the same for keys that may also load and unload models"
     )
     log: Path | None = Field(default=None, description="folder of the inference log; nothing is logged without it")
-    model: str | None = Field(default=None, description="model that /predict uses when the repository holds several")
+    model: str | None = Field(
+        default=None,
+        description="model that answers where a request names none; without it the one that was published first",
+    )
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where models run")

@@ -99,8 +99,8 @@ def parse(model: type[Body], content: bytes) -> Body:
         raise InvalidRequest(f"{where}: {problem['msg']}.") from error
 
 
-def documented(model: type[BaseModel]) -> dict[str, Any]:
-    """What OpenAPI is to know of a route that reads its body and the time it is given by itself."""
+def documented(model: type[BaseModel], *, timed: bool = True) -> dict[str, Any]:
+    """What OpenAPI is to know of a route that reads its body, and the time it is given, by itself."""
     schema = model.model_json_schema()
     whole = _inlined(schema, schema.get("$defs", {}))
     timeout = {
@@ -112,7 +112,7 @@ def documented(model: type[BaseModel]) -> dict[str, Any]:
     }
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": whole}}},
-        "parameters": [timeout],
+        "parameters": [timeout] if timed else [],
     }
 
 
