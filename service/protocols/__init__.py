@@ -114,8 +114,8 @@ def shown(given: object, most: int = 100) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
-def documented(model: type[BaseModel], optional: bool = False) -> dict[str, Any]:
-    """What OpenAPI is to know of a route that reads its body and the time it is given by itself."""
+def documented(model: type[BaseModel], *, optional: bool = False, timed: bool = True) -> dict[str, Any]:
+    """What OpenAPI is to know of a route that reads its body by itself, and the time it is given if it is ``timed``."""
     schema = model.model_json_schema()
     whole = _inlined(schema, schema.get("$defs", {}))
     timeout = {
@@ -127,7 +127,7 @@ def documented(model: type[BaseModel], optional: bool = False) -> dict[str, Any]
     }
     return {
         "requestBody": {"required": not optional, "content": {"application/json": {"schema": whole}}},
-        "parameters": [timeout],
+        "parameters": [timeout] if timed else [],
     }
 
 

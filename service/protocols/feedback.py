@@ -41,7 +41,7 @@ class Accepted(BaseModel):
     id: str
 
 
-@router.post("/feedback", status_code=202, openapi_extra=documented(FeedbackRequest))
+@router.post("/feedback", status_code=202, openapi_extra=documented(FeedbackRequest, timed=False))
 async def feedback(
     request: Request,
     predictor: Annotated[Predictor, Depends(predictor)],

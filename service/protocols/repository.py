@@ -43,7 +43,7 @@ class LoadRequest(BaseModel):
     parameters: dict[str, Any] = Field(default={}, json_schema_extra={"maxProperties": 0})
 
 
-_LOAD = documented(LoadRequest, optional=True)
+_LOAD = documented(LoadRequest, optional=True, timed=False)
 
 
 Read = TypeVar("Read", bound=BaseModel)
@@ -55,7 +55,7 @@ def _read(model: type[Read], request: Request) -> Read:
     return model() if content.strip() in (b"", b"null") else parse(model, content)
 
 
-@router.post("/index", openapi_extra=documented(IndexRequest, optional=True))
+@router.post("/index", openapi_extra=documented(IndexRequest, optional=True, timed=False))
 async def index(request: Request, watcher: Watcher) -> list[IndexEntry]:
     """Every version in the repository and whether it answers."""
     body = _read(IndexRequest, request)
