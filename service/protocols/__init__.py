@@ -118,6 +118,8 @@ def documented(model: type[BaseModel], *, optional: bool = False, timed: bool = 
     """What OpenAPI is to know of a route that reads its body by itself, and the time it is given if it is ``timed``."""
     schema = model.model_json_schema()
     whole = _inlined(schema, schema.get("$defs", {}))
+    if optional:
+        whole = {"anyOf": [whole, {"type": "null"}]}
     timeout = {
         "name": _TIMEOUT,
         "in": "header",
