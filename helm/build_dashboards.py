@@ -1,4 +1,4 @@
-"""Writes the two Grafana dashboards beside the chart: ``python helm/build_dashboards.py``.
+"""Writes the two Grafana dashboards: ``python helm/build_dashboards.py``.
 
 Made with Grafana's own builders, so that every option is one that Grafana has. Latencies are rates over the interval
 of a pixel; what is compared with a threshold is drawn with it; each panel says what it shows.

@@ -121,11 +121,12 @@ def _deliver_forever(settings: MonitorSettings, metrics: Metrics, stop: threadin
         senders = _senders(settings, client)
 
         def work() -> int:
-            return deliver_due(store, senders, settings.webhook_backoff, time.time, stop.is_set)
+            delivered = deliver_due(store, senders, settings.webhook_backoff, time.time, stop.is_set)
+            metrics.show_outbox(*counts(store))
+            return delivered
 
         while not stop.is_set():
             _guarded("deliveries", metrics, work)
-            metrics.show_outbox(*counts(store))
             stop.wait(min(_DELIVERY_PAUSE, settings.monitor_poll_seconds))
     store.close()
 

@@ -33,7 +33,7 @@ GRACE = 10.0  # seconds between asking a command to end and killing it
 _MOST_STARTS = 2
 _REJECTED = 3
 _LOCK = "lock"  # beside the commands' output
-_WITHHELD = "PLUMBLINE_WEBHOOK_"  # the monitor's own settings, its secret among them
+_WITHHELD = ("PLUMBLINE_WEBHOOK_", "PLUMBLINE_RETRAIN_TOKEN")  # the monitor's own settings, with its secrets
 
 Answer = Literal["accepted", "rejected", "failed"]
 

@@ -54,9 +54,10 @@ def test_the_command_gets_the_event_and_its_output_is_kept(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PLUMBLINE_WEBHOOK_SECRET", "whsec_hidden")
+    monkeypatch.setenv("PLUMBLINE_RETRAIN_TOKEN", "hidden, too")
     code = (
         "import os, sys; print(os.environ['PLUMBLINE_EVENT_ID'], os.environ['PLUMBLINE_MODEL'],"
-        "'PLUMBLINE_WEBHOOK_SECRET' in os.environ); print(sys.stdin.read())"
+        "'PLUMBLINE_WEBHOOK_SECRET' in os.environ or 'PLUMBLINE_RETRAIN_TOKEN' in os.environ); print(sys.stdin.read())"
     )
     identity = request(store, python(code))
     assert run(store, tmp_path) == [("tickets", "accepted")]
