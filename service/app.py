@@ -27,6 +27,7 @@ from service.engine import shares_core
 from service.errors import as_response, response_to
 from service.fleet import Fleet
 from service.guard import Guard
+from service.hosts import Hosts, is_loopback
 from service.keys import Keys
 from service.live import LiveModel, Resources, load
 from service.metrics import Metrics
@@ -68,7 +69,7 @@ class Error(BaseModel):
 
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"model": Error} for status in (400, 401, 403, 404, 413, 422, 429, 500, 503, 504)
+    status: {"model": Error} for status in (400, 401, 403, 404, 413, 421, 422, 429, 500, 503, 504)
 }
 
 
@@ -106,7 +107,7 @@ def create_app(
     app.front = RequestMiddleware(
         Shortcut(app, super(_Application, app).__call__, predict.HANDLERS),
         metrics=metrics,
-        guard=Guard(keys),
+        guard=Guard(keys, Hosts(settings.host, settings.trusted_hosts)),
         admit=Admission(lambda: app.state.predictor, settings.model),
         max_body_bytes=settings.max_body_bytes,
         model_of=lambda named: _model_of(app, named),
@@ -115,7 +116,7 @@ def create_app(
     )
     if tracing is not None:
         app.front = tracing.wrap(app.front)
-    if not keys.required and settings.host not in ("127.0.0.1", "::1", "localhost"):
+    if not keys.required and not is_loopback(settings.host):
         logger.warning("anyone who reaches %s may use this server: no keys are configured", settings.host)
     for protocol in (predict, oip, feedback):  # routes are tried in this order, so the busy ones stand first
         app.include_router(protocol.router)

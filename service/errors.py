@@ -7,6 +7,7 @@ PlumblineError
     ├── Forbidden             403
     ├── UnknownModel          404
     ├── BodyTooLarge          413
+    ├── Misdirected           421
     ├── InvalidRequest        422
     ├── Overloaded            429, Retry-After
     ├── NotReady              503
@@ -23,6 +24,8 @@ from starlette.responses import Response
 from service.contract.errors import PlumblineError
 
 logger = logging.getLogger(__name__)
+
+_LONGEST = 1000  # characters of a message; whatever it names was sent by somebody
 
 
 class RequestError(PlumblineError):
@@ -59,6 +62,10 @@ class BodyTooLarge(RequestError):  # noqa: N818
     code, status = "body_too_large", 413
 
 
+class Misdirected(RequestError):  # noqa: N818
+    code, status = "unknown_host", 421
+
+
 class InvalidRequest(RequestError):  # noqa: N818
     code, status = "invalid_request", 422
 
@@ -87,7 +94,7 @@ class DeadlinePassed(RequestError):  # noqa: N818
 
 def as_response(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
     """The answer to a request that failed: ``{"error": message, "code": code}``."""
-    printable = message.encode("utf-8", "backslashreplace").decode()
+    printable = message[:_LONGEST].encode("utf-8", "backslashreplace").decode()
     return Response(orjson.dumps({"error": printable, "code": code}), status, headers, "application/json")
 
 

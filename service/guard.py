@@ -8,8 +8,9 @@ from __future__ import annotations
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from service.errors import Forbidden
+from service.hosts import Hosts
 from service.keys import Keys, given_key
+from service.keys import Scope as Wanted
 
 # What orchestrators, Prometheus and people with a browser reach without a key.
 _OPEN = frozenset(
@@ -23,29 +24,22 @@ _ADMINISTRATION = "/v2/repository"
 class Guard:
     """Called with the scope of each HTTP request."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, hosts: Hosts) -> None:
         self._keys = keys
+        self._hosts = hosts
 
     def __call__(self, scope: Scope) -> None:
-        """:raises Unauthorized: without a valid key. :raises Forbidden: if the key, or the browser's page, may not."""
+        """Where no key stands in the way, a page of another site must not use its visitor's browser for writing.
+
+        :raises Misdirected: if it is for another server. :raises Unauthorized: without a valid key.
+        :raises Forbidden: if the key, or the browser's page, may not.
+        """
+        self._hosts.check_host(scope)
         path: str = scope["path"]
         if path in _OPEN or path.startswith(_HEALTH) or (path == _STATUS_PAGE and scope["method"] in ("GET", "HEAD")):
             return
-        administration = path.startswith(_ADMINISTRATION)
         if self._keys.required:
-            self._keys.check(given_key(Headers(scope=scope)), "admin" if administration else "predict")
-        elif administration:
-            _refuse_other_sites(Headers(scope=scope))
-
-
-def _refuse_other_sites(headers: Headers) -> None:
-    """Where no key stands in the way, a page of another site could make a visitor's browser unload a model.
-
-    :raises Forbidden: if a browser says that the request comes from a page of another origin (RFC 6454).
-    """
-    origin = headers.get("origin")
-    if origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower():
-        raise Forbidden(
-            f"a page of {origin[:100]} may not change what is served here. Ask from this server's own origin, "
-            "or give the server admin keys."
-        )
+            wanted: Wanted = "admin" if path.startswith(_ADMINISTRATION) else "predict"
+            self._keys.check(given_key(Headers(scope=scope)), wanted)
+        else:
+            self._hosts.check_page(scope)

@@ -17,7 +17,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service import context
 from service.contract.errors import PlumblineError
 from service.contract.record import new_id
-from service.errors import BodyTooLarge, DeadlinePassed, NotReady, Overloaded, as_response, response_to
+from service.errors import (
+    BodyTooLarge,
+    DeadlinePassed,
+    Forbidden,
+    Misdirected,
+    NotReady,
+    Overloaded,
+    as_response,
+    response_to,
+)
 from service.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -25,7 +34,8 @@ logger = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _CLOSED = 499  # the client closed the connection before its request was whole; only metrics see it
 _MOST_DIGITS = 18
-_REASONS = {error.status: error.code for error in (BodyTooLarge, Overloaded, NotReady, DeadlinePassed)}
+_REFUSALS = (BodyTooLarge, Forbidden, Misdirected, Overloaded, NotReady, DeadlinePassed)
+_REASONS = {error.status: error.code for error in _REFUSALS}
 
 
 class RequestMiddleware:

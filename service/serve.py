@@ -8,12 +8,12 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from socket import socket
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -25,9 +25,11 @@ from service.contract.errors import PlumblineError, SettingsError
 from service.contract.install import how_to_install
 from service.contract.logs import announce, log_to_stderr
 from service.contract.user import care_of_root, this_user
+from service.door import Door, limits
 from service.engine import shares_core
 from service.errors import NotReady
 from service.fleet import Fleet
+from service.metrics import Metrics
 from service.protocols import others_ready
 from service.ready import ready
 from service.settings import ServiceSettings
@@ -89,17 +91,7 @@ def serve_one(settings: ServiceSettings, fleet: Fleet, sockets: list[socket] | N
 
     telling: list[asyncio.Task[None]] = []
     app = create_app(settings, on_failure=stop, on_ready=tell, tracing=tracing, fleet=fleet)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        http=Connection,
-        server_header=False,
-        timeout_keep_alive=settings.keep_alive_seconds,
-        timeout_graceful_shutdown=settings.drain_seconds,
-    )
+    config = configure(settings, app)
     accepted = _ACCEPTED if shares_core(settings.workers) else 1
     server = Server(config, app, settings.grace_seconds, accepted)
 
@@ -116,6 +108,23 @@ def serve_one(settings: ServiceSettings, fleet: Fleet, sockets: list[socket] | N
         raise PlumblineError(f"cannot listen on {settings.host}:{settings.port}; is the port taken?") from error
     if failures:
         raise failures[0]
+
+
+def configure(settings: ServiceSettings, app: FastAPI) -> uvicorn.Config:
+    """uvicorn, behind the limits of the settings."""
+    metrics: Metrics = app.state.metrics
+    door = Door(limits(settings), on_refused=lambda reason: metrics.rejected.labels("", reason).inc())
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        http=cast(type[asyncio.Protocol], partial(Connection, door=door)),  # uvicorn calls it, and no more
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=settings.drain_seconds,
+    )
 
 
 def _spare_the_collector() -> None:
@@ -166,7 +175,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)
         loop = asyncio.get_running_loop()
-        protocol = partial(Connection, self.config, self.server_state, self.lifespan.state)
+        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        protocol = partial(make, self.config, self.server_state, self.lifespan.state)
         descriptors = [listening.fileno() for server in self.servers for listening in server.sockets]
         for descriptor in descriptors * (self._accepted - 1):
             again = socket(fileno=os.dup(descriptor))

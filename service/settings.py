@@ -25,6 +25,11 @@ class ServiceSettings(Settings):
     log: Path | None = Field(default=None, description="folder of the inference log; nothing is logged without it")
     model: str | None = Field(default=None, description="model that /predict uses when the repository holds several")
     host: str = Field(default="127.0.0.1", description="address to listen on")
+    trusted_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="names the server is asked by, beside IP addresses and localhost, separated by commas; * for any. "
+        "Without it, others are refused on loopback only",
+    )
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where models run")
     workers: int = Field(
@@ -60,6 +65,35 @@ class ServiceSettings(Settings):
         le=3600,
         description="how long an idle connection stays open; let it be longer than with the proxy or client in front",
     )
+    max_connections: int = Field(
+        default=1000, ge=1, le=100_000, description="most connections of each worker; the silent ones make room first"
+    )
+    max_connections_per_address: int = Field(
+        default=0, ge=0, description="most connections from one address; 0 for no limit, as behind a proxy"
+    )
+    max_head_bytes: int = Field(
+        default=32 * 2**10, ge=2048, le=2**20, description="largest head of a request; one line may have half of it"
+    )
+    max_headers: int = Field(default=100, ge=8, le=10_000, description="most headers of a request")
+    head_seconds: float = Field(
+        default=20.0, gt=0, le=3600, description="how long a head may take, and the first on a new connection to come"
+    )
+    body_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        le=3600,
+        description="time in which the least rate of a body, and of a client that takes its answer, is looked at",
+    )
+    min_body_rate: int = Field(
+        default=16 * 2**10,
+        ge=1,
+        description="fewest bytes a second of a body that goes on, and of an answer that is taken",
+    )
+    max_bodies_bytes: int = Field(
+        default=64 * 2**20,
+        ge=2**20,
+        description="bytes of all bodies that a worker holds, beside the first 65536 of each; beyond them 503",
+    )
     grace_seconds: float = Field(default=5.0, ge=0, description="work after SIGTERM, while readiness fails already")
     drain_seconds: int = Field(default=20, ge=0, description="how long answers may take after a signal to stop")
     log_text: Literal["redacted", "raw", "off"] = Field(
@@ -94,6 +128,25 @@ class ServiceSettings(Settings):
         if not all(re.fullmatch("[0-9a-f]{64}", one) for one in digests(value)):
             raise ValueError("give SHA-256 digests of keys, 64 hex digits each, not the keys themselves")
         return value
+
+    @field_validator("trusted_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+    @field_validator("trusted_hosts")
+    @classmethod
+    def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name != "*" and not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+                raise ValueError(f"{name!r} is no name; give names without scheme, port or path, or * for any")
+        return value
+
+    @model_validator(mode="after")
+    def _one_body_fits(self) -> ServiceSettings:
+        if self.max_bodies_bytes < self.max_body_bytes:
+            raise ValueError("PLUMBLINE_MAX_BODIES_BYTES holds no body of PLUMBLINE_MAX_BODY_BYTES")
+        return self
 
     @model_validator(mode="after")
     def _log_to_upload(self) -> ServiceSettings:

@@ -11,6 +11,7 @@ from service.context import header
 from service.errors import InvalidRequest, Malformed, NotReady
 from service.fleet import Fleet
 from service.predictor import Answer, Predictor
+from service.protocols.values import MOST_VALUES, check_values
 from service.settings import ServiceSettings
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -81,28 +82,44 @@ def within(request: Request) -> float | None:
     return int(given) / 1000
 
 
-def parse(model: type[Body], content: bytes) -> Body:
+def most_values(request: Request) -> int:
+    """What a body may hold where each of its texts may stand in a list of its own."""
+    settings: ServiceSettings = request.app.state.settings
+    return max(MOST_VALUES, 4 * settings.max_items)
+
+
+def parse(model: type[Body], content: bytes, most: int = MOST_VALUES) -> Body:
     """A JSON body as ``model``.
 
     Routes that answer read their bodies by this, without FastAPI's own reading, which costs as much as all the rest
     of the way; :func:`documented` tells OpenAPI about them.
 
+    :param most: values that it may hold, see :mod:`service.protocols.values`.
     :raises Malformed: if it is not JSON. :raises InvalidRequest: naming the field.
     """
+    check_values(content, most)
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         if problem["type"] == "json_invalid":
             raise Malformed(f"the body is not valid JSON: {problem['ctx']['error']}.") from error
-        where = ".".join(map(str, problem["loc"])) or "the body"
+        where = shown(".".join(map(str, problem["loc"]))) or "the body"
         raise InvalidRequest(f"{where}: {problem['msg']}.") from error
 
 
-def documented(model: type[BaseModel]) -> dict[str, Any]:
-    """What OpenAPI is to know of a route that reads its body and the time it is given by itself."""
+def shown(given: object, most: int = 100) -> str:
+    """What a client sent, for an error that names it: not more of it than a line."""
+    text = given if isinstance(given, str) else type(given).__name__ if isinstance(given, list | dict) else str(given)
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def documented(model: type[BaseModel], *, optional: bool = False, timed: bool = True) -> dict[str, Any]:
+    """What OpenAPI is to know of a route that reads its body by itself, and the time it is given if it is ``timed``."""
     schema = model.model_json_schema()
     whole = _inlined(schema, schema.get("$defs", {}))
+    if optional:
+        whole = {"anyOf": [whole, {"type": "null"}]}
     timeout = {
         "name": _TIMEOUT,
         "in": "header",
@@ -111,8 +128,8 @@ def documented(model: type[BaseModel]) -> dict[str, Any]:
         "description": "milliseconds; then 504, without the work",
     }
     return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": whole}}},
-        "parameters": [timeout],
+        "requestBody": {"required": not optional, "content": {"application/json": {"schema": whole}}},
+        "parameters": [timeout] if timed else [],
     }
 
 

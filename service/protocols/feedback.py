@@ -8,10 +8,11 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from service.context import body_of
 from service.contract.labels import SEPARATOR
 from service.fleet import Fleet
 from service.predictor import Predictor
-from service.protocols import predictor, settings
+from service.protocols import documented, parse, predictor, settings
 from service.settings import ServiceSettings
 
 router = APIRouter(tags=["feedback"])
@@ -30,7 +31,7 @@ class FeedbackRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: UUID = Field(description="the id that /predict gave")
-    label: Told | Annotated[list[OneOfSeveral], Field(max_length=100)] = Field(
+    label: Told | Annotated[list[OneOfSeveral], Field(max_length=100, fail_fast=True)] = Field(
         description="the true label; several in a list or joined by '|', and an empty list for none of them"
     )
     source: str = Field(default="api", max_length=200, description="who says so: a person, a rule, a later event")
@@ -40,14 +41,14 @@ class Accepted(BaseModel):
     id: str
 
 
-@router.post("/feedback", status_code=202)
+@router.post("/feedback", status_code=202, openapi_extra=documented(FeedbackRequest, timed=False))
 async def feedback(
-    body: FeedbackRequest,
     request: Request,
     predictor: Annotated[Predictor, Depends(predictor)],
     settings: Annotated[ServiceSettings, Depends(settings)],
 ) -> Accepted:
     """Keep a true label for ``plumbline retrain``. A label that the model does not know yet is welcome."""
+    body = parse(FeedbackRequest, body_of(request.scope))
     known = predictor.remembered(str(body.id))
     if known is None:  # perhaps another worker answered
         fleet: Fleet = request.app.state.fleet

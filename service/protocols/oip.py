@@ -18,7 +18,7 @@ from service.context import body_of
 from service.contract.bundle import Manifest
 from service.errors import InvalidRequest
 from service.predictor import Answer, Predictor
-from service.protocols import check_all_ready, described, documented, predictor, within
+from service.protocols import check_all_ready, described, documented, most_values, predictor, shown, within
 from service.protocols.gathered import gathered
 from service.protocols.tensors import (
     HEADER_LENGTH,
@@ -134,12 +134,12 @@ async def model_ready(name: str, predictor: Models, version: str | None = None) 
 @router.post("/models/{name}/versions/{version}/infer", response_model=InferResponse, openapi_extra=_INFER)
 async def infer(name: str, request: Request, predictor: Models, version: str | None = None) -> Response:
     model = predictor.who_answers(name, version)
-    body, binary = parse_request(body_of(request.scope), request.headers.get(HEADER_LENGTH))
+    body, binary = parse_request(body_of(request.scope), request.headers.get(HEADER_LENGTH), most_values(request))
     if [tensor.name for tensor in body.inputs] != ["text"]:
-        given = [tensor.name for tensor in body.inputs]
+        given = [shown(tensor.name) for tensor in body.inputs]
         raise InvalidRequest(f"inputs are {given}; give exactly one, called 'text'.")
     wanted = _wanted(body)
-    texts = read_texts(body.inputs[0], binary)
+    texts = read_texts(body.inputs[0], binary, most_values(request))
     answer = await predictor.predict(model, texts, _timeout(body, request))
     content, head = write_response(
         InferResponse(
@@ -171,7 +171,7 @@ def _wanted(body: InferRequest) -> list[str]:
         raise InvalidRequest("an output is requested twice.")
     for name in wanted:
         if name not in offered:
-            raise InvalidRequest(f"there is no output {name!r}; there are {', '.join(offered)}.")
+            raise InvalidRequest(f"there is no output {shown(name)!r}; there are {', '.join(offered)}.")
     return wanted
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validat
 
 from service.context import body_of
 from service.predictor import Answer, Predictor
-from service.protocols import AS_DESCRIBED, described, documented, parse, within
+from service.protocols import AS_DESCRIBED, described, documented, most_values, parse, within
 
 router = APIRouter(tags=["predict"])
 
@@ -58,7 +58,7 @@ class Scored(BaseModel):
 @router.post("/predict", response_model=list[Scored] | list[list[Scored]], openapi_extra=documented(PredictRequest))
 async def predict(request: Request) -> Response:
     """Classify a text, or a list of texts: ``[{"id", "label", "score"}]``, nested for a list."""
-    body = parse(PredictRequest, body_of(request.scope))
+    body = parse(PredictRequest, body_of(request.scope), most_values(request))
     answer = await _classify(body, request)
     scored = _scored(answer, body.parameters.top_k or 1)
     return _respond(scored[0] if isinstance(body.inputs, str) else scored, answer)
@@ -67,7 +67,7 @@ async def predict(request: Request) -> Response:
 @router.post("/", response_model=list[list[Scored]], openapi_extra=documented(PredictRequest))
 async def endpoint(request: Request) -> Response:
     """As ``/predict``, but nested for a single text too, and with every label unless ``top_k`` says less."""
-    body = parse(PredictRequest, body_of(request.scope))
+    body = parse(PredictRequest, body_of(request.scope), most_values(request))
     answer = await _classify(body, request)
     return _respond(_scored(answer, body.parameters.top_k), answer)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
+from service.context import body_of
 from service.errors import InvalidRequest
 from service.fleet import Fleet
+from service.protocols import documented, parse, shown
 from service.repository import RepositoryWatcher
 
 router = APIRouter(prefix="/v2/repository", tags=["model repository"])
@@ -41,31 +43,47 @@ class LoadRequest(BaseModel):
     parameters: dict[str, Any] = Field(default={}, json_schema_extra={"maxProperties": 0})
 
 
-@router.post("/index")
-async def index(watcher: Watcher, body: IndexRequest | None = None) -> list[IndexEntry]:
+_LOAD = documented(LoadRequest, optional=True, timed=False)
+
+
+Read = TypeVar("Read", bound=BaseModel)
+
+
+def _read(model: type[Read], request: Request) -> Read:
+    """The body; without one, or with `null`, what it would be by default."""
+    content = body_of(request.scope)
+    return model() if content.strip() in (b"", b"null") else parse(model, content)
+
+
+@router.post("/index", openapi_extra=documented(IndexRequest, optional=True, timed=False))
+async def index(request: Request, watcher: Watcher) -> list[IndexEntry]:
     """Every version in the repository and whether it answers."""
+    body = _read(IndexRequest, request)
     entries = [
         IndexEntry(name=name, version=version, state="READY" if live else "UNAVAILABLE", reason=reason)
         for name, version, live, reason in await watcher.index()
     ]
-    return [entry for entry in entries if entry.state == "READY" or not (body and body.ready)]
+    return [entry for entry in entries if entry.state == "READY" or not body.ready]
 
 
-@router.post("/models/{name}/load")
-async def load(name: str, watcher: Watcher, fleet: Others, body: LoadRequest | None = None) -> dict[str, Any]:
+@router.post("/models/{name}/load", openapi_extra=_LOAD)
+async def load(name: str, request: Request, watcher: Watcher, fleet: Others) -> dict[str, Any]:
     """Load, or load again, the version that serving.json calls live; answers when it is live in every worker."""
-    if body and body.parameters:
+    body = _read(LoadRequest, request)
+    if body.parameters:
         raise InvalidRequest(
-            f"load takes no parameters, got {', '.join(body.parameters)}. What is live is said by serving.json."
+            f"load takes no parameters, got {shown(next(iter(body.parameters)))!r}. "
+            "What is live is said by serving.json."
         )
     await watcher.load(name)
     await fleet.ask("load", name)
     return {}
 
 
-@router.post("/models/{name}/unload")
-async def unload(name: str, watcher: Watcher, fleet: Others, body: LoadRequest | None = None) -> dict[str, Any]:
+@router.post("/models/{name}/unload", openapi_extra=_LOAD)
+async def unload(name: str, request: Request, watcher: Watcher, fleet: Others) -> dict[str, Any]:
     """Stop answering for a model, after the requests that it has; it stays so until it is loaded."""
+    _read(LoadRequest, request)
     await watcher.unload(name)
     await fleet.ask("unload", name)
     return {}

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, FailFast, Field
 
 from service.errors import InvalidRequest, Malformed
-from service.protocols import AS_DESCRIBED, parse
+from service.protocols import AS_DESCRIBED, parse, shown
 
 HEADER_LENGTH = "inference-header-content-length"
 _MOST_DIGITS = 18
@@ -64,9 +64,10 @@ class InferResponse(BaseModel):
     outputs: list[OutputTensor]
 
 
-def parse_request(body: bytes, header_length: str | None) -> tuple[InferRequest, bytes]:
+def parse_request(body: bytes, header_length: str | None, most: int) -> tuple[InferRequest, bytes]:
     """The JSON part of a body, and the binary data behind it.
 
+    :param most: values that the JSON may hold.
     :raises Malformed: if the JSON, or its declared length, is broken. :raises InvalidRequest: naming the field.
     """
     length = len(body)
@@ -75,35 +76,40 @@ def parse_request(body: bytes, header_length: str | None) -> tuple[InferRequest,
         if not digits or int(header_length) > len(body):
             raise Malformed(f"{HEADER_LENGTH} is {header_length[:20]!r}; the body has {len(body)} bytes.")
         length = int(header_length)
-    return parse(InferRequest, body[:length]), body[length:]
+    return parse(InferRequest, body[:length], most), body[length:]
 
 
-def read_texts(tensor: InputTensor, binary: bytes) -> list[str]:
-    """The elements of a BYTES tensor of shape [n] or [n, 1]. :raises InvalidRequest: saying what does not fit."""
+def read_texts(tensor: InputTensor, binary: bytes, most: int) -> list[str]:
+    """The elements of a BYTES tensor of shape [n] or [n, 1], of which there may be so many.
+
+    :raises InvalidRequest: saying what does not fit.
+    """
+    name = shown(tensor.name)
     if tensor.datatype != "BYTES":
-        raise InvalidRequest(f"input {tensor.name!r} has datatype {tensor.datatype}; it must be BYTES.")
+        raise InvalidRequest(f"input {name!r} has datatype {shown(tensor.datatype)}; it must be BYTES.")
     size = tensor.parameters.get("binary_data_size")
     if size is not None:
         if size != len(binary):
-            raise InvalidRequest(f"binary_data_size of {tensor.name!r} is {size!r}; {len(binary)} bytes of data came.")
-        texts = _read_bytes(tensor.name, binary)
+            raise InvalidRequest(f"binary_data_size of {name!r} is {shown(size)!r}; {len(binary)} bytes of data came.")
+        texts = _read_bytes(name, binary, most)
     elif tensor.data is None:
-        raise InvalidRequest(f"input {tensor.name!r} has neither data nor a binary_data_size.")
+        raise InvalidRequest(f"input {name!r} has neither data nor a binary_data_size.")
     else:
         texts = [cell for row in tensor.data for cell in (row if isinstance(row, list) else [row])]
         if not all(isinstance(cell, str) for cell in texts):
-            raise InvalidRequest(f"input {tensor.name!r} must hold strings only.")
+            raise InvalidRequest(f"input {name!r} must hold strings only.")
+    shape = f"[{', '.join(shown(axis, 20) for axis in tensor.shape)}]"
     if tensor.shape not in ([len(texts)], [len(texts), 1]):
-        raise InvalidRequest(
-            f"input {tensor.name!r} has shape {tensor.shape} and {len(texts)} elements; it must be [n] or [n, 1]."
-        )
+        raise InvalidRequest(f"input {name!r} has shape {shape} and {len(texts)} elements; it must be [n] or [n, 1].")
     return texts
 
 
-def _read_bytes(name: str, data: bytes) -> list[str]:
+def _read_bytes(name: str, data: bytes, most: int) -> list[str]:
     texts: list[str] = []
     place = 0
     while place < len(data):
+        if len(texts) == most:
+            raise InvalidRequest(f"the binary data of {name!r} holds more than {most} elements. Split them.")
         if place + 4 > len(data):
             raise InvalidRequest(f"the binary data of {name!r} ends inside a length.")
         (length,) = struct.unpack_from("<I", data, place)

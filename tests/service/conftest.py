@@ -30,7 +30,9 @@ def start(repo: Path, tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
             settings = ServiceSettings(
                 repo=repo, log=tmp_path / "log", threads=1, poll_seconds=0.02, log_fsync_seconds=0.01, **options
             )
-            client = stack.enter_context(TestClient(create_app(settings), raise_server_exceptions=False))
+            client = stack.enter_context(
+                TestClient(create_app(settings), base_url="http://localhost", raise_server_exceptions=False)
+            )
             if ready:
                 until(lambda: client.get("/readyz").status_code == 200)
             return client

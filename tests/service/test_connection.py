@@ -36,6 +36,12 @@ class Transport(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.closed
 
+    def is_reading(self) -> bool:
+        return not self.paused
+
+    def can_write_eof(self) -> bool:
+        return False
+
     def close(self) -> None:
         self.closed = True
 
@@ -157,6 +163,47 @@ async def test_a_hang_up_behind_pipelined_requests_is_no_error(caplog: pytest.Lo
     await turns()
     assert caplog.messages == []
     assert transport.written == []
+
+
+async def test_while_a_request_is_pending_nothing_behind_it_is_parsed_and_no_more_is_read() -> None:
+    begun = 0
+    go_on = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal begun
+        begun += 1
+        await go_on.wait()
+        await answer(scope, receive, send)
+
+    connection, transport = connected(app)
+    connection.data_received(REQUEST % (b"POST", b"") * 3)
+    await turns()
+    assert (begun, transport.paused) == (1, True)
+    go_on.set()
+    await turns()
+    await turns()
+    assert b"".join(transport.written).count(b"done") == begun == 3
+    assert not transport.paused
+    connection.shutdown()
+
+
+async def test_what_waits_behind_a_request_is_not_parsed_before_the_answer_was_taken() -> None:
+    connection, transport = connected(answer)
+
+    def write(data: Any) -> None:
+        transport.written.append(bytes(data))
+        connection.pause_writing()  # as with a client that does not read
+
+    transport.write = write  # type: ignore[method-assign]
+    transport.get_write_buffer_size = lambda: 100_000  # type: ignore[method-assign]
+    connection.data_received(REQUEST % (b"GET", b"") * 2)
+    await turns()
+    assert (len(transport.written), transport.paused) == (1, True)
+    connection.resume_writing()
+    await turns()
+    assert (len(transport.written), transport.paused) == (2, False)
+    connection.resume_writing()
+    connection.shutdown()
 
 
 async def test_the_application_can_see_that_its_client_has_gone() -> None:

@@ -68,7 +68,9 @@ def test_the_cpu_where_it_is_meant_is_no_fallback(
 def test_a_gpu_that_was_demanded_is_not_replaced(repo: Path) -> None:
     make_bundle(repo, variants=("cpu", "cuda"))
     failures: list[PlumblineError] = []
-    with TestClient(create_app(ServiceSettings(repo=repo, device="cuda"), on_failure=failures.append)) as client:
+    with TestClient(
+        create_app(ServiceSettings(repo=repo, device="cuda"), on_failure=failures.append), base_url="http://localhost"
+    ) as client:
         until(lambda: failures)
         assert client.get("/readyz").status_code == 503
     assert REASON in str(failures[0])

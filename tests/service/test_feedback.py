@@ -18,7 +18,7 @@ from tests.processes import until
 
 def test_answers_and_labels_are_logged_and_join_by_id(repo: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with TestClient(create_app(ServiceSettings(repo=repo, log=log, threads=1))) as client:
+    with TestClient(create_app(ServiceSettings(repo=repo, log=log, threads=1)), base_url="http://localhost") as client:
         until(lambda: client.get("/readyz").status_code == 200)
         (answer,) = client.post("/predict", json={"inputs": "a good film"}).json()
         response = client.post("/feedback", json={"id": answer["id"], "label": "negative", "source": "review"})
@@ -74,7 +74,7 @@ def test_invalid_feedback_is_a_422(client: TestClient, body: object) -> None:
 def test_several_labels_are_a_set(tmp_path: Path, label: object, kept: str, right: str) -> None:
     make_bundle(tmp_path / "models", task="multi-label")
     settings = ServiceSettings(repo=tmp_path / "models", log=tmp_path / "log", threads=1)
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), base_url="http://localhost") as client:
         until(lambda: client.get("/readyz").status_code == 200)
         both = client.post("/predict", json={"inputs": "good awful"}).json()[0]["id"]
         assert client.post("/feedback", json={"id": both, "label": label}).status_code == 202
@@ -90,7 +90,7 @@ def test_a_label_that_the_model_does_not_know_is_welcome(client: TestClient) -> 
 
 
 def test_without_a_log_feedback_is_refused_rather_than_lost(start: Callable[..., TestClient], repo: Path) -> None:
-    with TestClient(create_app(ServiceSettings(repo=repo, threads=1))) as client:
+    with TestClient(create_app(ServiceSettings(repo=repo, threads=1)), base_url="http://localhost") as client:
         until(lambda: client.get("/readyz").status_code == 200)
         response = client.post("/feedback", json={"id": new_id(), "label": "a"})
     assert response.status_code == 422
@@ -101,7 +101,7 @@ def test_texts_are_redacted_unless_told_otherwise(repo: Path, tmp_path: Path) ->
     log = tmp_path / "log"
     (tmp_path / "rules").write_text("ORDER ORD-[0-9]+")
     settings = ServiceSettings(repo=repo, log=log, threads=1, redact_rules=tmp_path / "rules")
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), base_url="http://localhost") as client:
         until(lambda: client.get("/readyz").status_code == 200)
         client.post("/predict", json={"inputs": "good film, ORD-77, jo@example.org"})
     (row,) = [

@@ -67,7 +67,7 @@ def test_a_deadline_outside_what_is_described_is_refused(client: TestClient, giv
     assert "x-request-timeout-ms" in response.json()["error"]
 
 
-@pytest.mark.parametrize("content", [b"", b"[" * 100_000, b'{"inputs": ' + b"9" * 5000 + b"}", b'"\xff"'])
+@pytest.mark.parametrize("content", [b"", b"[" * 10_000, b'{"inputs": ' + b"9" * 5000 + b"}", b'"\xff"'])
 def test_what_json_cannot_hold_is_malformed(client: TestClient, content: bytes) -> None:
     response = client.post("/predict", content=content)
     assert (response.status_code, response.json()["code"]) == (400, "malformed")

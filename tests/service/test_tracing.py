@@ -44,7 +44,7 @@ def traced(repo: Path) -> Iterator[Traced]:
         return found
 
     app = create_app(settings, tracing=Tracing(provider))
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
         until(lambda: client.get("/readyz").status_code == 200)
         yield client, spans
 

@@ -63,7 +63,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def serving(repo: Path, log: Path, **options: Any) -> Iterator[TestClient]:
     """The app until the end of the block, which is the end of the server."""
     settings = ServiceSettings(repo=repo, log=log, threads=1, log_fsync_seconds=0.01, **options)
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), base_url="http://localhost") as client:
         until(lambda: client.get("/readyz").status_code == 200)
         yield client
 
