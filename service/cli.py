@@ -33,7 +33,7 @@ _COMMANDS = {
     "config": ("service.cli", "serve"),
     "demo": ("examples.cli", "export,monitor"),
 }
-_SETTINGS = [("service.settings", "ServiceSettings"), ("monitoring.settings", "MonitorSettings")]
+_SETTINGS = [("serve", "service.settings", "ServiceSettings"), ("monitor", "monitoring.settings", "MonitorSettings")]
 
 
 def serve(
@@ -127,7 +127,7 @@ def rollout(
 def config(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="print the table that docs/settings.md holds")
+        bool, typer.Option("--markdown", help="print the table that docs/configuration.md holds")
     ] = False,
 ) -> None:
     """Show every setting, its value and where it came from.
@@ -142,19 +142,23 @@ def config(
     from service.contract.settings import Settings, describe_settings, load_settings
 
     rows = {}
-    for module, name in _SETTINGS:
+    users: dict[str, list[str]] = {}
+    for command, module, name in _SETTINGS:
         try:
             settings: type[Settings] = getattr(importlib.import_module(module), name)
         except ModuleNotFoundError:
             continue
-        rows.update({row.variable: row for row in describe_settings(load_settings(settings))})
+        for row in describe_settings(load_settings(settings)):
+            rows[row.variable] = row
+            users.setdefault(row.variable, []).append(command)
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows.values()]))
         return
     if as_markdown:
-        typer.echo("| variable | default | meaning |\n|---|---|---|")
+        typer.echo("| variable | default | read by | meaning |\n|---|---|---|---|")
         for row in rows.values():
-            typer.echo(f"| `{row.variable}` | {f'`{row.value}`' if row.value else ''} | {row.meaning} |")
+            default, who = f"`{row.value}`" if row.value else "", ", ".join(users[row.variable])
+            typer.echo(f"| `{row.variable}` | {default} | {who} | {row.meaning} |")
         return
     for row in rows.values():
         typer.echo(f"{row.variable}={row.value}   ({row.origin}) {row.meaning}")
