@@ -20,7 +20,8 @@ def test_every_setting_is_documented_as_it_is(monkeypatch: pytest.MonkeyPatch) -
     for name in [name for name in os.environ if name.startswith("PLUMBLINE_")]:
         monkeypatch.delenv(name)
     table = CliRunner().invoke(cli._build(), ["config", "--markdown"]).stdout
-    assert (ROOT / "docs" / "configuration.md").read_text().endswith(table), "plumbline config --markdown says otherwise"
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    assert page.endswith(table), "plumbline config --markdown says otherwise"
 
 
 @pytest.mark.parametrize(("metrics", "page"), [(ServiceMetrics(), "http.md"), (MonitorMetrics(), "monitoring.md")])
