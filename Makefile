@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check platform test-all gpu-check format clean
+.PHONY: help setup demo test lint check docs platform test-all gpu-check format clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,6 +32,10 @@ lint: $(READY) ## style, types, dependency contracts
 	$(BIN)/lint-imports
 
 check: lint test ## all of lint, and the quick tests
+
+docs: $(READY) ## write the pages and files that are made of the code: api.md, configuration.md, the chart's schema
+	$(BIN)/python docs/build_pages.py
+	$(BIN)/python helm/build_chart.py
 
 platform: $(READY) ## images, dashboards and rules with the real programs, from Debian; as root
 	$(PYTEST) -m platform -v -s

@@ -15,35 +15,33 @@ from service.context import routed
 from service.errors import Overloaded, RequestError
 from service.predictor import Predictor
 
-_INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+_DEFAULT = frozenset(["/predict", "/", "/invocations"])
+# Paths that name a model, and their routes.
+_NAMED = (
+    (re.compile(r"/v2/models/([^/]+)/infer"), "/v2/models/{name}/infer"),
+    (re.compile(r"/v2/models/([^/]+)/versions/([^/]+)/infer"), "/v2/models/{name}/versions/{version}/infer"),
+    (re.compile(r"/models/([^/]+)/predict"), "/models/{name}/predict"),
+    (re.compile(r"/v1/models/([^/]+):predict"), "/v1/models/{name}:predict"),
+)
 
 
 class Admission:
-    """Called with the scope of each HTTP request, when the id of the request is known.
+    """Called with the scope of each HTTP request, when the id of the request is known."""
 
-    :param default: the model of requests whose path names none; None if there is only one.
-    """
-
-    def __init__(self, predictor: Callable[[], Predictor], default: str | None) -> None:
+    def __init__(self, predictor: Callable[[], Predictor]) -> None:
         self._predictor = predictor
-        self._default = default
 
     def __call__(self, scope: Scope) -> None:
         """:raises Overloaded: if the request asks for a prediction, and not even one text would find room."""
         if scope["method"] != "POST":
             return
-        path: str = scope["path"]
-        name, version = self._default, None
-        if path in ("/predict", "/"):
-            route = path
-        elif found := _INFER.fullmatch(path):
-            name, version = found.groups()
-            route = "/v2/models/{name}/infer" if version is None else "/v2/models/{name}/versions/{version}/infer"
-        else:
+        asked = _asked(scope["path"])
+        if asked is None:
             return
+        route, model_and_version = asked
         predictor = self._predictor()
         try:
-            model = predictor.who_answers(name, version)
+            model = predictor.who_answers(*model_and_version)
         except RequestError:  # the route says so in its own way
             return
         try:
@@ -53,3 +51,13 @@ class Admission:
             routed(scope, route)
             scope["path_params"] = {"name": model.manifest.name}
             raise
+
+
+def _asked(path: str) -> tuple[str, tuple[str | None, ...]] | None:
+    """The route of a prediction, with the model and the version that its path names; None for other requests."""
+    if path in _DEFAULT:
+        return path, (None,)
+    for pattern, route in _NAMED:
+        if found := pattern.fullmatch(path):
+            return route, found.groups()
+    return None

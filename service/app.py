@@ -23,9 +23,11 @@ from service.added import as_plain
 from service.admission import Admission
 from service.contract.errors import InvalidInput, PlumblineError
 from service.contract.redact import BUILT_IN, Redactor, read_rules
+from service.contract.repository import first_model
 from service.engine import shares_core
 from service.errors import as_response, response_to
 from service.fleet import Fleet
+from service.front import behind
 from service.guard import Guard
 from service.hosts import Hosts, is_loopback
 from service.keys import Keys
@@ -33,7 +35,18 @@ from service.live import LiveModel, Resources, load
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware, Shortcut
 from service.predictor import Predictor
-from service.protocols import feedback, oip, predict, probes, repository, status, why_not_ready
+from service.protocols import (
+    feedback,
+    kserve,
+    oip,
+    predict,
+    probes,
+    repository,
+    sagemaker,
+    status,
+    tei,
+    why_not_ready,
+)
 from service.recorder import Recorder, as_logged
 from service.repository import RepositoryWatcher
 from service.settings import ServiceSettings, digests
@@ -69,7 +82,7 @@ class Error(BaseModel):
 
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"model": Error} for status in (400, 401, 403, 404, 413, 421, 422, 429, 500, 503, 504)
+    status: {"model": Error} for status in (400, 401, 403, 404, 413, 415, 421, 422, 429, 500, 503, 504)
 }
 
 
@@ -91,7 +104,12 @@ def create_app(
     metrics = Metrics()
     # Triton's client sends JSON without saying so.
     app = _Application(
-        title="Plumbline", version=__version__, lifespan=_lifespan, strict_content_type=False, responses=_RESPONSES
+        title="Plumbline",
+        version=__version__,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
+        lifespan=_lifespan,
+        strict_content_type=False,
+        responses=_RESPONSES,
     )
     app.state.settings = settings
     app.state.metrics = metrics
@@ -107,8 +125,8 @@ def create_app(
     app.front = RequestMiddleware(
         Shortcut(app, super(_Application, app).__call__, predict.HANDLERS),
         metrics=metrics,
-        guard=Guard(keys, Hosts(settings.host, settings.trusted_hosts)),
-        admit=Admission(lambda: app.state.predictor, settings.model),
+        guard=Guard(keys, Hosts(settings.host, settings.trusted_hosts, settings.cors_origins)),
+        admit=Admission(lambda: app.state.predictor),
         max_body_bytes=settings.max_body_bytes,
         model_of=lambda named: _model_of(app, named),
         stopping=lambda: bool(app.state.stopping),
@@ -116,14 +134,14 @@ def create_app(
     )
     if tracing is not None:
         app.front = tracing.wrap(app.front)
+    app.front = behind(app.front, settings)
     if not keys.required and not is_loopback(settings.host):
         logger.warning("anyone who reaches %s may use this server: no keys are configured", settings.host)
-    for protocol in (predict, oip, feedback):  # routes are tried in this order, so the busy ones stand first
+    # Routes are tried in this order, so the busy ones stand first.
+    for protocol in (predict, oip, feedback, kserve, tei, sagemaker, probes, status, repository):
         app.include_router(protocol.router)
-    app.include_router(probes.router)
-    app.include_router(status.router)
-    app.include_router(oip.health)
-    app.include_router(repository.router)
+    for protocol_with_probes in (oip, tei, sagemaker):
+        app.include_router(protocol_with_probes.health)
     app.add_exception_handler(PlumblineError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -189,10 +207,12 @@ def _load_shadow(path: Path, resources: Resources) -> LiveModel:
 
 async def _follow(app: FastAPI, watcher: RepositoryWatcher) -> None:
     try:
+        settings: ServiceSettings = app.state.settings
+        predictor: Predictor = app.state.predictor
+        predictor.default = settings.model or await asyncio.to_thread(first_model, settings.repo)
         await watcher.start()
-        wanted: ServiceSettings = app.state.settings
-        if wanted.model is not None and wanted.model not in app.state.predictor.models:
-            raise InvalidInput(f"--model {wanted.model!r} is not live in {wanted.repo}.")
+        if settings.model is not None and settings.model not in predictor.models:
+            raise InvalidInput(f"--model {settings.model!r} is not live in {settings.repo}.")
     except Exception as error:
         expected = isinstance(error, PlumblineError)
         logger.error("nothing can be served: %s", error, exc_info=None if expected else error)
@@ -222,9 +242,9 @@ async def _answer(app: FastAPI, question: str, argument: Any) -> Any:
 
 def _model_of(app: FastAPI, named: str | None) -> str:
     """The model that a request is for, by the name in its path or else the default; empty if it is not served."""
-    models = app.state.predictor.models
-    wanted = named or app.state.settings.model or (next(iter(models)) if len(models) == 1 else "")
-    return wanted if wanted in models else ""
+    predictor: Predictor = app.state.predictor
+    wanted = named or predictor.default or ""
+    return wanted if wanted in predictor.models else ""
 
 
 def _recorder(settings: ServiceSettings, metrics: Metrics, redact: Redactor) -> Recorder:

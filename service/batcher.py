@@ -94,7 +94,7 @@ class Batcher(Generic[Item, Answer]):
     ) -> None:
         self._run = run
         self._padded_length = padded_length
-        self._cost = cost
+        self.cost = cost
         self._tokens_per_second = cost.per_second
         self.queue_tokens = queue_tokens
         self._turns = 0 if thread is not None else _TURNS
@@ -216,7 +216,7 @@ class Batcher(Generic[Item, Answer]):
             self._remove(oldest)
             return [oldest]
         counts = {length: len(alike) for length, alike in self._by_length.items()}
-        taken = pack(counts, oldest.tokens, self._cost)
+        taken = pack(counts, oldest.tokens, self.cost)
         batch = [
             waiting
             for length, count in taken.items()

@@ -13,12 +13,12 @@ from enum import Enum, auto
 from typing import Any
 
 import httptools
-import orjson
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.context import GONE
 from service.door import Door, Limits, Reason
+from service.errors import as_body
 
 _CONTINUE = b"HTTP/1.1 100 "
 _HEAD_END = b"\r\n\r\n"
@@ -319,7 +319,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _say(self, status: int, code: str, message: str) -> None:
-        body = orjson.dumps({"error": message, "code": code})
+        body = as_body(status, code, message)
         again = "retry-after: 1\r\n" if status == 503 else ""
         head = f"HTTP/1.1 {status} {_PHRASES[status]}\r\ncontent-type: application/json\r\n{again}"
         self.transport.write(f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body)

@@ -7,6 +7,7 @@ PlumblineError
     ├── Forbidden             403
     ├── UnknownModel          404
     ├── BodyTooLarge          413
+    ├── UnsupportedCoding     415
     ├── Misdirected           421
     ├── InvalidRequest        422
     ├── Overloaded            429, Retry-After
@@ -25,6 +26,7 @@ from service.contract.errors import PlumblineError
 
 logger = logging.getLogger(__name__)
 
+_KINDS = {429: "Overloaded", 503: "Unhealthy"}
 _LONGEST = 1000  # characters of a message; whatever it names was sent by somebody
 
 
@@ -62,6 +64,14 @@ class BodyTooLarge(RequestError):  # noqa: N818
     code, status = "body_too_large", 413
 
 
+class UnsupportedCoding(RequestError):  # noqa: N818
+    code, status = "unsupported_encoding", 415
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"accept-encoding": "gzip, deflate"}
+
+
 class Misdirected(RequestError):  # noqa: N818
     code, status = "unknown_host", 421
 
@@ -92,10 +102,16 @@ class DeadlinePassed(RequestError):  # noqa: N818
     code, status = "deadline_passed", 504
 
 
-def as_response(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
-    """The answer to a request that failed: ``{"error": message, "code": code}``."""
+def as_body(status: int, code: str, message: str) -> bytes:
+    """``{"error": message, "code": code, "error_type": …}``; the last is for clients of Text Embeddings Inference."""
     printable = message[:_LONGEST].encode("utf-8", "backslashreplace").decode()
-    return Response(orjson.dumps({"error": printable, "code": code}), status, headers, "application/json")
+    kind = _KINDS.get(status, "Validation" if status < 500 else "Backend")
+    return orjson.dumps({"error": printable, "code": code, "error_type": kind})
+
+
+def as_response(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
+    """The answer to a request that failed; see :func:`as_body`."""
+    return Response(as_body(status, code, message), status, headers, "application/json")
 
 
 def response_to(error: PlumblineError) -> Response:

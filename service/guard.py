@@ -14,7 +14,18 @@ from service.keys import Scope as Wanted
 
 # What orchestrators, Prometheus and people with a browser reach without a key.
 _OPEN = frozenset(
-    ["/livez", "/readyz", "/startupz", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"]
+    [
+        "/livez",
+        "/readyz",
+        "/startupz",
+        "/health",
+        "/ping",
+        "/metrics",
+        "/docs",
+        "/docs/oauth2-redirect",
+        "/redoc",
+        "/openapi.json",
+    ]
 )
 _HEALTH = "/v2/health/"
 _STATUS_PAGE = "/"

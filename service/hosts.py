@@ -23,9 +23,13 @@ ANY = "*"
 
 
 class Hosts:
-    """:param bound: the address to listen on. :param trusted: names without ports; ``*`` for any."""
+    """
+    :param bound: the address to listen on. :param trusted: names without ports; ``*`` for any.
+    :param pages: origins whose pages may write; ``*`` for any.
+    """
 
-    def __init__(self, bound: str, trusted: Sequence[str]) -> None:
+    def __init__(self, bound: str, trusted: Sequence[str], pages: Sequence[str] = ()) -> None:
+        self._pages = frozenset(origin.lower() for origin in pages)
         self._trusted = frozenset(name.lower().rstrip(".") for name in trusted)
         self._own = self._trusted | {bound.lower()}
         # Elsewhere clients, probes and proxies come by names that nobody has told us.
@@ -53,7 +57,7 @@ class Hosts:
                 raise Forbidden("a page of another site may not write here. Ask from this server's own, or with a key.")
             return
         site = origin.partition("://")[2].lower()
-        if ANY in self._trusted or _name_of(site) in self._trusted:
+        if ANY in self._trusted | self._pages or origin.lower() in self._pages or _name_of(site) in self._trusted:
             return
         if not site or site != (header(scope, b"host") or "").lower() or not self._believed(site):
             raise Forbidden(

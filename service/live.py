@@ -21,9 +21,9 @@ from service.contract.errors import BundleError
 from service.contract.hardware import instruction_set
 from service.contract.observation import Observations, observe
 from service.engine import Engine, EngineError, lower_priority, measure, usable_cores
-from service.errors import DeadlinePassed, Overloaded
+from service.errors import DeadlinePassed, InvalidRequest, Overloaded
 from service.metrics import Metrics
-from service.tokenizer import TextTokenizer, Tokens
+from service.tokenizer import USUAL, Reading, TextTokenizer, Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class LiveModel:
         self.provider = engine.provider
         self.fallback = fallback
         self.batcher = batcher
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self.max_characters = tokenizer.max_characters
         self._most_characters = batcher.queue_tokens * _CHARACTERS_OF_A_TOKEN
         self._characters = 0  # waiting to be tokenized
@@ -88,12 +88,19 @@ class LiveModel:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def answer(self, texts: Sequence[str], deadline: float) -> tuple[Tokenized, list[Batched[Observation]]]:
-        """Tokenize and classify the texts of one request. Errors are those of :meth:`Batcher.submit`."""
+    async def answer(
+        self, texts: Sequence[str], deadline: float, reading: Reading = USUAL
+    ) -> tuple[Tokenized, list[Batched[Observation]]]:
+        """Tokenize and classify the texts of one request. Errors are those of :meth:`Batcher.submit`.
+
+        :raises InvalidRequest: if a text is too long and may not be cut.
+        """
         self._in_flight += 1
         self._idle.clear()
         try:
-            tokenized = await self._tokenize(texts, deadline)
+            tokenized = await self._tokenize(texts, deadline, reading)
+            if reading.truncate is False:
+                self._check_whole(tokenized.tokens)
             return tokenized, await self.batcher.submit(tokenized.tokens, deadline)
         finally:
             self._in_flight -= 1
@@ -104,10 +111,18 @@ class LiveModel:
         """:raises Overloaded: if a text of the model's full length would not find room in the queue."""
         self.batcher.check_room(self.manifest.max_length)
 
-    async def _tokenize(self, texts: Sequence[str], deadline: float) -> Tokenized:
+    def _check_whole(self, tokens: Sequence[Tokens]) -> None:
+        for place, one in enumerate(tokens):
+            if one.truncated:
+                raise InvalidRequest(
+                    f"text {place} has more than {self.manifest.max_length} tokens, and truncate is false. Shorten it, "
+                    "or let it be cut."
+                )
+
+    async def _tokenize(self, texts: Sequence[str], deadline: float, reading: Reading) -> Tokenized:
         """Tokenize a little here, and more on a thread of its own, if not too much is waiting for that."""
         if sum(map(len, texts)) <= _CHARACTERS_AT_ONCE and not self._aside:
-            return self._tokenize_now(texts)
+            return self._tokenize_now(texts, reading)
         characters = sum(min(len(text), self.max_characters) for text in texts)
         if self._characters and self._characters + characters > self._most_characters:
             raise Overloaded(f"{self._characters} characters are waiting to be tokenized.", retry_after=1)
@@ -115,7 +130,7 @@ class LiveModel:
         def tokenize() -> Tokenized:
             if time.monotonic() > deadline:
                 raise DeadlinePassed("the deadline passed while the request was waiting.")
-            return self._tokenize_now(texts)
+            return self._tokenize_now(texts, reading)
 
         self._characters += characters
         try:
@@ -123,9 +138,9 @@ class LiveModel:
         finally:
             self._characters -= characters
 
-    def _tokenize_now(self, texts: Sequence[str]) -> Tokenized:
+    def _tokenize_now(self, texts: Sequence[str], reading: Reading) -> Tokenized:
         started = time.perf_counter()
-        tokens = self._tokenizer(texts)
+        tokens = self.tokenizer(texts, reading.from_left)
         return Tokenized(tokens, time.perf_counter() - started)
 
     async def retire(self) -> None:

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import context
+from service.coding import decode
 from service.contract.errors import PlumblineError
 from service.contract.record import new_id
 from service.errors import (
@@ -78,6 +79,9 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
+        headless = scope["method"] == "HEAD"
+        if headless:  # as GET, without its body (RFC 9110, section 9.3.2)
+            scope = {**scope, "method": "GET"}
         given = context.header(scope, b"x-request-id") or ""
         request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
         context.request_id.set(request_id)
@@ -91,6 +95,8 @@ class RequestMiddleware:
                 if self._stopping():
                     headers.append((b"connection", b"close"))
                 message["headers"] = headers
+            elif headless:
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -120,7 +126,11 @@ class RequestMiddleware:
                 _log(scope, status, seconds)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole body. :raises BodyTooLarge: past the limit. :raises ClientDisconnect: if its end never came."""
+        """The whole body, unpacked.
+
+        :raises BodyTooLarge: past the limit. :raises ClientDisconnect: if its end never came.
+        :raises RequestError: as :func:`service.coding.decode`.
+        """
         too_large = BodyTooLarge(f"the body is over the limit of {self._max_body_bytes} bytes. Send fewer texts.")
         length = context.header(scope, b"content-length") or ""
         if length.isdigit() and (len(length) > _MOST_DIGITS or int(length) > self._max_body_bytes):
@@ -137,7 +147,10 @@ class RequestMiddleware:
                 raise too_large
             chunks.append(chunk)
             if not message.get("more_body", False):
-                return b"".join(chunks)
+                break
+        content = b"".join(chunks)
+        coding = context.header(scope, b"content-encoding")
+        return content if coding is None else decode(content, coding, self._max_body_bytes)
 
     def _count(self, model: str, route: str, status: int, seconds: float) -> None:
         self._metrics.requests.labels(model, route or "unmatched", str(status)).inc()

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
+import numpy as np
+import numpy.typing as npt
+
 from service.batcher import Batched
 from service.context import request_id
 from service.contract.bundle import Manifest
@@ -20,7 +23,7 @@ from service.live import LiveModel, Observation, Tokenized
 from service.metrics import Metrics
 from service.recorder import Recorder
 from service.rollout import Rollout
-from service.tokenizer import Tokens
+from service.tokenizer import USUAL, Reading, Tokens
 
 _QUEUED, _RAN = attrgetter("queued"), attrgetter("ran")
 _SHOWN = 1_000  # answers that the status page is about
@@ -47,6 +50,11 @@ class Answer:
     queued: float
     tokenized: float
     inferred: float
+    seen: Sequence[Observation]
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """(texts, labels), in the order of the manifest's labels."""
+        return np.stack([one.batch.logits[one.row] for one in self.seen])
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,7 @@ class Predictor:
         on_answer: Callable[[Answer], None] = lambda answer: None,
     ) -> None:
         self.models: dict[str, LiveModel] = {}
+        self.default: str | None = None  # who answers where a request names no model; never another one
         self.rollout = Rollout(metrics)
         self.started = False  # whether every model of the repository was loaded once
         self._metrics = metrics
@@ -82,29 +91,37 @@ class Predictor:
         self._on_answer = on_answer
         self._labels: OrderedDict[str, tuple[str, str]] = OrderedDict()  # id: model and label
         self._recent: dict[str, deque[Recent]] = {}
+        self._answered: dict[str, float] = {}
 
     def model(self, name: str | None, version: str | None = None) -> LiveModel:
-        """The live model called ``name``; None is allowed when there is exactly one.
+        """The live model called ``name``; None is the default one.
 
         :raises NotReady: while nothing is loaded. :raises UnknownModel: if there is no such live version.
         """
         if not self.started:
             raise NotReady("models are being loaded; ask /readyz.")
-        if name is None:
-            if not self.models:
-                raise NotReady("every model was unloaded.")
-            if len(self.models) > 1:
-                raise InvalidRequest(
-                    f"several models are served ({', '.join(self.models)}): use /v2/models/NAME/infer, "
-                    "or start the server with --model NAME."
-                )
-            return next(iter(self.models.values()))
-        live = self.models.get(name)
+        live = self.models.get(name or self.default or "")
+        if live is None and name is None:
+            raise NotReady(f"{self.default!r}, which answers where no model is named, is not loaded.")
         if live is None:
             raise UnknownModel(f"no model {name!r} here; served are: {', '.join(self.models) or 'none'}.")
         if version is not None and version != live.manifest.version:
             raise UnknownModel(f"version {version} of {name!r} is not live; version {live.manifest.version} is.")
         return live
+
+    def served(self, name: str, version: str | None = None) -> LiveModel:
+        """As :meth:`model`, but a canary's version may be named."""
+        canary = self.rollout.named(name, version) if version is not None else None
+        return canary or self.model(name, version)
+
+    def versions(self, name: str) -> list[str]:
+        """The versions that answer: the live one, then a canary's."""
+        canary = self.rollout.canaries.get(name)
+        return [self.model(name).manifest.version, *([canary.model.manifest.version] if canary is not None else [])]
+
+    def last_answered(self, name: str) -> int:
+        """When this process last answered for a model, in milliseconds since 1970; 0 for never."""
+        return int(1000 * self._answered.get(name, 0.0))
 
     def who_answers(self, name: str | None, version: str | None = None) -> LiveModel:
         """As :meth:`model` for a request that is to be answered now: its canary has a share, and may be named."""
@@ -118,7 +135,9 @@ class Predictor:
         self._metrics.deferred.settle()
         return self._recent.get(model, ())
 
-    async def predict(self, live: LiveModel, texts: Sequence[str], within: float | None = None) -> Answer:
+    async def predict(
+        self, live: LiveModel, texts: Sequence[str], within: float | None = None, reading: Reading = USUAL
+    ) -> Answer:
         """Answer every text, or raise one of :mod:`service.errors` for all of them.
 
         :param within: seconds after which what still waits is dropped; at most the server's own limit.
@@ -128,10 +147,11 @@ class Predictor:
         if len(texts) > self._max_items:
             raise InvalidRequest(f"{len(texts)} texts in one request, the limit is {self._max_items}. Split them.")
         for text in texts:
-            _check_unicode(text)
+            check_unicode(text)
         started = time.monotonic()
+        deadline = started + min(within or self._timeout, self._timeout)
         try:
-            tokenized, batched = await live.answer(texts, started + min(within or self._timeout, self._timeout))
+            tokenized, batched = await live.answer(texts, deadline, reading)
         except Exception as error:
             self.rollout.failed(live, error)
             raise
@@ -139,7 +159,7 @@ class Predictor:
         predictions = [
             Prediction(new_id(), item.answer.label, item.answer.confidence, item.answer.probs) for item in batched
         ]
-        self._metrics.deferred.later(self._book, live, texts, tokenized, batched, predictions, latency)
+        self._metrics.deferred.later(self._book, live, texts, reading, tokenized, batched, predictions, latency)
         answer = Answer(
             live.manifest,
             live.bundle.digest,
@@ -147,7 +167,9 @@ class Predictor:
             max(map(_QUEUED, batched)),
             tokenized.seconds,
             max(map(_RAN, batched)),
+            [item.answer for item in batched],
         )
+        self._answered[live.manifest.name] = time.time()
         self._on_answer(answer)
         return answer
 
@@ -155,6 +177,7 @@ class Predictor:
         self,
         live: LiveModel,
         texts: Sequence[str],
+        reading: Reading,
         tokenized: Tokenized,
         batched: Sequence[Batched[Observation]],
         predictions: Sequence[Prediction],
@@ -166,28 +189,27 @@ class Predictor:
             self._remember(model, prediction, latency_ms)
             self._count(live.manifest, tokens, item)
             if self._recorder is not None:
-                record = _record(live, text[: live.max_characters], tokens, item.answer, prediction, latency_ms)
+                kept = live.tokenizer.cut(text, reading.from_left)
+                record = _record(live, kept, tokens, item.answer, prediction, latency_ms)
                 self._recorder.offer(model, record)
         self._metrics.tokenization_seconds.labels(model).observe(tokenized.seconds)
-        self.rollout.answered(live, texts, predictions, latency_ms / 1000)
+        self.rollout.answered(live, texts, reading, predictions, latency_ms / 1000)
 
     def remembered(self, prediction_id: str) -> tuple[str, str] | None:
         """The model and label of one of the last predictions of this process."""
         self._metrics.deferred.settle()
         return self._labels.get(prediction_id)
 
-    def feedback(
-        self, default: str | None, known: tuple[str, str] | None, prediction_id: str, label: str, source: str
-    ) -> None:
+    def feedback(self, known: tuple[str, str] | None, prediction_id: str, label: str, source: str) -> None:
         """Keep the true label of an earlier prediction, for the model that made it.
 
-        :param known: the prediction's model and label, if it is remembered; else ``default`` is the model.
+        :param known: the prediction's model and label, if it is remembered; else the default model's.
         :raises InvalidRequest: if this server keeps no log. :raises Overloaded: if the log's queue is full.
         """
         if self._recorder is None:
             raise InvalidRequest("this server keeps no log, so feedback would be lost: start it with --log DIR.")
-        _check_unicode(label + source)
-        model = known[0] if known is not None else self.model(default).manifest.name
+        check_unicode(label + source)
+        model = known[0] if known is not None else self.model(None).manifest.name
         if not self._recorder.offer(model, Feedback(prediction_id, label, now_rfc3339(), source)):
             raise Overloaded("the log is behind and cannot take the label now.", retry_after=1)
         right = "unknown" if known is None else str(bool(correct([known[1]], [label])[0])).lower()
@@ -212,7 +234,8 @@ class Predictor:
         self._recent.setdefault(model, deque(maxlen=_SHOWN)).append(Recent(prediction.label, latency_ms))
 
 
-def _check_unicode(text: str) -> None:
+def check_unicode(text: str) -> None:
+    """:raises InvalidRequest: if a text cannot be written as UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -19,6 +19,7 @@ from service.contract.errors import PlumblineError
 from service.contract.share import share_of
 from service.live import LiveModel
 from service.metrics import Metrics
+from service.tokenizer import Reading
 
 if TYPE_CHECKING:
     from service.predictor import Prediction
@@ -54,14 +55,16 @@ class Rollout:
         canary = self.canaries.get(model)
         return canary.model if canary is not None and canary.model.manifest.version == version else None
 
-    def answered(self, by: LiveModel, texts: Sequence[str], predictions: Sequence[Prediction], seconds: float) -> None:
-        """Take note of an answer, and show its texts to the shadow."""
+    def answered(
+        self, by: LiveModel, texts: Sequence[str], reading: Reading, predictions: Sequence[Prediction], seconds: float
+    ) -> None:
+        """Take note of an answer, and show its texts to the shadow, to be read in the same way."""
         name = by.manifest.name
         canary, shadow = self.canaries.get(name), self.shadows.get(name)
         if canary is not None:
             self._metrics.version_seconds.labels(name, by.manifest.version).observe(seconds)
         if shadow is not None and (canary is None or by is not canary.model):
-            shadow.offer(texts, [prediction.label for prediction in predictions])
+            shadow.offer(texts, reading, [prediction.label for prediction in predictions])
 
     def failed(self, by: LiveModel, error: BaseException) -> None:
         """Take note of a request that a version did not answer."""
@@ -80,20 +83,20 @@ class Shadow:
         self._waiting = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def offer(self, texts: Sequence[str], labels: Sequence[str]) -> None:
+    def offer(self, texts: Sequence[str], reading: Reading, labels: Sequence[str]) -> None:
         """Compare later, or drop if too much waits. Never waits, never raises."""
         if self._waiting and self._waiting + len(texts) > _MOST_TEXTS:
             self._count("dropped", len(texts))
             return
         self._waiting += len(texts)
-        task = asyncio.create_task(self._compare(texts, labels))
+        task = asyncio.create_task(self._compare(texts, reading, labels))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _compare(self, texts: Sequence[str], labels: Sequence[str]) -> None:
+    async def _compare(self, texts: Sequence[str], reading: Reading, labels: Sequence[str]) -> None:
         started = time.monotonic()
         try:
-            _, batched = await self.model.answer(texts, math.inf)
+            _, batched = await self.model.answer(texts, math.inf, reading)
         except Exception as error:  # a candidate's fault is news about the candidate, not about the service
             logger.warning("the shadow, version %s, failed: %s", self.model.manifest.version, error)
             self._count("failed", len(texts))

@@ -33,6 +33,7 @@ from service.metrics import Metrics
 from service.protocols import others_ready
 from service.ready import ready
 from service.settings import ServiceSettings
+from service.tls import check_certificate, follow_certificate
 from service.workers import serve_workers
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def serve(settings: ServiceSettings) -> None:
         logger.warning("%s", care)
     if settings.log is not None:
         _check_log(settings.log)
+    check_certificate(settings)
     if settings.workers > 1:
         serve_workers(settings)
     else:
@@ -87,13 +89,13 @@ def serve_one(settings: ServiceSettings, fleet: Fleet, sockets: list[socket] | N
 
     def tell() -> None:
         if fleet.index == 1:  # one of the workers speaks for all
-            telling.append(asyncio.get_running_loop().create_task(server.tell(settings)))
+            telling.append(asyncio.get_running_loop().create_task(server.tell()))
 
     telling: list[asyncio.Task[None]] = []
     app = create_app(settings, on_failure=stop, on_ready=tell, tracing=tracing, fleet=fleet)
     config = configure(settings, app)
-    accepted = _ACCEPTED if shares_core(settings.workers) else 1
-    server = Server(config, app, settings.grace_seconds, accepted)
+    accepted = _ACCEPTED if shares_core(settings.workers) and settings.unix_socket is None else 1
+    server = Server(config, app, settings, accepted)
 
     def leave(number: int, frame: FrameType | None) -> None:
         server.should_exit = True
@@ -105,7 +107,8 @@ def serve_one(settings: ServiceSettings, fleet: Fleet, sockets: list[socket] | N
     try:
         server.run(sockets)
     except SystemExit as error:  # uvicorn's way to say that it could not listen
-        raise PlumblineError(f"cannot listen on {settings.host}:{settings.port}; is the port taken?") from error
+        where = settings.unix_socket or f"{settings.host}:{settings.port}"
+        raise PlumblineError(f"cannot listen on {where}; is it taken?") from error
     if failures:
         raise failures[0]
 
@@ -118,6 +121,9 @@ def configure(settings: ServiceSettings, app: FastAPI) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
+        uds=str(settings.unix_socket) if settings.unix_socket is not None else None,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
         log_config=None,
         access_log=False,
         http=cast(type[asyncio.Protocol], partial(Connection, door=door)),  # uvicorn calls it, and no more
@@ -166,10 +172,11 @@ class Server(uvicorn.Server):
         listens, so there are as many of them. A loop that runs batches turns some hundred times a second.
     """
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, grace_seconds: float, accepted: int = 1) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, settings: ServiceSettings, accepted: int = 1) -> None:
         super().__init__(config)
         self._app = app
-        self._grace_seconds = grace_seconds
+        self._settings = settings
+        self._grace_seconds = settings.grace_seconds
         self._accepted = accepted
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
@@ -177,20 +184,25 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
         protocol = partial(make, self.config, self.server_state, self.lifespan.state)
+        if self.config.ssl is not None and self._settings.tls_cert is not None and self._settings.tls_key is not None:
+            follow = follow_certificate(self.config.ssl, self._settings.tls_cert, self._settings.tls_key)
+            self._following = loop.create_task(follow)  # it ends with the loop
         descriptors = [listening.fileno() for server in self.servers for listening in server.sockets]
         for descriptor in descriptors * (self._accepted - 1):
             again = socket(fileno=os.dup(descriptor))
-            self.servers.append(await loop.create_server(protocol, sock=again, backlog=self.config.backlog))
+            self.servers.append(
+                await loop.create_server(protocol, sock=again, ssl=self.config.ssl, backlog=self.config.backlog)
+            )
 
     def _log_started_message(self, listeners: Sequence[Any]) -> None:
         """Not yet: models are still being loaded; see :meth:`tell`."""
 
-    async def tell(self, settings: ServiceSettings) -> None:
+    async def tell(self) -> None:
         """Say where the server is and how to try it, once all workers answer."""
         while not (self.started and await self._all_ready()):  # noqa: ASYNC110  other processes have to be asked
             await asyncio.sleep(_PAUSE)
-        port = self.servers[0].sockets[0].getsockname()[1]
-        announce(ready(settings, self._app.state.predictor.models, port), settings.log_format)
+        port = self.servers[0].sockets[0].getsockname()[1] if self._settings.unix_socket is None else 0
+        announce(ready(self._settings, self._app.state.predictor, port), self._settings.log_format)
 
     async def _all_ready(self) -> bool:
         try:

@@ -23,12 +23,33 @@ class ServiceSettings(Settings):
         default=None, description="the same for keys that may also load and unload models"
     )
     log: Path | None = Field(default=None, description="folder of the inference log; nothing is logged without it")
-    model: str | None = Field(default=None, description="model that /predict uses when the repository holds several")
+    model: str | None = Field(
+        default=None,
+        description="model that answers where a request names none; without it the one that was published first",
+    )
     host: str = Field(default="127.0.0.1", description="address to listen on")
     trusted_hosts: tuple[str, ...] = Field(
         default=(),
         description="names the server is asked by, beside IP addresses and localhost, separated by commas; * for any. "
         "Without it, others are refused on loopback only",
+    )
+    unix_socket: Path | None = Field(
+        default=None, description="socket to listen on instead of address and port, for a proxy on the same machine"
+    )
+    tls_cert: Path | None = Field(
+        default=None, description="PEM file of the certificate with its chain; read again when it changes"
+    )
+    tls_key: Path | None = Field(default=None, description="PEM file of its key, without a password")
+    root_path: str = Field(
+        default="",
+        description="prefix under which a proxy shows the server, as /plumbline; taken off if it is left on",
+    )
+    cors_origins: tuple[str, ...] = Field(
+        default=(),
+        description="origins whose pages may use the server, https://app.example.com, separated by commas; * for any",
+    )
+    compress_bytes: int = Field(
+        default=16 * 2**10, ge=0, description="size from which answers go as gzip to clients that take it; 0 for never"
     )
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where models run")
@@ -129,7 +150,30 @@ class ServiceSettings(Settings):
             raise ValueError("give SHA-256 digests of keys, 64 hex digits each, not the keys themselves")
         return value
 
-    @field_validator("trusted_hosts", mode="before")
+    @field_validator("root_path")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        if value and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", value):
+            raise ValueError("give a path that begins with / and does not end with one")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _pages(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError(f"{origin!r} is no origin; give scheme and host, as https://app.example.com, or *")
+        return value
+
+    @model_validator(mode="after")
+    def _where_to_listen(self) -> ServiceSettings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("PLUMBLINE_TLS_CERT and PLUMBLINE_TLS_KEY belong together. Give both or neither")
+        if self.unix_socket is not None and self.workers > 1:
+            raise ValueError("workers share a port, and PLUMBLINE_UNIX_SOCKET is none. Set PLUMBLINE_WORKERS to 1")
+        return self
+
+    @field_validator("trusted_hosts", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value

@@ -48,6 +48,7 @@ def write_tokenizer(path: Path) -> list[str]:
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *FILLERS, *(word for words in WORDS.values() for word in words)]
     tokenizer = Tokenizer(WordPiece({word: index for index, word in enumerate(vocabulary)}, unk_token="[UNK]"))  # type: ignore[call-arg]
     tokenizer.normalizer = normalizers.BertNormalizer()  # type: ignore[assignment]
+    tokenizer.add_special_tokens(vocabulary[:4])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
     tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]

@@ -18,12 +18,16 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Observations:
-    """Columns over n texts: ``probs`` (n, labels), ``confidence`` (n,) and ``embedding`` (n, hidden), all float32."""
+    """Columns over n texts, all float32.
+
+    ``probs`` and ``logits`` are (n, labels), ``confidence`` (n,), ``embedding`` (n, hidden).
+    """
 
     labels: list[str]
     probs: Floats
     confidence: Floats
     embedding: Floats
+    logits: Floats
 
     @cached_property
     def projected(self) -> npt.NDArray[np.float16]:
@@ -34,4 +38,4 @@ class Observations:
 def observe(logits: Floats, embedding: Floats, labels: Sequence[str], task: Task) -> Observations:
     """Everything that is kept of the outputs for n texts: logits (n, labels), embedding (n, hidden)."""
     probs = probabilities(logits, task)
-    return Observations(predicted_labels(probs, labels, task), probs, confidences(probs, task), embedding)
+    return Observations(predicted_labels(probs, labels, task), probs, confidences(probs, task), embedding, logits)

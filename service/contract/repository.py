@@ -105,6 +105,22 @@ def live_names(root: Path) -> list[str]:
     return live
 
 
+def first_model(root: Path) -> str:
+    """The live model that was published first: with others beside it, it stays the same.
+
+    :raises BundleError: as :func:`live_names`.
+    """
+
+    def published(name: str) -> tuple[bool, float, str]:
+        try:
+            manifest = read_bundle(root / name / versions(root, name)[0]).manifest
+        except BundleError:
+            return True, 0.0, name  # after all that can be read
+        return False, manifest.created.timestamp(), name
+
+    return min(live_names(root), key=published)
+
+
 def read_serving(root: Path, name: str) -> Serving:
     """What is live. :raises BundleError: if nothing was published under this name, or the file is damaged."""
     path = root / check_name(name) / SERVING

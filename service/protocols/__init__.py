@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Any, TypeVar, cast
 
 from fastapi import FastAPI, Request
@@ -97,6 +98,7 @@ def parse(model: type[Body], content: bytes, most: int = MOST_VALUES) -> Body:
     :param most: values that it may hold, see :mod:`service.protocols.values`.
     :raises Malformed: if it is not JSON. :raises InvalidRequest: naming the field.
     """
+    content = content.removeprefix(codecs.BOM_UTF8)
     check_values(content, most)
     try:
         return model.model_validate_json(content)

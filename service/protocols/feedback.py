@@ -12,8 +12,7 @@ from service.context import body_of
 from service.contract.labels import SEPARATOR
 from service.fleet import Fleet
 from service.predictor import Predictor
-from service.protocols import documented, parse, predictor, settings
-from service.settings import ServiceSettings
+from service.protocols import documented, parse, predictor
 
 router = APIRouter(tags=["feedback"])
 
@@ -45,7 +44,6 @@ class Accepted(BaseModel):
 async def feedback(
     request: Request,
     predictor: Annotated[Predictor, Depends(predictor)],
-    settings: Annotated[ServiceSettings, Depends(settings)],
 ) -> Accepted:
     """Keep a true label for ``plumbline retrain``. A label that the model does not know yet is welcome."""
     body = parse(FeedbackRequest, body_of(request.scope))
@@ -54,5 +52,5 @@ async def feedback(
         fleet: Fleet = request.app.state.fleet
         known = next((tuple(one) for one in await fleet.ask("prediction", str(body.id)) if one), None)
     label = body.label if isinstance(body.label, str) else SEPARATOR.join(dict.fromkeys(body.label))
-    predictor.feedback(settings.model, known, str(body.id), label, body.source)
+    predictor.feedback(known, str(body.id), label, body.source)
     return Accepted(id=str(body.id))

@@ -1,12 +1,13 @@
 """Open Inference Protocol v2: metadata, readiness, inference, and Triton's configuration and statistics.
 
-Input: one BYTES tensor ``text`` of shape [n] or [n, 1]. Outputs: ``label`` and ``id`` (BYTES [n]), ``score``
+Input: one BYTES tensor, whatever its name, of shape [n] or [n, 1]. Outputs: ``label`` and ``id`` (BYTES [n]), ``score``
 (FP32 [n]) and ``probabilities`` (FP32 [n, labels], in the order of the labels in the model's metadata). Tensors come as
 JSON or as binary data, see ``tensors``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -25,6 +26,7 @@ from service.protocols.tensors import (
     InferRequest,
     InferResponse,
     OutputTensor,
+    RequestedOutput,
     parse_request,
     read_texts,
     write_response,
@@ -33,7 +35,10 @@ from service.protocols.tensors import (
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 health = APIRouter(prefix="/v2/health", tags=["operations"])  # probes ask for no key
 
-EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "model_repository(unload)", "statistics"]
+EXTENSIONS = [
+    *("binary_tensor_data", "classification", "model_configuration"),
+    *("model_repository", "model_repository(unload)", "statistics"),
+]
 
 _INFER = documented(InferRequest)  # read by hand, for the binary data behind the JSON
 
@@ -78,16 +83,16 @@ async def ready(request: Request) -> dict[str, bool]:
 async def all_statistics(request: Request, predictor: Models) -> dict[str, Any]:
     """Of every model; stands before the route that would take `stats` for a name."""
     counted = await gathered(request)
-    return {"model_stats": [_statistics(counted, live.manifest) for live in predictor.models.values()]}
+    return {"model_stats": [_statistics(counted, live.manifest, predictor) for live in predictor.models.values()]}
 
 
 @router.get("/models/{name}")
 @router.get("/models/{name}/versions/{version}")
 async def model_metadata(name: str, predictor: Models, version: str | None = None) -> ModelMetadata:
-    manifest = predictor.model(name, version).manifest
+    manifest = predictor.served(name, version).manifest
     return ModelMetadata(
         name=name,
-        versions=[manifest.version],
+        versions=predictor.versions(name),
         platform="onnxruntime_onnx",
         inputs=[TensorMetadata(name="text", datatype="BYTES", shape=[-1])],
         outputs=_described_outputs(manifest),
@@ -99,14 +104,14 @@ async def model_metadata(name: str, predictor: Models, version: str | None = Non
 @router.get("/models/{name}/versions/{version}/config")
 async def model_config(name: str, predictor: Models, version: str | None = None) -> dict[str, Any]:
     """What Triton's clients expect to know of a model's configuration."""
-    manifest = predictor.model(name, version).manifest
+    manifest = predictor.served(name, version).manifest
     types = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32"}
     return {
         "name": name,
         "platform": "onnxruntime_onnx",
         "backend": "onnxruntime",
         "max_batch_size": 0,  # the batch axis is part of the declared shapes, and batching is the server's own
-        "version_policy": {"specific": {"versions": [int(manifest.version)]}},
+        "version_policy": {"specific": {"versions": [int(one) for one in predictor.versions(name)]}},
         "input": [{"name": "text", "data_type": "TYPE_STRING", "dims": [-1]}],
         "output": [
             {"name": one.name, "data_type": types[one.datatype], "dims": one.shape}
@@ -119,14 +124,14 @@ async def model_config(name: str, predictor: Models, version: str | None = None)
 @router.get("/models/{name}/versions/{version}/stats")
 async def statistics(name: str, request: Request, predictor: Models, version: str | None = None) -> dict[str, Any]:
     """Counts and nanoseconds since the process started, over all versions of the name."""
-    manifest = predictor.model(name, version).manifest
-    return {"model_stats": [_statistics(await gathered(request), manifest)]}
+    manifest = predictor.served(name, version).manifest
+    return {"model_stats": [_statistics(await gathered(request), manifest, predictor)]}
 
 
 @router.get("/models/{name}/ready")
 @router.get("/models/{name}/versions/{version}/ready")
 async def model_ready(name: str, predictor: Models, version: str | None = None) -> dict[str, Any]:
-    predictor.model(name, version)
+    predictor.served(name, version)
     return {"name": name, "ready": True}
 
 
@@ -135,15 +140,14 @@ async def model_ready(name: str, predictor: Models, version: str | None = None) 
 async def infer(name: str, request: Request, predictor: Models, version: str | None = None) -> Response:
     model = predictor.who_answers(name, version)
     body, binary = parse_request(body_of(request.scope), request.headers.get(HEADER_LENGTH), most_values(request))
-    if [tensor.name for tensor in body.inputs] != ["text"]:
-        given = [shown(tensor.name) for tensor in body.inputs]
-        raise InvalidRequest(f"inputs are {given}; give exactly one, called 'text'.")
+    if len(body.inputs) != 1:
+        raise InvalidRequest(f"there are {len(body.inputs)} inputs; give exactly one, with the texts.")
     wanted = _wanted(body)
     texts = read_texts(body.inputs[0], binary, most_values(request))
     answer = await predictor.predict(model, texts, _timeout(body, request))
     content, head = write_response(
         InferResponse(
-            model_name=name, model_version=answer.manifest.version, id=body.id, outputs=_outputs(answer, wanted)
+            model_name=name, model_version=answer.manifest.version, id=body.id, outputs=_outputs(answer, body, wanted)
         ),
         body,
     )
@@ -175,32 +179,57 @@ def _wanted(body: InferRequest) -> list[str]:
     return wanted
 
 
-def _outputs(answer: Answer, wanted: list[str]) -> list[OutputTensor]:
+def _outputs(answer: Answer, body: InferRequest, wanted: list[str]) -> list[OutputTensor]:
     rows = answer.predictions
     count = len(rows)
+    labels = answer.manifest.labels
     outputs: dict[str, tuple[str, list[int], list[Any]]] = {
         "label": ("BYTES", [count], [row.label for row in rows]),
         "score": ("FP32", [count], [row.confidence for row in rows]),
-        "probabilities": ("FP32", [count, len(answer.manifest.labels)], [p for row in rows for p in row.probs]),
+        "probabilities": ("FP32", [count, len(labels)], [p for row in rows for p in row.probs]),
         "id": ("BYTES", [count], [row.id for row in rows]),
     }
+    for requested in body.outputs:
+        if (most := _classes(requested)) is not None:
+            ranked = [classes(row.probs, labels, most) for row in rows]
+            outputs[requested.name] = ("BYTES", [count, len(ranked[0])], [one for row in ranked for one in row])
     return [
         OutputTensor(name=name, datatype=datatype, shape=shape, data=data)
         for name, (datatype, shape, data) in ((name, outputs[name]) for name in wanted)
     ]
 
 
+def _classes(requested: RequestedOutput) -> int | None:
+    """How many classes are asked for by Triton's classification extension, None if none are."""
+    given = requested.parameters.get("classification")
+    if given is None or given == 0:
+        return None
+    if requested.name != "probabilities":
+        raise InvalidRequest(f"classification is of the output 'probabilities', not {shown(requested.name)!r}.")
+    if isinstance(given, bool) or not isinstance(given, int) or given < 0:
+        raise InvalidRequest("parameter 'classification' must be a whole number of classes, 0 for none.")
+    return given
+
+
+def classes(probs: Sequence[float], labels: Sequence[str], most: int) -> list[str]:
+    """The most probable classes as Triton writes them: ``probability:index:label``."""
+    ranked = sorted(range(len(labels)), key=probs.__getitem__, reverse=True)[:most]
+    return [f"{probs[place]:f}:{place}:{labels[place]}" for place in ranked]
+
+
 def _timeout(body: InferRequest, request: Request) -> float | None:
     """Seconds, by the protocol's parameter ``timeout`` in microseconds or the header."""
     given = body.parameters.get("timeout")
-    if given is None:
+    if given is None or (given == 0 and not isinstance(given, bool)):  # Triton's default for no deadline
         return within(request)
     if isinstance(given, bool) or not isinstance(given, int) or not 0 < given <= _LONGEST_TIMEOUT:
-        raise InvalidRequest("parameter 'timeout' must be a whole number of microseconds above 0, at most a day.")
+        raise InvalidRequest("parameter 'timeout' must be a whole number of microseconds, 0 for none, at most a day.")
     return given / 1_000_000
 
 
-def _statistics(counted: CollectorRegistry, manifest: Manifest) -> dict[str, Any]:
+def _statistics(counted: CollectorRegistry, manifest: Manifest, predictor: Predictor) -> dict[str, Any]:
+    """All fields of Triton's statistics extension, which its clients read without asking; what is not counted is 0."""
+
     def value(sample: str) -> float:
         return counted.get_sample_value(sample, {"model": manifest.name}) or 0.0
 
@@ -212,14 +241,32 @@ def _statistics(counted: CollectorRegistry, manifest: Manifest) -> dict[str, Any
         "compute_input": took("plumbline_tokenization_duration_seconds"),
         "compute_infer": took("plumbline_inference_duration_seconds"),
     }
+    nothing = {"count": 0, "ns": 0}
     answered = int(value("plumbline_input_tokens_count"))
+    failed = sum(
+        sample.value
+        for family in counted.collect()
+        if family.name == "plumbline_requests"
+        for sample in family.samples
+        if sample.name.endswith("_total")
+        and sample.labels["model"] == manifest.name
+        and sample.labels["code"].startswith("5")
+    )
     return {
         "name": manifest.name,
         "version": manifest.version,
+        "last_inference": predictor.last_answered(manifest.name),
         "inference_count": answered,
         "execution_count": int(value("plumbline_batch_size_count")),
         "inference_stats": {
             "success": {"count": answered, "ns": sum(part["ns"] for part in parts.values())},
+            "fail": {"count": int(failed), "ns": 0},
             **parts,
+            "compute_output": nothing,
+            "cache_hit": nothing,
+            "cache_miss": nothing,
         },
+        "response_stats": {},
+        "batch_stats": [],
+        "memory_usage": [],
     }

@@ -2,6 +2,7 @@
 
 With binary data a body is a JSON header of ``Inference-Header-Content-Length`` bytes, then the raw data of each tensor
 that declares a ``binary_data_size``, in order. A BYTES element is a 4-byte little-endian length and that many bytes.
+With a header of 0 bytes the whole body is one text.
 """
 
 from __future__ import annotations
@@ -76,7 +77,16 @@ def parse_request(body: bytes, header_length: str | None, most: int) -> tuple[In
         if not digits or int(header_length) > len(body):
             raise Malformed(f"{HEADER_LENGTH} is {header_length[:20]!r}; the body has {len(body)} bytes.")
         length = int(header_length)
+    if header_length is not None and not length:
+        return InferRequest(inputs=[_whole(body)]), b""
     return parse(InferRequest, body[:length], most), body[length:]
+
+
+def _whole(body: bytes) -> InputTensor:
+    try:
+        return InputTensor(name="text", shape=[1], datatype="BYTES", data=[body.decode()])
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("the body is not UTF-8.") from error
 
 
 def read_texts(tensor: InputTensor, binary: bytes, most: int) -> list[str]:

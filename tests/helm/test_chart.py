@@ -36,7 +36,7 @@ OURS: dict[str, type[Settings]] = {"serve": ServiceSettings, "monitor": MonitorS
 
 def test_schema_and_readme_are_written_from_the_values() -> None:
     for path, content in build_chart.files().items():
-        assert path.read_text() == content, "run python helm/build_chart.py"
+        assert path.read_text() == content, "run make docs"
 
 
 def test_a_value_without_a_comment_is_noticed() -> None:

@@ -20,7 +20,7 @@ def test_answers_and_labels_are_logged_and_join_by_id(repo: Path, tmp_path: Path
     log = tmp_path / "log"
     with TestClient(create_app(ServiceSettings(repo=repo, log=log, threads=1)), base_url="http://localhost") as client:
         until(lambda: client.get("/readyz").status_code == 200)
-        (answer,) = client.post("/predict", json={"inputs": "a good film"}).json()
+        answer, _ = client.post("/predict", json={"inputs": "a good film"}).json()
         response = client.post("/feedback", json={"id": answer["id"], "label": "negative", "source": "review"})
         assert response.status_code == 202
         assert 'plumbline_feedback_total{correct="false",model="reviews"} 1.0' in client.get("/metrics").text

@@ -126,7 +126,7 @@ def test_every_route_asks_for_a_key_except_those_that_are_meant_to_be_open(guard
         for method in methods
         if guarded.request(method, path.format(name="reviews", version="1")).status_code != 401
     }
-    probes = ("/livez", "/readyz", "/startupz", "/metrics", "/v2/health/live", "/v2/health/ready")
+    probes = ("/livez", "/readyz", "/startupz", "/health", "/ping", "/metrics", "/v2/health/live", "/v2/health/ready")
     assert answered == {("GET", path) for path in (*probes, "/", "/docs", "/openapi.json")}
 
 

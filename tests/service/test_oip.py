@@ -60,7 +60,7 @@ def test_only_the_requested_outputs_come_back(client: TestClient) -> None:
     [
         ({"inputs": []}, "inputs"),
         ({"inputs": [_text("a", shape=[2])]}, "shape"),
-        ({"inputs": [_text("a") | {"name": "txt"}]}, "text"),
+        ({"inputs": [_text("a"), _text("b")]}, "2 inputs"),
         ({"inputs": [_text("a") | {"datatype": "FP32"}]}, "BYTES"),
         ({"inputs": [_text("a") | {"data": [1]}]}, "strings"),
         ({"inputs": [_text("a")], "outputs": [{"name": "logit"}]}, "logit"),
@@ -72,7 +72,7 @@ def test_an_invalid_request_says_what_is_wrong(client: TestClient, change: dict[
     assert named in response.json()["error"]
 
 
-@pytest.mark.parametrize("path", ["/v2/models/other", "/v2/models/reviews/versions/9", "/v2/models/other/ready"])
+@pytest.mark.parametrize("path", ["/v2/models/other", "/v2/models/reviews/versions/9", "/v2/models/the_other/ready"])
 def test_an_unknown_model_or_version_is_a_404(client: TestClient, path: str) -> None:
     response = client.get(path)
     assert response.status_code == 404
@@ -87,11 +87,12 @@ def test_health_and_readiness(client: TestClient) -> None:
 
 
 def test_several_models_are_told_apart_by_name(start: Callable[..., TestClient], repo: Any) -> None:
-    make_bundle(repo, "other", labels=("neutral", "positive"))
+    make_bundle(repo, "the_other", labels=("neutral", "positive"))
     client = start()
-    until(lambda: client.get("/v2/models/other/ready").status_code == 200)
-    assert client.post("/predict", json={"inputs": "okay"}).status_code == 422
-    answer = client.post("/v2/models/other/infer", json={"inputs": [_text("okay")]}).json()
+    until(lambda: client.get("/v2/models/the_other/ready").status_code == 200)
+    assert client.post("/predict", json={"inputs": "okay"}).json()[0]["label"] != "neutral"  # not one of the default's
+    assert client.post("/models/the_other/predict", json={"inputs": "okay"}).json()[0]["label"] == "neutral"
+    answer = client.post("/v2/models/the_other/infer", json={"inputs": [_text("okay")]}).json()
     assert answer["outputs"][0]["data"] == ["neutral"]
 
 

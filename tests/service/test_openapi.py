@@ -26,7 +26,12 @@ def test_what_may_be_left_out_of_a_header_is_not_null(client: TestClient) -> Non
 def test_an_empty_list_of_texts_is_described_as_refused(client: TestClient) -> None:
     described = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["requestBody"]
     inputs = described["content"]["application/json"]["schema"]["properties"]["inputs"]
-    assert inputs["anyOf"] == [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+    alone = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1}
+    assert inputs["anyOf"] == [
+        {"type": "string"},
+        {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        {"type": "array", "items": alone, "minItems": 1},
+    ]
     assert client.post("/predict", json={"inputs": []}).status_code == 422
 
 
@@ -36,11 +41,14 @@ def test_a_flag_is_a_boolean(client: TestClient, ready: object) -> None:
     assert client.post("/v2/repository/index", json={"ready": True}).status_code == 200
 
 
+FIELDS = {"inputs", "parameters", "options", "truncate", "truncation_direction", "raw_scores"}
+
+
 @pytest.mark.parametrize(
     ("path", "fields", "answer"),
     [
-        ("/predict", {"inputs", "parameters"}, None),
-        ("/", {"inputs", "parameters"}, "array"),
+        ("/predict", FIELDS, None),
+        ("/", FIELDS, "array"),
         ("/v2/models/{name}/infer", {"id", "parameters", "inputs", "outputs"}, None),
     ],
 )

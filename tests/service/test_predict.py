@@ -23,9 +23,10 @@ from tests.processes import until
 TENSOR = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["bad"]}
 
 
-def test_a_text_gives_its_most_probable_label(client: TestClient) -> None:
-    (answer,) = client.post("/predict", json={"inputs": "a great film"}).json()
-    assert answer["label"] == "positive"
+def test_a_text_gives_its_labels_the_most_probable_first(client: TestClient) -> None:
+    answer, other = client.post("/predict", json={"inputs": "a great film"}).json()
+    assert (answer["label"], other["label"]) == ("positive", "negative")
+    assert answer["score"] + other["score"] == pytest.approx(1)
     assert 0.5 < answer["score"] <= 1
     assert UUID(answer["id"]).version == 7
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -23,7 +24,7 @@ from service.errors import Overloaded
 from service.live import LiveModel
 from service.metrics import Metrics
 from service.rollout import Shadow
-from service.tokenizer import TextTokenizer, Tokens
+from service.tokenizer import USUAL, TextTokenizer, Tokens
 from tests.fakes import make_bundle
 from tests.processes import until
 
@@ -119,10 +120,10 @@ class TestCanary:
         assert counted(canaried, 'plumbline_candidate_share{model="reviews",role="canary",version="2"}') == 0.3
         real = LiveModel.answer
 
-        async def fail(self: LiveModel, texts: list[str], deadline: float) -> object:
+        async def fail(self: LiveModel, texts: list[str], *rest: Any) -> object:
             if self.manifest.version == "2":
                 raise Overloaded("full", retry_after=1)
-            return await real(self, texts, deadline)
+            return await real(self, texts, *rest)
 
         monkeypatch.setattr(LiveModel, "answer", fail)
         refused = canaried.post("/predict", json={"inputs": "good"}, headers={"x-request-id": by_canary[0]})
@@ -255,10 +256,10 @@ class TestShadow:
         self.shadowed(client, repo)
         real = LiveModel.answer
 
-        async def fail(self: LiveModel, texts: list[str], deadline: float) -> object:
+        async def fail(self: LiveModel, texts: list[str], *rest: Any) -> object:
             if self.manifest.version == "2":
                 raise RuntimeError("out of memory")
-            return await real(self, texts, deadline)
+            return await real(self, texts, *rest)
 
         monkeypatch.setattr(LiveModel, "answer", fail)
         assert ask(client, "1", ["good", "bad"]) == "1"
@@ -271,10 +272,10 @@ class TestShadow:
         self.shadowed(client, repo)
         real, release = LiveModel.answer, asyncio.Event()
 
-        async def hang(self: LiveModel, texts: list[str], deadline: float) -> object:
+        async def hang(self: LiveModel, texts: list[str], *rest: Any) -> object:
             if self.manifest.version == "2":
                 await release.wait()
-            return await real(self, texts, deadline)
+            return await real(self, texts, *rest)
 
         with monkeypatch.context() as patch:
             patch.setattr(LiveModel, "answer", hang)
@@ -305,9 +306,9 @@ class TestShadow:
         self.shadowed(client, repo)
         real, threads = TextTokenizer.__call__, []
 
-        def noted(self: TextTokenizer, texts: Sequence[str]) -> list[Tokens]:
+        def noted(self: TextTokenizer, texts: Sequence[str], *rest: Any) -> list[Tokens]:
             threads.append(threading.current_thread().name.split("_")[0])
-            return real(self, texts)
+            return real(self, texts, *rest)
 
         monkeypatch.setattr(TextTokenizer, "__call__", noted)
         assert ask(client, "1") == "1"
@@ -327,7 +328,7 @@ class TestShadow:
 
     async def test_a_shadow_without_work_accepts_a_request_of_any_size(self) -> None:
         class Model:
-            async def answer(self, texts: list[str], deadline: float) -> object:
+            async def answer(self, texts: list[str], *rest: Any) -> object:
                 await asyncio.sleep(0)
                 raise RuntimeError
 
@@ -337,7 +338,7 @@ class TestShadow:
         metrics = Metrics()
         shadow = Shadow(Model(), metrics)  # type: ignore[arg-type]
         for size in (1000, 1, 64):
-            shadow.offer(["good"] * size, ["positive"] * size)
+            shadow.offer(["good"] * size, USUAL, ["positive"] * size)
             await asyncio.sleep(0.01)
         value = metrics.registry.get_sample_value
         labels = {"model": "reviews", "version": "2"}

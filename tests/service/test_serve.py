@@ -14,6 +14,7 @@ import uvloop
 from fastapi import FastAPI
 
 from service.serve import Server, _spare_the_collector
+from service.settings import ServiceSettings
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_many_connections_are_taken_in_a_turn_of_the_event_loop() -> None:
     async def turns(accepted: int) -> int:
         """Until all have been accepted; nothing turns the loop while they connect."""
         config = uvicorn.Config(answer, port=0, lifespan="off", log_config=None)
-        server = Server(config, FastAPI(), grace_seconds=0, accepted=accepted)
+        server = Server(config, FastAPI(), ServiceSettings(grace_seconds=0), accepted)
         serving = asyncio.create_task(server.serve())
         while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
             await asyncio.sleep(0)

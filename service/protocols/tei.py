@@ -1,0 +1,124 @@
+"""Beside ``/predict`` what Text Embeddings Inference has: ``/health``, ``/info``, ``/tokenize`` and ``/decode``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from service import __version__
+from service.context import body_of
+from service.errors import InvalidRequest
+from service.live import LiveModel
+from service.predictor import Predictor, check_unicode
+from service.protocols import check_all_ready, documented, most_values, parse, predictor, settings
+from service.protocols.predict import Texts
+from service.settings import ServiceSettings
+
+router = APIRouter(tags=["text embeddings inference"])
+health = APIRouter(tags=["operations"])  # probes ask for no key
+
+Models = Annotated[Predictor, Depends(predictor)]
+Limits = Annotated[ServiceSettings, Depends(settings)]
+_Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
+
+
+class TokenizeRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    inputs: str | Texts = Field(description="a text, or a list of texts")
+    add_special_tokens: bool = Field(default=True, strict=True)
+    prompt_name: None = Field(default=None, description="classifiers have no prompts")
+
+
+class DecodeRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    ids: _Ids | Annotated[list[_Ids], Field(min_length=1)] = Field(description="token ids of a text, or of several")
+    skip_special_tokens: bool = Field(default=True, strict=True)
+
+
+class Token(BaseModel):
+    id: int
+    text: str
+    special: bool
+    start: int | None = Field(description="characters into the text; null for special tokens")
+    stop: int | None
+
+
+@health.get("/health", response_class=Response)
+async def healthy(request: Request) -> Response:
+    """As ``/readyz``, without a body."""
+    await check_all_ready(request)
+    return Response()
+
+
+@router.get("/info")
+@router.get("/models/{name}/info")
+async def info(predictor: Models, settings: Limits, name: str | None = None) -> dict[str, Any]:
+    """The default model, or the one that is named, and its limits."""
+    live = predictor.model(name)
+    labels = live.manifest.labels
+    kind = {
+        "id2label": {str(place): label for place, label in enumerate(labels)},
+        "label2id": {label: place for place, label in enumerate(labels)},
+    }
+    return {
+        "model_id": live.manifest.name,
+        "model_sha": live.bundle.digest,
+        "model_dtype": live.manifest.variants[live.variant].precision,
+        "model_type": {"classifier": kind},
+        "max_input_length": live.manifest.max_length,
+        "max_client_batch_size": settings.max_items,
+        "max_batch_tokens": live.batcher.cost.budget,
+        "max_concurrent_requests": None,
+        "max_batch_requests": None,
+        "auto_truncate": True,
+        "tokenization_workers": 1,
+        "version": __version__,
+        "sha": None,
+        "docker_label": None,
+    }
+
+
+@router.post("/tokenize", response_model=list[list[Token]], openapi_extra=documented(TokenizeRequest, timed=False))
+@router.post(
+    "/models/{name}/tokenize", response_model=list[list[Token]], openapi_extra=documented(TokenizeRequest, timed=False)
+)
+async def tokenize(request: Request, predictor: Models, settings: Limits, name: str | None = None) -> Any:
+    """The tokens of each text, cut as the model reads them."""
+    body = parse(TokenizeRequest, body_of(request.scope), most_values(request))
+    live = predictor.model(name)
+    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+    if not 0 < len(texts) <= settings.max_items:
+        raise InvalidRequest(f"{len(texts)} texts in one request; give 1 to {settings.max_items}.")
+    for text in texts:
+        check_unicode(text)
+    return await asyncio.to_thread(_tokens, live, texts, body.add_special_tokens)
+
+
+def _tokens(live: LiveModel, texts: list[str], special: bool) -> list[list[dict[str, Any]]]:
+    found = []
+    for text, encoding in zip(texts, live.tokenizer.pieces(texts, special), strict=True):
+        columns = zip(encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True)
+        found.append(
+            [
+                {"id": one, "text": token, "special": True, "start": None, "stop": None}
+                if is_special
+                else {"id": one, "text": text[start:stop], "special": False, "start": start, "stop": stop}
+                for one, token, is_special, (start, stop) in columns
+            ]
+        )
+    return found
+
+
+@router.post("/decode", response_model=list[str], openapi_extra=documented(DecodeRequest, timed=False))
+@router.post("/models/{name}/decode", response_model=list[str], openapi_extra=documented(DecodeRequest, timed=False))
+async def decode(request: Request, predictor: Models, settings: Limits, name: str | None = None) -> list[str]:
+    """The text of token ids."""
+    body = parse(DecodeRequest, body_of(request.scope))
+    live = predictor.model(name)
+    rows = cast("list[list[int]]", body.ids if isinstance(body.ids[0], list) else [body.ids])
+    return await asyncio.to_thread(live.tokenizer.decode, rows, body.skip_special_tokens)
