@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-
 from service.contract.classify import correct
-from service.contract.segments import Kind, read_segment, sealed_segments
-
-logger = logging.getLogger(__name__)
+from service.contract.segments import sealed_segments
+from service.contract.told import answered, moment_of, told
 
 NEWEST_LABELS = 1_000
 MIN_LABELS = 30
-_MOST_SEGMENTS = 200  # of predictions that are searched; older predictions are out of reach
 
 
 class News:
@@ -34,32 +28,17 @@ class News:
 
 def accuracy_of(log: Path, model: str, digest: str) -> float | None:
     """Accuracy of a digest over its newest 1,000 labelled answers, None below 30; the last label of an id counts."""
-    told: dict[str, str] = {}
-    for table in _newest_first(log, model, "feedback"):
-        rows = zip(reversed(table.column("id").to_pylist()), reversed(table.column("label").to_pylist()), strict=True)
-        for identifier, label in rows:
-            told.setdefault(identifier, label)
-        if len(told) >= NEWEST_LABELS:
-            break
+    labels = told(log, model, enough=NEWEST_LABELS).labels
     predicted: list[str] = []
     targets: list[str] = []
-    for count, table in enumerate(_newest_first(log, model, "predictions")):
-        if not told or count == _MOST_SEGMENTS:
+    made = [moment for identifier in labels if (moment := moment_of(identifier)) is not None]
+    for identifier, by, label in answered(log, model, "id", "digest", "label", since=min(made, default=None)):
+        if not labels:
             break
-        columns = (table.column(name).to_pylist() for name in ("id", "digest", "label"))
-        for identifier, answered_by, label in zip(*columns, strict=True):
-            target = told.pop(identifier, None)
-            if target is not None and answered_by == digest:
-                predicted.append(label)
-                targets.append(target)
+        target = labels.pop(str(identifier), None)
+        if target is not None and by == digest:
+            predicted.append(str(label))
+            targets.append(target)
     if len(targets) < MIN_LABELS:
         return None
     return float(correct(predicted, targets).mean())
-
-
-def _newest_first(log: Path, model: str, kind: Kind) -> Iterator[pa.Table]:
-    for path in reversed(sealed_segments(log, model, kind)):
-        try:
-            yield read_segment(path, kind)
-        except (OSError, pa.ArrowException) as error:
-            logger.warning("%s cannot be read and is left out of the labelled accuracy: %s", path, error)

@@ -15,7 +15,8 @@ from service.context import routed
 from service.errors import Overloaded, RequestError
 from service.predictor import Predictor
 
-_DEFAULT = frozenset(["/predict", "/", "/invocations"])
+# Routes of predictions by the default model.
+DEFAULT = frozenset(["/predict", "/", "/invocations"])
 # Paths that name a model, and their routes.
 _NAMED = (
     (re.compile(r"/v2/models/([^/]+)/infer"), "/v2/models/{name}/infer"),
@@ -55,7 +56,7 @@ class Admission:
 
 def _asked(path: str) -> tuple[str, tuple[str | None, ...]] | None:
     """The route of a prediction, with the model and the version that its path names; None for other requests."""
-    if path in _DEFAULT:
+    if path in DEFAULT:
         return path, (None,)
     for pattern, route in _NAMED:
         if found := pattern.fullmatch(path):

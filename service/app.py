@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,13 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
 from service.added import as_plain
-from service.admission import Admission
-from service.contract.errors import InvalidInput, PlumblineError
+from service.admission import DEFAULT, Admission
+from service.contract.errors import PlumblineError
 from service.contract.redact import BUILT_IN, Redactor, read_rules
 from service.contract.repository import first_model
 from service.engine import shares_core
@@ -72,6 +74,15 @@ class _Application(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.front(scope, receive, send)
+
+    @cached_property
+    def patterns(self) -> list[tuple[re.Pattern[str], str]]:
+        """What the paths of each route look like."""
+        return [(compile_path(path)[0], path) for path in self.openapi()["paths"]]
+
+    def routes_by_path(self, path: str) -> str:
+        """The route of a path; empty if there is none."""
+        return next((route for pattern, route in self.patterns if pattern.fullmatch(path)), "")
 
 
 class Error(BaseModel):
@@ -128,7 +139,8 @@ def create_app(
         guard=Guard(keys, Hosts(settings.host, settings.trusted_hosts, settings.cors_origins)),
         admit=Admission(lambda: app.state.predictor),
         max_body_bytes=settings.max_body_bytes,
-        model_of=lambda named: _model_of(app, named),
+        model_of=partial(_model_of, app),
+        route_for=app.routes_by_path,
         stopping=lambda: bool(app.state.stopping),
         log_requests=settings.log_requests,
     )
@@ -149,9 +161,10 @@ def create_app(
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(app: _Application) -> AsyncIterator[None]:
     settings: ServiceSettings = app.state.settings
     metrics: Metrics = app.state.metrics
+    await asyncio.to_thread(lambda: app.patterns)  # describing all routes would hold up the first request that asks
     recorder = (
         await asyncio.to_thread(_recorder, settings, metrics, app.state.redact) if settings.log is not None else None
     )
@@ -210,9 +223,7 @@ async def _follow(app: FastAPI, watcher: RepositoryWatcher) -> None:
         settings: ServiceSettings = app.state.settings
         predictor: Predictor = app.state.predictor
         predictor.default = settings.model or await asyncio.to_thread(first_model, settings.repo)
-        await watcher.start()
-        if settings.model is not None and settings.model not in predictor.models:
-            raise InvalidInput(f"--model {settings.model!r} is not live in {settings.repo}.")
+        await watcher.start(settings.model)
     except Exception as error:
         expected = isinstance(error, PlumblineError)
         logger.error("nothing can be served: %s", error, exc_info=None if expected else error)
@@ -240,10 +251,10 @@ async def _answer(app: FastAPI, question: str, argument: Any) -> Any:
     raise PlumblineError(f"a worker does not know the question {question!r}.")
 
 
-def _model_of(app: FastAPI, named: str | None) -> str:
-    """The model that a request is for, by the name in its path or else the default; empty if it is not served."""
+def _model_of(app: FastAPI, route: str, named: str | None) -> str:
+    """The model that a request is for, by the name in its path or else the default; empty if it is for none here."""
     predictor: Predictor = app.state.predictor
-    wanted = named or predictor.default or ""
+    wanted = named or (predictor.default if route in DEFAULT else None) or ""
     return wanted if wanted in predictor.models else ""
 
 

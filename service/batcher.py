@@ -90,7 +90,7 @@ class Batcher(Generic[Item, Answer]):
         cost: BatchCost,
         queue_tokens: int,
         thread: ThreadPoolExecutor | None = None,
-        on_batch: Callable[[int, int, int], None] = lambda items, tokens, padded: None,
+        on_batch: Callable[[int, int, int, float], None] = lambda items, tokens, padded, seconds: None,
     ) -> None:
         self._run = run
         self._padded_length = padded_length
@@ -270,7 +270,7 @@ class Batcher(Generic[Item, Answer]):
                 group.future.set_result(group.answers)
         padded = len(run.batch) * max(waiting.tokens for waiting in run.batch)
         self._tokens_per_second += 0.1 * (padded / max(run.seconds, 1e-6) - self._tokens_per_second)
-        self._on_batch(len(run.batch), useful, padded)
+        self._on_batch(len(run.batch), useful, padded, run.seconds)
 
 
 def _fail(batch: Sequence[_Waiting[Item, Answer]], error: Exception) -> None:

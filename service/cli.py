@@ -73,7 +73,9 @@ def rollout(
     live: Annotated[str | None, typer.Option(help="version that is to answer")] = None,
     previous: Annotated[bool, typer.Option("--previous", help="go back to the version that was live before")] = False,
     canary: Annotated[str | None, typer.Option(help="version that is to answer a share of the requests")] = None,
-    weight: Annotated[float, typer.Option(help="that share, above 0 and at most 1")] = 0.1,
+    weight: Annotated[
+        float | None, typer.Option(help="that share, above 0 and at most 1", show_default="0.1 for a new canary")
+    ] = None,
     no_canary: Annotated[bool, typer.Option("--no-canary", help="the live version answers everything")] = False,
     shadow: Annotated[str | None, typer.Option(help="version that is to see copies of the requests")] = None,
     no_shadow: Annotated[bool, typer.Option("--no-shadow", help="no version sees copies")] = False,
@@ -93,10 +95,28 @@ def rollout(
     from service.contract.errors import InvalidInput
     from service.contract.repository import Canary, Serving, change_serving
 
-    if (live and previous) or (canary and no_canary) or (shadow and no_shadow):
+    if (live and previous) or (canary and no_canary) or (shadow and no_shadow) or (weight is not None and no_canary):
         raise InvalidInput(
-            "these exclude each other: --live, --previous; --canary, --no-canary; --shadow, --no-shadow."
+            "these exclude each other: --live, --previous; --canary or --weight, --no-canary; --shadow, --no-shadow."
         )
+
+    def canary_after(now: Serving) -> Canary | None:
+        held = now.canary
+        if canary is not None:
+            if canary == now.live:
+                raise InvalidInput(f"version {canary} of {name} is live already and answers everything.")
+            kept = held.weight if held is not None and held.version == canary else 0.1
+            return Canary(version=canary, weight=kept if weight is None else weight)
+        if weight is None or no_canary:
+            return None if no_canary else held
+        if held is None:
+            raise InvalidInput(f"--weight is a canary's share, and {name} has none: say which version with --canary.")
+        return Canary(version=held.version, weight=weight)
+
+    def shadow_after(now: Serving) -> str | None:
+        if shadow == now.live:
+            raise InvalidInput(f"version {shadow} of {name} is live already, and sees every request.")
+        return shadow or (None if no_shadow else now.shadow)
 
     def change(now: Serving | None) -> Serving:
         wanted = live if now is None or not previous else now.previous
@@ -106,8 +126,8 @@ def rollout(
         return Serving(
             live=serving.live,
             previous=serving.previous,
-            canary=Canary(version=canary, weight=weight) if canary else None if no_canary else serving.canary,
-            shadow=shadow or (None if no_shadow else serving.shadow),
+            canary=canary_after(serving),
+            shadow=shadow_after(serving),
         ).with_live(wanted or serving.live)
 
     serving = change_serving(repo, name, change)

@@ -12,6 +12,7 @@ PlumblineError
     ├── InvalidRequest        422
     ├── Overloaded            429, Retry-After
     ├── NotReady              503
+    ├── LogFailing            503, Retry-After
     └── DeadlinePassed        504
 """
 
@@ -96,6 +97,16 @@ class Overloaded(RequestError):  # noqa: N818
 
 class NotReady(RequestError):  # noqa: N818
     code, status = "not_ready", 503
+
+
+class LogFailing(RequestError):  # noqa: N818
+    """What was to be kept could not be written."""
+
+    code, status = "log_failing", 503
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"retry-after": "60"}
 
 
 class DeadlinePassed(RequestError):  # noqa: N818

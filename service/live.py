@@ -217,7 +217,8 @@ def _load(path: Path, resources: Resources, metrics: Metrics, thread: ThreadPool
     if variant == "cuda":
         engine.warm_up(cost.budget)
 
-    def count(items: int, tokens: int, padded: int) -> None:
+    def count(items: int, tokens: int, padded: int, seconds: float) -> None:
+        metrics.inference_seconds.labels(manifest.name).observe(seconds)
         metrics.batch_size.labels(manifest.name).observe(items)
         metrics.batch_tokens.labels(manifest.name).observe(tokens)
         metrics.padding.labels(manifest.name).observe(1 - tokens / padded)

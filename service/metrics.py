@@ -36,10 +36,12 @@ class Metrics:
             return _remembering(Counter(name, meaning, ["model", *labels], registry=registry))
 
         self.requests = counter("plumbline_requests", "Requests answered.", "route", "code")
-        self.request_seconds = histogram("plumbline_request_duration_seconds", "Time to answer a request.", _SECONDS)
+        self.request_seconds = histogram(
+            "plumbline_request_duration_seconds", "Time to answer a request.", _SECONDS, "route"
+        )
         self.queue_seconds = histogram("plumbline_queue_duration_seconds", "Wait of an input for its batch.", _SECONDS)
         self.tokenization_seconds = histogram("plumbline_tokenization_duration_seconds", "Tokenizing.", _SECONDS)
-        self.inference_seconds = histogram("plumbline_inference_duration_seconds", "Running a batch.", _SECONDS)
+        self.inference_seconds = histogram("plumbline_inference_duration_seconds", "Running one batch.", _SECONDS)
         self.batch_size = histogram("plumbline_batch_size", "Inputs in a batch.", _POWERS)
         self.batch_tokens = histogram("plumbline_batch_tokens", "Real tokens in a batch.", _POWERS)
         self.padding = histogram("plumbline_batch_padding_ratio", "Share of a batch that is padding.", (0.0, *_SHARES))

@@ -48,7 +48,8 @@ class RequestMiddleware:
 
     :param guard: raises a :class:`RequestError` if the request may not be made.
     :param admit: raises one if there is no room for it; both are asked before the body is read.
-    :param model_of: the served model that a request is for, by the name in its path if there is one; else empty.
+    :param model_of: the served model that a request is for, by its route and the name in its path; empty if for none.
+    :param route_for: the route of a path, for requests that were refused before they were routed; empty if none.
     :param stopping: whether the server is about to stop; answers then close their connection.
     :param log_requests: say each request in the log.
     """
@@ -61,7 +62,8 @@ class RequestMiddleware:
         guard: Callable[[Scope], None],
         admit: Callable[[Scope], None],
         max_body_bytes: int,
-        model_of: Callable[[str | None], str],
+        model_of: Callable[[str, str | None], str],
+        route_for: Callable[[str], str],
         stopping: Callable[[], bool],
         log_requests: bool = False,
     ) -> None:
@@ -71,6 +73,7 @@ class RequestMiddleware:
         self._admit = admit
         self._max_body_bytes = max_body_bytes
         self._model_of = model_of
+        self._route_for = route_for
         self._stopping = stopping
         self._log_requests = log_requests
 
@@ -120,8 +123,9 @@ class RequestMiddleware:
         finally:
             context.drop_body(scope)
             seconds = time.perf_counter() - started
-            model = self._model_of(scope.get("path_params", {}).get("name"))
-            self._metrics.deferred.later(self._count, model, context.route_of(scope), status, seconds)
+            route = context.route_of(scope) or self._route_for(scope["path"])
+            model = self._model_of(route, scope.get("path_params", {}).get("name"))
+            self._metrics.deferred.later(self._count, model, route or "unmatched", status, seconds)
             if self._log_requests:
                 _log(scope, status, seconds)
 
@@ -153,8 +157,8 @@ class RequestMiddleware:
         return content if coding is None else decode(content, coding, self._max_body_bytes)
 
     def _count(self, model: str, route: str, status: int, seconds: float) -> None:
-        self._metrics.requests.labels(model, route or "unmatched", str(status)).inc()
-        self._metrics.request_seconds.labels(model).observe(seconds)
+        self._metrics.requests.labels(model, route, str(status)).inc()
+        self._metrics.request_seconds.labels(model, route).observe(seconds)
         if reason := _REASONS.get(status):
             self._metrics.rejected.labels(model, reason).inc()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -18,7 +20,7 @@ from service.contract.classify import correct
 from service.contract.features import encode_embedding
 from service.contract.labels import SEPARATOR
 from service.contract.record import Feedback, Record, new_id, now_rfc3339
-from service.errors import InvalidRequest, NotReady, Overloaded, UnknownModel
+from service.errors import InvalidRequest, LogFailing, NotReady, Overloaded, UnknownModel
 from service.live import LiveModel, Observation, Tokenized
 from service.metrics import Metrics
 from service.recorder import Recorder
@@ -200,26 +202,43 @@ class Predictor:
         self._metrics.deferred.settle()
         return self._labels.get(prediction_id)
 
-    def feedback(self, known: tuple[str, str] | None, prediction_id: str, label: str, source: str) -> None:
-        """Keep the true label of an earlier prediction, for the model that made it.
+    @property
+    def log_failing(self) -> str | None:
+        """Why the last records could not be written; None if they could, or there is no log."""
+        return self._recorder.failing if self._recorder is not None else None
 
-        :param known: the prediction's model and label, if it is remembered; else the default model's.
+    async def feedback(self, model: str, known: str | None, prediction_id: str, label: str, source: str) -> None:
+        """Keep the true label of an earlier prediction of a model; it is on the disk when this returns.
+
+        :param known: the label that was predicted, if it is remembered.
         :raises InvalidRequest: if this server keeps no log. :raises Overloaded: if the log's queue is full.
+        :raises LogFailing: if it could not be written.
         """
         if self._recorder is None:
             raise InvalidRequest("this server keeps no log, so feedback would be lost: start it with --log DIR.")
         check_unicode(label + source)
-        model = known[0] if known is not None else self.model(None).manifest.name
-        if not self._recorder.offer(model, Feedback(prediction_id, label, now_rfc3339(), source)):
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[bool] = loop.create_future()
+
+        def tell(kept: bool) -> None:
+            if not written.done():
+                written.set_result(kept)
+
+        def told(kept: bool) -> None:
+            with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+                loop.call_soon_threadsafe(tell, kept)
+
+        if not self._recorder.offer(model, Feedback(prediction_id, label, now_rfc3339(), source), told):
             raise Overloaded("the log is behind and cannot take the label now.", retry_after=1)
-        right = "unknown" if known is None else str(bool(correct([known[1]], [label])[0])).lower()
+        if not await written:
+            raise LogFailing(f"the label could not be written: {self._recorder.failing}. Send it again later.")
+        right = "unknown" if known is None else str(bool(correct([known], [label])[0])).lower()
         self._metrics.feedback.labels(model, right).inc()
 
     def _count(self, manifest: Manifest, tokens: Tokens, item: Batched[Observation]) -> None:
         model, label = manifest.name, item.answer.label
         metrics = self._metrics
         metrics.queue_seconds.labels(model).observe(item.queued)
-        metrics.inference_seconds.labels(model).observe(item.ran)
         metrics.confidence.labels(model).observe(item.answer.confidence)
         metrics.input_tokens.labels(model).observe(len(tokens))
         # Each of several labels counts by itself: their combinations would be too many for a metric.

@@ -2,7 +2,8 @@
 
 ``offer`` only appends to a bounded queue. One thread drains it every ``fsync_seconds``: the records are appended to
 the open segment and forced to the disk together. Full segments are sealed to Parquet by another thread. Whatever
-cannot be written is dropped and counted; a prediction never waits for the disk.
+cannot be written is dropped and counted; a prediction never waits for the disk. Feedback may: whoever offers it can be
+told whether it is there.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ from typing import Literal
 from service.contract.features import hash_tokens
 from service.contract.record import Feedback, Record
 from service.contract.segments import Kind, drop_oldest, seal, seal_orphans, segment_path
+from service.contract.seldom import Seldom
 from service.contract.share import share_of
 
 logger = logging.getLogger(__name__)
+
+Told = Callable[[bool], None]
 
 
 class _Segment:
@@ -104,7 +108,9 @@ class Recorder:
         self._on_written = on_written
         self._on_left_out = on_left_out
         self._on_dropped = on_dropped
-        self._queue: deque[tuple[str, Record | Feedback]] = deque()
+        self.failing: str | None = None  # why the last records could not be written
+        self._seldom = Seldom(logger)
+        self._queue: deque[tuple[str, Record | Feedback, Told]] = deque()
         self._open: dict[tuple[str, Kind], _Segment] = {}
         self._writer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._sequence = 0
@@ -115,15 +121,18 @@ class Recorder:
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
         self._thread.start()
 
-    def offer(self, model: str, record: Record | Feedback) -> bool:
-        """Queue a record, unless it is not in the sample; False, and counted, if the queue is full. Never blocks."""
+    def offer(self, model: str, record: Record | Feedback, told: Told = lambda kept: None) -> bool:
+        """Queue a record, unless it is not in the sample; False, and counted, if the queue is full. Never blocks.
+
+        :param told: called on the recorder's thread, with whether the record is on the disk.
+        """
         if self._sample < 1 and isinstance(record, Record) and share_of(record.id) >= self._sample:
             self._on_left_out(model)
             return True
         if len(self._queue) >= self._limit:
             self._on_dropped(model, "queue", 1)
             return False
-        self._queue.append((model, record))
+        self._queue.append((model, record, told))
         return True
 
     def close(self) -> None:
@@ -147,25 +156,31 @@ class Recorder:
             logger.exception("the recorder failed in a step and goes on")
 
     def _drain(self) -> None:
-        lines: dict[tuple[str, Kind], list[bytes]] = {}
+        lines: dict[tuple[str, Kind], list[tuple[bytes, Told]]] = {}
         for _ in range(len(self._queue)):
-            model, record = self._queue.popleft()
+            model, record, told = self._queue.popleft()
             kind: Kind = "predictions" if isinstance(record, Record) else "feedback"
             try:
                 line = self._prepare(record).to_json() + b"\n"
             except (TypeError, ValueError) as error:
-                logger.error("a record of %s cannot be written as JSON: %s", model, error)
+                self._seldom.error("invalid", "a record of %s cannot be written as JSON: %s", model, error)
                 self._on_dropped(model, "invalid", 1)
+                told(False)
                 continue
-            lines.setdefault((model, kind), []).append(line)
+            lines.setdefault((model, kind), []).append((line, told))
         for (model, kind), batch in lines.items():
             try:
-                self._segment(model, kind).append(b"".join(batch))
+                self._segment(model, kind).append(b"".join(line for line, _ in batch))
             except OSError as error:
-                logger.error("%d records of %s were dropped: %s", len(batch), model, error)
+                self.failing = f"{error.strerror or error}"
+                self._seldom.error("disk", "%d records of %s were dropped: %s", len(batch), model, error)
                 self._on_dropped(model, "disk", len(batch))
             else:
+                self.failing = None
+                self._seldom.over("disk", "records are written again")
                 self._on_written(model, len(batch))
+            for _, told in batch:
+                told(self.failing is None)
 
     def _segment(self, model: str, kind: Kind) -> _Segment:
         segment = self._open.get((model, kind))
@@ -193,13 +208,13 @@ class Recorder:
         """Make room, then seal; on failure the lines stay in the segment, for the monitor or the next start to seal."""
         try:
             for model, count in drop_oldest(self._root, self._quota_bytes).items():
-                logger.warning(
-                    "the log is over its quota: %d records of %s were deleted that had no copy", count, model
+                self._seldom.error(
+                    "quota", "the log is over its quota: %d records of %s were deleted that had no copy", count, model
                 )
                 self._on_dropped(model, "quota", count)
             seal(segment.path, kind)
         except Exception as error:
-            logger.exception("%s could not be sealed: %s", segment.path, error)
+            self._seldom.error("seal", "%s could not be sealed: %r", segment.path, error)
         finally:
             segment.close()
 

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from service.candidates import Candidates
-from service.contract.errors import BundleError, PlumblineError
-from service.contract.repository import SERVING, live_names, model_names, read_serving, versions
+from service.contract.errors import BundleError, InvalidInput, PlumblineError
+from service.contract.repository import SERVING, Serving, live_names, model_names, read_serving, versions
 from service.errors import UnknownModel
 from service.live import LiveModel
 from service.metrics import Metrics
@@ -51,15 +51,44 @@ class RepositoryWatcher:
         self._lock = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
 
-    async def start(self) -> None:
-        """Load every live version once.
+    async def start(self, needed: str | None = None) -> None:
+        """Load every live version once. Where one cannot be loaded, the one before it answers, if it can; loudly.
 
-        :raises PlumblineError: if nothing is live, or something that is cannot be loaded.
+        :param needed: a model that must be live in the repository.
+        :raises PlumblineError: if it is not, or nothing is live, or nothing of what is can be loaded.
         """
         live = await asyncio.to_thread(live_names, self._root)
+        if needed is not None and needed not in live:
+            raise InvalidInput(f"--model {needed!r} is not live in {self._root}.")
+        failed: Exception | None = None
         for name in live:
-            await self._take(name, (await asyncio.to_thread(read_serving, self._root, name)).live)
+            serving = None
+            try:
+                serving = await asyncio.to_thread(read_serving, self._root, name)
+                await self._take(name, serving.live)
+            except PlumblineError as error:
+                failed = failed or error
+                await self._fall_back(name, serving, error)
+        if failed is not None and not self._predictor.models:
+            raise failed
         self._predictor.started = True
+
+    async def _fall_back(self, name: str, serving: Serving | None, error: PlumblineError) -> None:
+        """Let the version answer that was live before the one that could not be loaded."""
+        if serving is not None and serving.previous is not None:
+            try:
+                await self._take(name, serving.previous)
+                logger.error("version %s of %s answers instead, which was live before", serving.previous, name)
+            except PlumblineError as also:
+                logger.error("version %s of %s, live before, cannot be loaded either: %s", serving.previous, name, also)
+        self._refuse(name, serving.live if serving is not None else "", error)
+
+    def refused(self) -> dict[str, str]:
+        """By model that the version that should answer does not; the reasons have paths, and are in the log."""
+        return {
+            name: f"{f'version {version}' if version else 'what is live'} cannot be made live; the log says why"
+            for name, (version, _) in self._refused.items()
+        }
 
     async def follow(self) -> None:
         """Look at the repository for ever, whatever comes up."""

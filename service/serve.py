@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -66,15 +67,23 @@ def serve(settings: ServiceSettings) -> None:
 
 
 def _check_log(folder: Path) -> None:
-    """:raises SettingsError: if nothing could be logged there, which would otherwise show in a metric only."""
-    mend = "Give a folder that it may write, mount its volume writable, or unset PLUMBLINE_LOG to log nothing."
+    """:raises SettingsError: if nothing can be logged there, as is tried; it would otherwise show in a metric only."""
+    verb = "make"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        verb = "write"
+        descriptor, name = tempfile.mkstemp(prefix=".probe-", dir=folder)
+        try:
+            os.write(descriptor, b"can be written")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+            Path(name).unlink()
     except OSError as error:
-        reason = error.strerror or error
-        raise SettingsError(f"PLUMBLINE_LOG is {folder}, which {this_user()} cannot make: {reason}. {mend}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise SettingsError(f"PLUMBLINE_LOG is {folder}, which {this_user()} cannot write. {mend}")
+        raise SettingsError(
+            f"PLUMBLINE_LOG is {folder}, which {this_user()} cannot {verb}: {error.strerror or error}. Give a folder "
+            "that it may write, mount its volume writable, make room, or unset PLUMBLINE_LOG to log nothing."
+        ) from error
 
 
 def serve_one(settings: ServiceSettings, fleet: Fleet, sockets: list[socket] | None = None) -> None:

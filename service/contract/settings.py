@@ -16,8 +16,7 @@ from pydantic.fields import FieldInfo
 
 from service.contract.errors import SettingsError
 from service.contract.user import this_user
-
-PREFIX = "PLUMBLINE_"
+from service.contract.variables import PREFIX, check_variables
 
 
 class Settings(BaseModel):
@@ -34,8 +33,10 @@ S = TypeVar("S", bound=Settings)
 def load_settings(cls: type[S], **options: Any) -> S:
     """Build settings from command-line ``options`` (None means not given) and the environment.
 
-    :raises SettingsError: naming the variable, its value unless it is a secret, and what is allowed.
+    :raises SettingsError: naming the variable, its value unless it is a secret, and what is allowed; also if there is a
+        variable that nothing of Plumbline knows.
     """
+    check_variables(os.environ, cls.model_fields)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for name, field in cls.model_fields.items():

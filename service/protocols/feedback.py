@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from service.context import body_of
 from service.contract.labels import SEPARATOR
+from service.errors import InvalidRequest
 from service.fleet import Fleet
 from service.predictor import Predictor
-from service.protocols import documented, parse, predictor
+from service.protocols import documented, parse, predictor, shown
 
 router = APIRouter(tags=["feedback"])
 
@@ -33,11 +34,18 @@ class FeedbackRequest(BaseModel):
     label: Told | Annotated[list[OneOfSeveral], Field(max_length=100, fail_fast=True)] = Field(
         description="the true label; several in a list or joined by '|', and an empty list for none of them"
     )
+    model: str | None = Field(
+        default=None,
+        max_length=200,
+        description="who made the prediction; needed where several models are served and it is not one of the last",
+    )
     source: str = Field(default="api", max_length=200, description="who says so: a person, a rule, a later event")
 
 
 class Accepted(BaseModel):
     id: str
+    model: str = Field(description="whose prediction it is")
+    remembered: bool = Field(description="whether it is among the last predictions; others are looked for in the log")
 
 
 @router.post("/feedback", status_code=202, openapi_extra=documented(FeedbackRequest, timed=False))
@@ -45,12 +53,24 @@ async def feedback(
     request: Request,
     predictor: Annotated[Predictor, Depends(predictor)],
 ) -> Accepted:
-    """Keep a true label for ``plumbline retrain``. A label that the model does not know yet is welcome."""
+    """Keep a true label for ``plumbline retrain``; 202 when it is on the disk. New labels are welcome."""
     body = parse(FeedbackRequest, body_of(request.scope))
     known = predictor.remembered(str(body.id))
     if known is None:  # perhaps another worker answered
         fleet: Fleet = request.app.state.fleet
         known = next((tuple(one) for one in await fleet.ask("prediction", str(body.id)) if one), None)
     label = body.label if isinstance(body.label, str) else SEPARATOR.join(dict.fromkeys(body.label))
-    predictor.feedback(known, str(body.id), label, body.source)
-    return Accepted(id=str(body.id))
+    model, predicted = known or (_named(body.model, predictor), None)
+    if body.model not in (None, model):
+        raise InvalidRequest(f"the prediction is of {model!r}, not of {shown(body.model)!r}.")
+    await predictor.feedback(model, predicted, str(body.id), label, body.source)
+    return Accepted(id=str(body.id), model=model, remembered=known is not None)
+
+
+def _named(model: str | None, predictor: Predictor) -> str:
+    """The model of a prediction that is not remembered."""
+    if model is None and len(predictor.models) > 1:
+        raise InvalidRequest(
+            f"model: the prediction is not among the last ones; say which model made it: {', '.join(predictor.models)}."
+        )
+    return predictor.model(model).manifest.name

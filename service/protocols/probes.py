@@ -11,6 +11,7 @@ from service.errors import NotReady
 from service.predictor import Predictor
 from service.protocols import check_all_ready, predictor
 from service.protocols.gathered import gathered
+from service.repository import RepositoryWatcher
 
 router = APIRouter(tags=["operations"])
 
@@ -31,9 +32,18 @@ async def startupz(predictor: Annotated[Predictor, Depends(predictor)]) -> dict[
 
 @router.get("/readyz")
 async def readyz(request: Request, predictor: Annotated[Predictor, Depends(predictor)]) -> dict[str, object]:
-    """Requests can be answered now; says which version of each model answers."""
+    """Requests can be answered now: by which versions; also which cannot be served, and whether the log fails."""
     await check_all_ready(request)
-    return {"status": "ready", "models": {name: live.manifest.version for name, live in predictor.models.items()}}
+    watcher: RepositoryWatcher = request.app.state.watcher
+    found: dict[str, object] = {
+        "status": "ready",
+        "models": {name: live.manifest.version for name, live in predictor.models.items()},
+    }
+    if refused := watcher.refused():
+        found["refused"] = refused
+    if failing := predictor.log_failing:
+        found["log"] = f"failing: {failing}"
+    return found
 
 
 @router.get("/metrics", response_class=Response)

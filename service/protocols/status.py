@@ -22,6 +22,7 @@ from service.fleet import Fleet
 from service.live import LiveModel
 from service.predictor import Predictor
 from service.protocols import predictor
+from service.repository import RepositoryWatcher
 from service.settings import ServiceSettings
 
 router = APIRouter(tags=["operations"])
@@ -57,6 +58,11 @@ async def status(request: Request, predictor: Annotated[Predictor, Depends(predi
         state = "<span class='bad'>loading models</span>"
     else:
         state = "ready" if predictor.models else "<span class='bad'>every model was unloaded</span>"
+    if failing := predictor.log_failing:
+        state += f"; <span class='bad'>the log fails: {html.escape(failing)}</span>"
+    watcher: RepositoryWatcher = request.app.state.watcher
+    for name, why in watcher.refused().items():
+        state += f"; <span class='bad'>{html.escape(name)}: {html.escape(why)}</span>"
     fleet: Fleet = request.app.state.fleet
     if fleet.size > 1:
         state += f"; worker {fleet.index} of {fleet.size}, whose queue, answer times and labels these are"

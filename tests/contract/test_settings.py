@@ -10,8 +10,11 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, SecretStr, model_validator
 
+from monitoring.settings import MonitorSettings
 from service.contract.errors import SettingsError
 from service.contract.settings import Setting, Settings, describe_settings, load_settings
+from service.contract.variables import SETTINGS
+from service.settings import ServiceSettings
 
 SECRET = "hunter2-hunter2"
 
@@ -88,8 +91,31 @@ class TestOrigin:
 
     def test_other_variables_are_no_settings(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PORT", "81")
-        monkeypatch.setenv("PLUMBLINE_COLOUR", "blue")
+        monkeypatch.setenv("PLUMBLINE_WINDOW_ROWS", "500")  # of the monitor, which shares the environment
+        monkeypatch.setenv("PLUMBLINE_SERVE_SERVICE_HOST", "10.0.0.1")  # Kubernetes, of a service plumbline-serve
+        monkeypatch.setenv("PLUMBLINE_SERVE_PORT_8000_TCP_ADDR", "10.0.0.1")
         assert load_settings(Example).port == 8080
+
+    @pytest.mark.parametrize(
+        ("variable", "meant"),
+        [
+            ("PLUMBLINE_ADMIN_KEYZ", "PLUMBLINE_ADMIN_KEYS"),
+            ("PLUMBLINE_LOG_UPLAOD", "PLUMBLINE_LOG_UPLOAD"),
+            ("PLUMBLINE_WINDOW_ROW", "PLUMBLINE_WINDOW_ROWS"),
+            ("PLUMBLINE_ADMIN_KEYZ_FILE", "PLUMBLINE_ADMIN_KEYS"),
+            ("PLUMBLINE_ZZZ", ""),
+        ],
+    )
+    def test_a_variable_that_nobody_reads_is_told_with_the_one_that_was_meant(
+        self, monkeypatch: pytest.MonkeyPatch, variable: str, meant: str
+    ) -> None:
+        monkeypatch.setenv(variable, "1")
+        with pytest.raises(SettingsError, match=f"{variable} is no setting") as refused:
+            load_settings(Example)
+        assert f"Do you mean {meant}?" in str(refused.value) if meant else "Do you mean" not in str(refused.value)
+
+    def test_all_settings_are_known_by_name(self) -> None:
+        assert {*ServiceSettings.model_fields, *MonitorSettings.model_fields} == SETTINGS
 
     def test_settings_do_not_change(self) -> None:
         with pytest.raises(ValueError, match="frozen"):

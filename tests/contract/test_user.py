@@ -57,7 +57,10 @@ def test_a_server_and_a_monitor_started_as_root_say_so_with_the_mend(
 def test_a_log_that_may_not_be_written_is_told_before_anything_is_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    def refuse(*arguments: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
     with pytest.raises(SettingsError, match=r"PLUMBLINE_LOG is .*, which user 54321 cannot write.*mount"):
         serve(ServiceSettings(repo=tmp_path, log=tmp_path))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
+import pyarrow.parquet as pq
 import pytest
 
 from monitoring.feedback import News, accuracy_of
@@ -13,6 +14,7 @@ from monitoring.rounds import Rounds
 from monitoring.state import Store
 from service.contract.record import Feedback
 from service.contract.segments import read_segment, seal, segment_path
+from service.contract.told import told
 from tests.monitoring.world import START, World
 
 
@@ -89,3 +91,30 @@ def test_the_monitor_shows_it_until_another_version_is_live(world: World) -> Non
     rounds.run()
     assert metrics.registry.get_sample_value("plumbline_accuracy", labels) is None
     store.close()
+
+
+def test_labels_are_found_however_many_segments_lie_between(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those are not read that are older than the oldest answer with a label."""
+    bundle = world.publish()
+    log = [read_segment(world.write_log(bundle, 40), "predictions") for _ in range(3)]
+    for hour in range(1, 250):
+        segment = segment_path(world.log, "tickets", "predictions", START + timedelta(hours=hour), "writer", hour)
+        segment.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(log[1].slice(0, 1), segment.with_suffix(".parquet"))
+    answers = dict(zip(*(log[0].column(name).to_pylist() for name in ("id", "label")), strict=True))
+    tell(world, answers)
+    assert accuracy_of(world.log, "tickets", digest(world)) == 1.0
+
+
+def test_the_later_word_counts_whichever_writer_wrote_it(world: World) -> None:
+    """The correction is in the segment that comes first by its name."""
+    answers = predictions(world)
+    for writer, seconds, label in (("b", 1, "other"), ("a", 2, None)):
+        segment = segment_path(world.log, "tickets", "feedback", START, writer, 1)
+        segment.parent.mkdir(parents=True, exist_ok=True)
+        ts = (START + timedelta(seconds=seconds)).isoformat()
+        lines = [Feedback(one, label or right, ts, "test").to_json() + b"\n" for one, right in answers.items()]
+        segment.write_bytes(b"".join(lines))
+        seal(segment, "feedback")
+    assert accuracy_of(world.log, "tickets", digest(world)) == 1.0
+    assert told(world.log, "tickets").labels == answers

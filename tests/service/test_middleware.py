@@ -45,7 +45,8 @@ def middleware(
         guard=guard,
         admit=admit,
         max_body_bytes=100,
-        model_of=lambda name: "",
+        model_of=lambda route, name: "",
+        route_for=lambda path: "",
         stopping=lambda: False,
     )
 

@@ -368,6 +368,8 @@ class TestCommand:
         code, output = self.run(three, "--canary", "2", "--weight", "0.25", "--shadow", "3")
         assert (code, output) == (0, "live     1\ncanary   2, 25.0% of the requests\nshadow   3\n")
         assert read_serving(three, "reviews") == Serving(live="1", canary=Canary(version="2", weight=0.25), shadow="3")
+        assert self.run(three, "--weight", "0.5")[1].splitlines()[1] == "canary   2, 50.0% of the requests"
+        assert self.run(three, "--canary", "2")[1].splitlines()[1] == "canary   2, 50.0% of the requests"
         assert self.run(three, "--live", "2") == (0, "live     2\nprevious 1\nshadow   3\n")
         assert self.run(three, "--previous", "--no-shadow") == (0, "live     1\nprevious 2\n")
         code, output = self.run(three, "--canary", "3", "--json")
@@ -384,6 +386,10 @@ class TestCommand:
             (["--previous"], "no version of reviews was live before"),
             (["--live", "2", "--previous"], "exclude each other"),
             (["--canary", "2", "--no-canary"], "exclude each other"),
+            (["--weight", "0.5", "--no-canary"], "exclude each other"),
+            (["--weight", "0.5"], "has none"),
+            (["--canary", "1"], "is live already"),
+            (["--shadow", "1"], "is live already"),
         ],
     )
     def test_what_cannot_be_is_refused_and_changes_nothing(self, three: Path, options: list[str], message: str) -> None:
