@@ -13,12 +13,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-import httpx
-
-from monitoring.hooks import recover_interrupted, run_commands
+from monitoring.hooks import run_commands
 from monitoring.launch import cluster_address, launchers
+from monitoring.messages import retrain_failed_event
 from monitoring.metrics import Metrics
-from monitoring.outbox import Kind, Sender, counts, deliver_due
+from monitoring.outbox import Delivery, GivenUp, Kind, Sender, Target, counts, deliver_due, enqueue
 from monitoring.pages import serve_pages
 from monitoring.rounds import Judged, Rounds, report_folder
 from monitoring.settings import MonitorSettings
@@ -52,13 +51,11 @@ def run_once(settings: MonitorSettings, metrics: Metrics) -> list[Judged]:
     with lock_state(settings.state_folder):
         store = Store(settings.state_folder)
         try:
-            recover_interrupted(store, time.time())
             judged = Rounds(settings, store, metrics, reports_url=settings.public_url).run(flush=True)
-            with _client(settings) as client:
-                deliver_due(store, _senders(settings, client), settings.webhook_backoff, time.time)
-            run_commands(
-                store, settings.state_folder / "retrain", settings.retrain_timeout, threading.Event(), time.time
-            )
+            given_up = _given_up(settings, store, metrics)
+            deliver_due(store, _senders(settings), settings.webhook_backoff, time.time, given_up=given_up)
+            logs, stop = settings.state_folder / "retrain", threading.Event()
+            run_commands(store, logs, settings.retrain_timeout, stop, time.time, given_up)
         finally:
             store.close()
     return judged
@@ -78,7 +75,6 @@ def run_forever(settings: MonitorSettings, stop: threading.Event, ready: Callabl
         stack.enter_context(lock_state(settings.state_folder))
         store = Store(settings.state_folder)
         stack.callback(store.close)
-        recover_interrupted(store, time.time())
         server = stack.enter_context(
             serve_pages(
                 settings.monitor_host,
@@ -117,38 +113,45 @@ def _check(settings: MonitorSettings) -> None:
 
 def _deliver_forever(settings: MonitorSettings, metrics: Metrics, stop: threading.Event) -> None:
     store = Store(settings.state_folder)
-    with _client(settings) as client:
-        senders = _senders(settings, client)
+    senders, given_up = _senders(settings), _given_up(settings, store, metrics)
 
-        def work() -> int:
-            delivered = deliver_due(store, senders, settings.webhook_backoff, time.time, stop.is_set)
-            metrics.show_outbox(*counts(store))
-            return delivered
+    def work() -> int:
+        delivered = deliver_due(store, senders, settings.webhook_backoff, time.time, stop.is_set, given_up)
+        metrics.show_outbox(*counts(store))
+        return delivered
 
-        while not stop.is_set():
-            _guarded("deliveries", metrics, work)
-            stop.wait(min(_DELIVERY_PAUSE, settings.monitor_poll_seconds))
+    while not stop.is_set():
+        _guarded("deliveries", metrics, work)
+        stop.wait(min(_DELIVERY_PAUSE, settings.monitor_poll_seconds))
     store.close()
 
 
-def _senders(settings: MonitorSettings, client: httpx.Client) -> dict[Kind, Sender]:
-    return http_senders(client, settings.secrets) | launchers(settings, client)
+def _senders(settings: MonitorSettings) -> dict[Kind, Sender]:
+    return http_senders(settings.secrets, settings.webhook_timeout) | launchers(settings)
 
 
-def _client(settings: MonitorSettings) -> httpx.Client:
-    return httpx.Client(timeout=settings.webhook_timeout, follow_redirects=False)
+def _given_up(settings: MonitorSettings, store: Store, metrics: Metrics) -> GivenUp:
+    """Tells people that nothing came of a retrain; an alert that was given up has its own metric and rule."""
+
+    def tell(delivery: Delivery, reason: str) -> None:
+        if not delivery.kind.startswith("retrain-"):
+            return
+        event = retrain_failed_event(delivery.body, reason, time.time())
+        enqueue(store, event, [Target("webhook", url) for url in settings.webhook_urls], time.time())
+        metrics.count_events(delivery.model, [event.type])
+        metrics.retrains.labels(delivery.model, "failed").inc()
+
+    return tell
 
 
 def _retrain_forever(settings: MonitorSettings, metrics: Metrics, stop: threading.Event) -> None:
     store = Store(settings.state_folder)
     logs = settings.state_folder / "retrain"
 
+    given_up = _given_up(settings, store, metrics)
+
     def work() -> int:
-        answers = run_commands(store, logs, settings.retrain_timeout, stop, time.time)
-        for model, answer in answers:
-            if answer == "failed":
-                metrics.retrains.labels(model, "failed").inc()
-        return len(answers)
+        return len(run_commands(store, logs, settings.retrain_timeout, stop, time.time, given_up))
 
     while not stop.is_set():
         _guarded("retrain", metrics, work)

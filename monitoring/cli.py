@@ -236,10 +236,11 @@ def replay(
     state: Annotated[Path, typer.Option(help="The monitor's state folder.")],
     dead: Annotated[bool, typer.Option("--dead", help="Every delivery that was given up.")] = False,
     identity: Annotated[str | None, typer.Option("--id", help="The given-up deliveries of this event.")] = None,
+    retrains: Annotated[bool, typer.Option("--retrains", help="Also run retrains again that were given up.")] = False,
 ) -> None:
     """Make deliveries that were given up due again.
 
-    The running or next monitor sends them.
+    The running or next monitor sends them. Retrains are left out unless --retrains says otherwise.
 
     \b
     Examples:
@@ -257,7 +258,7 @@ def replay(
         raise InvalidInput(f"{state} is not a monitor's state folder: it has no {DATABASE}.")
     store = Store(state)
     try:
-        count = again(store, time.time(), identity)
+        count = again(store, time.time(), identity, retrains=retrains)
     finally:
         store.close()
     print(f"{count} deliveries are due again")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import chi2_contingency, kstwobign
+from scipy.stats import binom, chi2_contingency, kstwobign
 
 from monitoring.classifier import Separation, separation
 from monitoring.columns import Columns
@@ -46,6 +46,7 @@ def run_tests(reference: Columns, window: Columns, *, permutations: int, seed: i
         number_test("unk_share", reference, window),
         embedding_test(reference, window, permutations=permutations, seed=seed),
         tokens_test(reference, window, permutations=permutations, seed=seed + 1),
+        constant_test(reference, window),
     ]
     return [test for test in tests if test is not None]
 
@@ -102,6 +103,35 @@ def tokens_test(reference: Columns, window: Columns, *, permutations: int, seed:
     """Classifier two-sample test on the words of distinct inputs."""
     sides = [side.bags[side.distinct[side.known_bags[side.distinct]]] for side in (reference, window)]
     return _classifier_test("tokens", separation(sides[0], sides[1], permutations=permutations, seed=seed))
+
+
+def constant_test(reference: Columns, window: Columns) -> Test | None:
+    """Binomial test on the share of rows that say nothing new: of one and the same input, or without a value.
+
+    The other tests leave such rows out, or count them once, so that a window of nothing else would look like no window
+    at all. The effect is how much larger the share is than in the reference.
+    """
+    if not reference.rows or not window.rows:
+        return None
+    before, after = _constants(reference), _constants(window)
+    name = max(after.keys() & before.keys(), key=lambda one: (after[one] - before[one], one))
+    expected = (before[name] * reference.rows + 1) / (reference.rows + 2)
+    p_value = float(binom.sf(round(after[name] * window.rows) - 1, window.rows, expected))
+    return Test("constant", "binomial", after[name], p_value, max(0.0, after[name] - before[name]), f"more {name}")
+
+
+def _constants(side: Columns) -> dict[str, float]:
+    """Shares of rows, by what is the same in them."""
+    known = side.known_bags
+    found = {
+        "of one input": float(side.repeats[known].max()) / side.rows if known.any() else 0.0,
+        "without a text": 1 - float(known.mean()),
+    }
+    if side.labels is not None:
+        found["without a label"] = sum(label is None for label in side.labels) / side.rows
+    if side.confidence is not None:
+        found["without a confidence"] = float(np.isnan(side.confidence).mean())
+    return found
 
 
 def pool_sparse(counts: Doubles) -> Doubles:

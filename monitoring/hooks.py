@@ -4,7 +4,7 @@ The command gets the event as JSON on standard input and ``PLUMBLINE_EVENT_ID`` 
 environment; no shell is involved. It exits with 0 (a challenger was accepted), 3 (rejected) or anything else
 (failed). One that was cut off by the monitor's own end is started once more. One runs at a time, also when the monitor
 was killed and the command goes on without it: the command holds a lock, with its process id in it, for as long as it
-lives.
+lives, and its exit code is written beside its output, where the next monitor finds it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO
 
-from monitoring.outbox import Delivery, due
+from monitoring.outbox import Delivery, GivenUp, due, running
 from monitoring.state import Store
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,11 @@ GRACE = 10.0  # seconds between asking a command to end and killing it
 _MOST_STARTS = 2
 _REJECTED = 3
 _LOCK = "lock"  # beside the commands' output
+# Runs the command and keeps its exit code, whoever waits for it by then.
+_RUNNER = """cut=; trap cut=1 TERM; "$@"; code=$?
+[ -n "$cut" ] || { printf %s "$code" > "$0.new" && mv "$0.new" "$0"; }; exit "$code"
+"""
+_NOT_STARTED = (126, 127)  # a shell's exit codes for what it cannot run
 _WITHHELD = ("PLUMBLINE_WEBHOOK_", "PLUMBLINE_RETRAIN_TOKEN")  # the monitor's own settings, with its secrets
 
 Answer = Literal["accepted", "rejected", "failed"]
@@ -80,23 +85,43 @@ def may_request(store: Store, model: str, gate: Gate, now: float) -> str | None:
     return None
 
 
-def recover_interrupted(store: Store, now: float) -> int:
-    """Make commands that a dead monitor left running due once more; returns how many were given up instead."""
-    with store.transaction():
-        given_up = store.execute(
-            "UPDATE outbox SET status = 'dead', error = 'cut off twice by the end of the monitor', finished = ? "
-            "WHERE status = 'running' AND attempts >= ?",
-            (now, _MOST_STARTS),
-        )
-        store.execute("UPDATE outbox SET status = 'pending', due = ? WHERE status = 'running'", (now,))
-    return given_up
+def recover_interrupted(
+    store: Store, logs: Path, clock: Callable[[], float], given_up: GivenUp = lambda delivery, reason: None
+) -> list[tuple[str, Answer]]:
+    """See to commands that a dead monitor left running; returns the model and answer of those that have ended.
+
+    One that still runs is left alone. One that ended by itself has its answer. One that was cut off is due once more,
+    or given up if it was cut off before.
+    """
+    answers: list[tuple[str, Answer]] = []
+    for delivery in running(store, ("retrain-command",)):
+        if _holder(logs) is not None:
+            break
+        code = _kept_code(logs, delivery.event, delivery.attempts)
+        if code is not None:
+            answers.append((delivery.model, _settle(store, delivery, code, clock(), _log_of(logs, delivery), given_up)))
+        elif delivery.attempts >= _MOST_STARTS:
+            _settle(store, delivery, "cut off twice by the end of the monitor", clock(), None, given_up)
+            answers.append((delivery.model, "failed"))
+        else:
+            with store.transaction():
+                store.execute("UPDATE outbox SET status = 'pending', due = ? WHERE id = ?", (clock(), delivery.id))
+    return answers
 
 
 def run_commands(
-    store: Store, logs: Path, timeout: float, stop: threading.Event, clock: Callable[[], float]
+    store: Store,
+    logs: Path,
+    timeout: float,
+    stop: threading.Event,
+    clock: Callable[[], float],
+    given_up: GivenUp = lambda delivery, reason: None,
 ) -> list[tuple[str, Answer]]:
-    """Run the due retrain commands one after another, until ``stop`` is set; returns each model and answer."""
-    answers: list[tuple[str, Answer]] = []
+    """Run the due retrain commands one after another, until ``stop`` is set; returns each model and answer.
+
+    :param given_up: called for each that failed.
+    """
+    answers = recover_interrupted(store, logs, clock, given_up)
     while not stop.is_set():
         waiting = due(store, ("retrain-command",), clock(), most=1)
         if not waiting:
@@ -108,7 +133,7 @@ def run_commands(
             except BlockingIOError:
                 break  # a command that outlived its monitor still runs; the next round looks again
             lock.truncate(0)
-            answer = _run(store, waiting[0], _Place(logs, lock), timeout, stop, clock)
+            answer = _run(store, waiting[0], _Place(logs, lock), timeout, stop, clock, given_up)
         if answer is not None:
             answers.append((waiting[0].model, answer))
     return answers
@@ -154,53 +179,82 @@ def _log(logs: Path, event: str, attempt: int) -> Path:
     return logs / f"{event}-{attempt}.log"
 
 
+def _log_of(logs: Path, delivery: Delivery) -> Path:
+    return _log(logs, delivery.event, delivery.attempts)
+
+
+def _kept_code(logs: Path, event: str, attempt: int) -> int | None:
+    """The exit code that a command left; None if it was cut off."""
+    try:
+        return int(_log(logs, event, attempt).with_suffix(".exit").read_text())
+    except (OSError, ValueError):
+        return None
+
+
 def _run(
-    store: Store, delivery: Delivery, place: _Place, timeout: float, stop: threading.Event, clock: Callable[[], float]
+    store: Store,
+    delivery: Delivery,
+    place: _Place,
+    timeout: float,
+    stop: threading.Event,
+    clock: Callable[[], float],
+    given_up: GivenUp,
 ) -> Answer | None:
     """One command from its mark as running to its answer; None if it was cut off and will be started again."""
     with store.transaction():
         store.execute("UPDATE outbox SET status = 'running', attempts = attempts + 1 WHERE id = ?", (delivery.id,))
-    code, log = _execute(delivery, place, timeout, stop)
-    if code is None and stop.is_set():
+    end, log = _execute(delivery, place, timeout, stop)
+    if end is None:
         logger.warning("the retrain command for %s was cut off by the end of the monitor", delivery.event)
         return None
-    answer: Answer = "accepted" if code == 0 else "rejected" if code == _REJECTED else "failed"
-    error = None if answer != "failed" else f"exit code {code}" if code is not None else "ran too long or not at all"
+    return _settle(store, delivery, end, clock(), log, given_up)
+
+
+def _settle(
+    store: Store, delivery: Delivery, end: int | str, now: float, log: Path | None, given_up: GivenUp
+) -> Answer:
+    """Write down how a command ended: by an exit code, or why there is none."""
+    answer: Answer = "accepted" if end == 0 else "rejected" if end == _REJECTED else "failed"
+    error = f"exit code {end}" if isinstance(end, int) else end
+    if end in _NOT_STARTED:
+        error += ", the command could not be started"
     with store.transaction():
         store.execute(
             "UPDATE outbox SET status = ?, error = ?, finished = ? WHERE id = ?",
-            ("dead" if answer == "failed" else "delivered", error or answer, clock(), delivery.id),
+            ("dead" if answer == "failed" else "delivered", error if answer == "failed" else answer, now, delivery.id),
         )
+        if answer == "failed":
+            given_up(delivery, error)
     level = logging.ERROR if answer == "failed" else logging.INFO
-    logger.log(level, "retrain of %s %s (%s); its output is in %s", delivery.model, answer, error or "exit", log)
+    logger.log(level, "retrain of %s %s (%s); its output is in %s", delivery.model, answer, error, log or "no file")
     return answer
 
 
-def _execute(delivery: Delivery, place: _Place, timeout: float, stop: threading.Event) -> tuple[int | None, Path]:
-    """The command's exit code (None if it was stopped or could not start) and the file with its output."""
+def _execute(delivery: Delivery, place: _Place, timeout: float, stop: threading.Event) -> tuple[int | str | None, Path]:
+    """The command's exit code, or why it has none, or None if ``stop`` cut it off; and the file with its output."""
     log = _log(place.logs, delivery.event, delivery.attempts + 1)
+    kept = log.with_suffix(".exit")
+    kept.unlink(missing_ok=True)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
     environment = {**inherited, "PLUMBLINE_EVENT_ID": delivery.event, "PLUMBLINE_MODEL": delivery.model}
     with log.open("wb") as output:
-        try:
-            process = subprocess.Popen(
-                shlex.split(delivery.target),
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-                pass_fds=(place.lock.fileno(),),
-            )
-        except OSError as error:
-            output.write(f"the command could not be started: {error}\n".encode())
-            logger.error("the retrain command could not be started: %s", error)
-            return None, log
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", _RUNNER, str(kept.resolve()), *shlex.split(delivery.target)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+            pass_fds=(place.lock.fileno(),),
+        )
         place.lock.write(str(process.pid))
         place.lock.flush()
         feeder = threading.Thread(target=_feed, args=(process, delivery.body), daemon=True)
         feeder.start()
-        return _wait(process, timeout, stop), log
+        code = _wait(process, timeout, stop)
+    if code is None and not stop.is_set():
+        return f"it ran longer than {timeout:g} s", log
+    return code, log
 
 
 def _feed(process: subprocess.Popen[bytes], body: bytes) -> None:

@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import orjson
 
 from monitoring.jobs import job_for, read_job
 from monitoring.outbox import Delivery, Kind, Outcome, Sender
+from monitoring.post import Answered, NotAnswered, post
 from monitoring.settings import MonitorSettings
 from monitoring.webhook import USER_AGENT, retry_after_seconds
 from service.contract.errors import SettingsError
@@ -30,13 +30,13 @@ _LATER = (408, 425, 429)
 _EXISTS = 409
 
 
-def launchers(settings: MonitorSettings, client: httpx.Client) -> dict[Kind, Sender]:
+def launchers(settings: MonitorSettings) -> dict[Kind, Sender]:
     """A sender for each way to have a retrain run elsewhere."""
     token = settings.retrain_token.get_secret_value() if settings.retrain_token is not None else ""
     return {
         "retrain-job": job_sender(settings.webhook_timeout),
-        "retrain-github": github_sender(client, token, settings.retrain_github_api),
-        "retrain-airflow": airflow_sender(client, token),
+        "retrain-github": github_sender(token, settings.retrain_github_api, settings.webhook_timeout),
+        "retrain-airflow": airflow_sender(token, settings.webhook_timeout),
     }
 
 
@@ -64,13 +64,12 @@ def job_sender(timeout: float, account: Path = ACCOUNT) -> Sender:
         except (ValueError, OSError, SettingsError) as error:
             return Outcome("failed", f"no Job can be created: {error}"[:300])
         url = f"{address}/apis/batch/v1/namespaces/{namespace}/jobs"
-        with httpx.Client(timeout=timeout, verify=trusted, trust_env=False) as client:
-            return _post(client, url, job, token, f"create jobs.batch in namespace {namespace}")
+        return _post(url, job, token, f"create jobs.batch in namespace {namespace}", timeout, trusted=trusted)
 
     return send
 
 
-def github_sender(client: httpx.Client, token: str, api: str) -> Sender:
+def github_sender(token: str, api: str, timeout: float) -> Sender:
     """Starts the workflows of ``owner/repository`` that listen to ``repository_dispatch`` of our type."""
 
     def send(delivery: Delivery) -> Outcome:
@@ -82,12 +81,12 @@ def github_sender(client: httpx.Client, token: str, api: str) -> Sender:
         body = {"event_type": "plumbline-retrain", "client_payload": whole if fits else payload}
         headers = {"accept": "application/vnd.github+json", "x-github-api-version": "2022-11-28"}
         url = f"{api.rstrip('/')}/repos/{delivery.target}/dispatches"
-        return _post(client, url, body, token, f"dispatch to {delivery.target}", headers, _is_rate_limit)
+        return _post(url, body, token, f"dispatch to {delivery.target}", timeout, headers, _is_rate_limit)
 
     return send
 
 
-def airflow_sender(client: httpx.Client, token: str) -> Sender:
+def airflow_sender(token: str, timeout: float) -> Sender:
     """Starts a run of the DAG whose ``…/dags/NAME/dagRuns`` the target is, by Airflow's stable API v1 or v2."""
 
     def send(delivery: Delivery) -> Outcome:
@@ -97,27 +96,28 @@ def airflow_sender(client: httpx.Client, token: str) -> Sender:
         }
         if "/api/v1/" not in delivery.target:
             body["logical_date"] = None  # which the second version asks for
-        return _post(client, delivery.target, body, token, "start a DAG run")
+        return _post(delivery.target, body, token, "start a DAG run", timeout)
 
     return send
 
 
-def _is_rate_limit(response: httpx.Response) -> bool:
+def _is_rate_limit(response: Answered) -> bool:
     """GitHub answers 403 for that, too."""
     return "retry-after" in response.headers or response.headers.get("x-ratelimit-remaining") == "0"
 
 
 def _post(
-    client: httpx.Client, url: str, body: Mapping[str, Any], token: str, what: str,
-    headers: Mapping[str, str] | None = None, later: Callable[[httpx.Response], bool] = lambda response: False,
+    url: str, body: Mapping[str, Any], token: str, what: str, timeout: float,
+    headers: Mapping[str, str] | None = None, later: Callable[[Answered], bool] = lambda response: False,
+    trusted: ssl.SSLContext | None = None,
 ) -> Outcome:  # fmt: skip
     """One request; ``later`` says which refusals are only for now."""
     sent = {"user-agent": USER_AGENT, "authorization": f"Bearer {token}", "content-type": "application/json"}
     try:
-        response = client.post(url, content=orjson.dumps(body), headers=sent | dict(headers or {}))
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        return Outcome("failed", f"{type(error).__name__}: {error}"[:300])
-    status = response.status_code
+        response = post(url, orjson.dumps(body), sent | dict(headers or {}), timeout, trusted)
+    except NotAnswered as error:
+        return Outcome("failed", str(error))
+    status = response.status
     if 200 <= status < 300 or status == _EXISTS:
         return Outcome("delivered")
     error_text = f"may not or cannot {what}: {status} {_said(response)}"[:300]
@@ -126,11 +126,11 @@ def _post(
     return Outcome("failed", error_text, retry_after_seconds(response.headers.get("retry-after"), datetime.now(UTC)))
 
 
-def _said(response: httpx.Response) -> str:
+def _said(response: Answered) -> str:
     """What the other side gives as its reason."""
     try:
-        content = response.json()
+        content = orjson.loads(response.content)
     except ValueError:
-        return " ".join(response.text.split())[:200]
+        return " ".join(response.content.decode(errors="replace").split())[:200]
     found = content.get("message") or content.get("detail") or content.get("title") if isinstance(content, dict) else ""
     return str(found or "")[:200]

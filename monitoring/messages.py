@@ -16,6 +16,7 @@ from service.contract.events import (
     ModelData,
     ModelRef,
     RetrainData,
+    RetrainFailedData,
     Window,
 )
 from service.contract.record import new_id
@@ -23,7 +24,7 @@ from service.contract.record import new_id
 SOURCE = "/plumbline/monitor"
 MOST_BYTES = 20_000  # Standard Webhooks: a body is under 20 kB
 
-D = TypeVar("D", DriftData, RetrainData, ModelData)
+D = TypeVar("D", DriftData, RetrainData, RetrainFailedData, ModelData)
 
 
 def drift_data(window: WindowRows, decision: Decision, report: str | None) -> DriftData:
@@ -54,6 +55,13 @@ def retrain_event(data: DriftData, now: float) -> Event[RetrainData]:
     names = ", ".join(signal.name for signal in data.signals if signal.drifted)
     request = RetrainData(model=data.model, reason=f"drift: {names}", idempotency_key=data.idempotency_key, drift=data)
     return _event(Event[RetrainData], "plumbline.retrain.requested", data.model.model, request, now, _shorten_retrain)
+
+
+def retrain_failed_event(request: bytes, reason: str, now: float) -> Event[RetrainFailedData]:
+    """``plumbline.retrain.failed`` for the JSON of a ``plumbline.retrain.requested`` that came to nothing."""
+    asked = Event[RetrainData].model_validate_json(request)
+    data = RetrainFailedData(model=asked.data.model, reason=reason[:500], request=asked.id)
+    return _event(Event[RetrainFailedData], "plumbline.retrain.failed", asked.subject, data, now, lambda same: same)
 
 
 def model_event(kind: EventType, bundle: Bundle, before: ModelRef | None, now: float) -> Event[ModelData]:

@@ -61,6 +61,7 @@ class Outcome:
 
 
 Sender = Callable[[Delivery], Outcome]
+GivenUp = Callable[[Delivery, str], None]  # in the transaction that gives a delivery up, with the reason
 
 
 def enqueue(store: Store, event: Event[Any], targets: Sequence[Target], now: float) -> None:
@@ -96,30 +97,57 @@ def due(store: Store, kinds: Sequence[Kind], now: float, most: int = 100) -> lis
     return [Delivery(*row) for row in found]
 
 
+def running(store: Store, kinds: Sequence[Kind]) -> list[Delivery]:
+    """Deliveries that somebody began and has not ended, oldest first."""
+    marks = ", ".join("?" * len(kinds))
+    found = store.rows(
+        "SELECT outbox.id, event, type, model, kind, target, body, attempts FROM outbox "  # noqa: S608  only marks
+        f"JOIN events ON events.id = event WHERE status = 'running' AND kind IN ({marks}) ORDER BY outbox.id",
+        tuple(kinds),
+    )
+    return [Delivery(*row) for row in found]
+
+
 def deliver_due(
     store: Store,
     senders: Mapping[Kind, Sender],
     backoff: Sequence[float],
     clock: Callable[[], float],
     stopped: Callable[[], bool] = lambda: False,
+    given_up: GivenUp = lambda delivery, reason: None,
 ) -> int:
-    """Attempt every due HTTP delivery once, until ``stopped``; returns how many went through."""
+    """Attempt every due HTTP delivery once, until ``stopped``; returns how many went through.
+
+    A target that fails has to wait for the next call with all that is for it, so that it does not keep the others
+    waiting by one timeout after another.
+    """
     delivered = 0
-    gone: set[str] = set()
+    failed: set[str] = set()
     for delivery in due(store, HTTP_KINDS, clock()):
         if stopped():
             break
-        if delivery.target in gone:
+        if delivery.target in failed:
             continue
-        outcome = senders[delivery.kind](delivery)
-        settle(store, delivery, outcome, backoff, clock())
+        try:
+            outcome = senders[delivery.kind](delivery)
+        except Exception as error:  # whatever one receiver causes, the others get theirs
+            logger.exception("an attempt at %s failed in a way that nobody expected", place_of(delivery))
+            outcome = Outcome("failed", f"{type(error).__name__}: {error}"[:300])
+        settle(store, delivery, outcome, backoff, clock(), given_up)
         delivered += outcome.result == "delivered"
-        if outcome.result == "gone":
-            gone.add(delivery.target)
+        if outcome.result in ("failed", "gone"):
+            failed.add(delivery.target)
     return delivered
 
 
-def settle(store: Store, delivery: Delivery, outcome: Outcome, backoff: Sequence[float], now: float) -> None:
+def settle(
+    store: Store,
+    delivery: Delivery,
+    outcome: Outcome,
+    backoff: Sequence[float],
+    now: float,
+    given_up: GivenUp = lambda delivery, reason: None,
+) -> None:
     """Record what became of an attempt: delivered, due again later, or dead."""
     attempts = delivery.attempts + 1
     place = place_of(delivery)
@@ -139,6 +167,7 @@ def settle(store: Store, delivery: Delivery, outcome: Outcome, backoff: Sequence
                 "%s %s given up for %s after %d attempts: %s; `plumbline webhook replay` sends it again",
                 delivery.type, delivery.event, place, attempts, outcome.error,
             )  # fmt: skip
+            given_up(delivery, outcome.error or outcome.result)
         store.execute(
             "UPDATE outbox SET status = ?, attempts = ?, due = ?, error = ?, finished = ? WHERE id = ?",
             (status, attempts, when, outcome.error, None if status == "pending" else now, delivery.id),
@@ -165,10 +194,15 @@ def counts(store: Store) -> tuple[int, int]:
     return found.get("pending", 0) + found.get("running", 0), found.get("dead", 0)
 
 
-def replay(store: Store, now: float, event: str | None = None) -> int:
-    """Make dead deliveries due again, of one event or of all, and ask disabled receivers again; returns how many."""
+def replay(store: Store, now: float, event: str | None = None, *, retrains: bool = False) -> int:
+    """Make dead deliveries due again, of one event or of all, and ask disabled receivers again; returns how many.
+
+    :param retrains: also those that ask for a retrain, which would be run again.
+    """
     with store.transaction():
         where, values = ("AND event = ?", (event,)) if event else ("", ())
+        if not retrains:
+            where += " AND kind NOT LIKE 'retrain-%'"
         store.execute(
             f"DELETE FROM disabled WHERE target IN (SELECT target FROM outbox WHERE status = 'dead' {where})",  # noqa: S608
             values,

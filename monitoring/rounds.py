@@ -18,6 +18,7 @@ from monitoring import sequential
 from monitoring.alerts import Change, advance, notice, read_alert, write_alert
 from monitoring.columns import columns_of
 from monitoring.decision import Decision, decide
+from monitoring.errors import UnreadableNow
 from monitoring.feedback import News, accuracy_of
 from monitoring.hooks import Gate, may_request
 from monitoring.messages import drift_data, drift_event, retrain_event
@@ -26,7 +27,7 @@ from monitoring.outbox import Target, counts, enqueue
 from monitoring.references import Reference, References
 from monitoring.settings import MonitorSettings
 from monitoring.state import REPORTS, Store
-from monitoring.versions import live_digest, watch_versions
+from monitoring.versions import live_digest, was_known, watch_versions
 from monitoring.webhook import alertmanager_address
 from monitoring.windows import Pending, Rules, WindowRows, complete, index_segments, pending_rows, take_rows, use_rows
 from service.contract.errors import BundleError, InvalidInput
@@ -34,6 +35,7 @@ from service.contract.events import DriftData, EventType
 from service.contract.last_window import write_last_window
 from service.contract.repository import check_name, model_names
 from service.contract.segments import seal_orphans
+from service.contract.seldom import Seldom
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class Rounds:
         self._feedback = News(settings.log_folder)
         self._rules = Rules(settings.window_rows, settings.window_seconds, settings.min_rows)
         self._complained: set[str] = set()
+        self._seldom = Seldom(logger)
         self.waiting: tuple[Pending, ...] = ()
         self._show_stored()
 
@@ -131,10 +134,17 @@ class Rounds:
             except BundleError as error:
                 self._complain(f"windows of {pending.model} version {pending.version} wait: {error}")
                 break
-            if reference is None and not model_names(self._settings.repo):
-                self._complain(f"windows of {pending.model} wait: there is no model in {self._settings.repo}")
+            if reference is None and not was_known(self._store, pending.model, pending.digest):
+                self._complain(
+                    f"windows of {pending.model} version {pending.version} wait: nothing in {self._settings.repo} has "
+                    "their digest, and never had. Is it the repository of this log?"
+                )
                 break
-            window, lost = take_rows(self._store, self._settings.log_folder, pending, self._rules.rows)
+            try:
+                window, lost = take_rows(self._store, self._settings.log_folder, pending, self._rules.rows)
+            except UnreadableNow as error:
+                self._seldom.error(pending.digest, "windows of %s wait: %s", pending.model, error)
+                break
             self._metrics.segments_lost.labels(pending.model).inc(lost)
             if window is not None and not (lost and window.table.num_rows < self._rules.fewest and verdict == "judge"):
                 if verdict == "drop" or reference is None:
@@ -148,7 +158,7 @@ class Rounds:
         return judged
 
     def _set_aside(self, window: WindowRows, outcome: Outcome) -> None:
-        reason = "too few for a window" if outcome == "dropped" else "no version in the repository has their digest"
+        reason = "too few for a window" if outcome == "dropped" else "their version was taken out of the repository"
         logger.warning(
             "%d rows of %s version %s are not judged: %s", window.table.num_rows, window.model, window.version, reason
         )

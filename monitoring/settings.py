@@ -157,12 +157,14 @@ class MonitorSettings(Settings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("webhook_urls", "alertmanager_url", "retrain_url", "public_url", "retrain_github_api")
+    @field_validator(
+        "webhook_urls", "alertmanager_url", "retrain_url", "public_url", "retrain_github_api", "retrain_airflow"
+    )
     @classmethod
     def _http(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         for url in value if isinstance(value, tuple) else (value,):
-            if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
-                raise ValueError("give a whole URL that starts with http:// or https://")
+            if url is not None:
+                check_url(url)
         return value
 
     @field_validator("webhook_secret")
@@ -214,6 +216,19 @@ class MonitorSettings(Settings):
         if value is not None and not shlex.split(value):
             raise ValueError("give a command")
         return value
+
+
+def check_url(url: str) -> None:
+    """:raises ValueError: if nothing can be sent there, whoever listens."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+        if parts.scheme not in ("http", "https") or not host or port == 0 or re.search(r"[\x00-\x20\x7f]", url):
+            raise ValueError
+        if ":" not in host:  # no IPv6 address
+            host.rstrip(".").encode("idna")  # no empty label, none over 63 characters
+    except (ValueError, UnicodeError):
+        raise ValueError("give a whole URL, http:// or https:// with a host that can exist") from None
 
 
 def decode_secret(secret: str) -> bytes:

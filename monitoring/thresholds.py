@@ -14,6 +14,7 @@ NOTICE_EFFECT = {
     "unk_share": 0.10,
     "embedding": 0.15,  # 2 AUC - 1: a pair of old and new row is told apart in 57.5 % of cases
     "tokens": 0.15,
+    "constant": 0.20,  # of all rows: the same input again, or no value where there was one
 }
 ALERT_EFFECT = {
     "label": 0.05,  # outputs: any drift is an alert
@@ -23,6 +24,7 @@ ALERT_EFFECT = {
     "unk_share": 0.30,
     "embedding": 0.50,  # 2 AUC - 1: three pairs in four are told apart
     "tokens": 0.50,
+    "constant": 0.50,
 }
 
 

@@ -58,6 +58,11 @@ def live_digest(store: Store, model: str) -> str | None:
     return str(row["digest"]) if row else None
 
 
+def was_known(store: Store, model: str, digest: str) -> bool:
+    """Whether a version with this digest was ever seen in the repository."""
+    return store.row("SELECT 1 FROM versions WHERE model = ? AND digest = ?", (model, digest)) is not None
+
+
 def _new_versions(
     store: Store, repo: Path, model: str, targets: tuple[Target, ...], now: float, *, silent: bool
 ) -> list[News]:

@@ -14,12 +14,12 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-import httpx
 import orjson
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from monitoring.errors import SignatureError
 from monitoring.outbox import Delivery, Kind, Outcome, Sender
+from monitoring.post import NotAnswered, post
 from service.contract.events import CONTENT_TYPE
 
 USER_AGENT = "plumbline-monitor"
@@ -50,16 +50,16 @@ def verify(secrets: Sequence[bytes], headers: Mapping[str, str], body: bytes) ->
     raise SignatureError(f"the delivery's signature does not hold: {reason}.")
 
 
-def http_senders(client: httpx.Client, secrets: Sequence[bytes]) -> dict[Kind, Sender]:
-    """A sender for each kind of HTTP delivery."""
+def http_senders(secrets: Sequence[bytes], timeout: float) -> dict[Kind, Sender]:
+    """A sender for each kind of HTTP delivery, each attempt within ``timeout`` seconds."""
 
     def signed(delivery: Delivery) -> Outcome:
         headers = signed_headers(secrets, delivery.event, int(datetime.now(UTC).timestamp()), delivery.body)
-        return _post(client, delivery.target, delivery.body, {"content-type": CONTENT_TYPE, **headers})
+        return _post(delivery.target, delivery.body, {"content-type": CONTENT_TYPE, **headers}, timeout)
 
     def alertmanager(delivery: Delivery) -> Outcome:
         body = alertmanager_body(delivery.body)
-        return _post(client, delivery.target, body, {"content-type": "application/json"})
+        return _post(delivery.target, body, {"content-type": "application/json"}, timeout)
 
     return {"webhook": signed, "retrain-http": signed, "alertmanager": alertmanager}
 
@@ -107,14 +107,12 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
         return None
 
 
-def _post(client: httpx.Client, url: str, body: bytes, headers: Mapping[str, str]) -> Outcome:
+def _post(url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Outcome:
     try:
-        # Streamed and not read: a receiver's answer beyond its status is of no use and may be endless.
-        with client.stream("POST", url, content=body, headers={"user-agent": USER_AGENT, **headers}) as response:
-            status = response.status_code
-            wait = retry_after_seconds(response.headers.get("retry-after"), datetime.now(UTC))
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        return Outcome("failed", f"{type(error).__name__}: {error}"[:300])
+        answer = post(url, body, {"user-agent": USER_AGENT, **headers}, timeout)
+    except NotAnswered as error:
+        return Outcome("failed", str(error))
+    status, wait = answer.status, retry_after_seconds(answer.headers.get("retry-after"), datetime.now(UTC))
     if 200 <= status < 300:
         return Outcome("delivered")
     if status == _GONE:

@@ -7,6 +7,7 @@ window, so a crash between two steps neither skips a row nor counts it twice.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 from collections.abc import Callable
@@ -18,10 +19,13 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from monitoring.errors import UnreadableNow
 from monitoring.state import Store
 from service.contract.segments import read_segment, sealed_segments
+from service.contract.seldom import Seldom
 
 logger = logging.getLogger(__name__)
+seldom = Seldom(logger)
 
 OnRows = Callable[[str, pa.Table], None]  # digest, its rows in the order they were answered
 
@@ -96,6 +100,11 @@ class WindowRows:
         return f"{self.end:%Y%m%dT%H%M%S}-{hashlib.sha256(self.key.encode()).hexdigest()[:12]}"
 
 
+def may_pass(error: Exception) -> bool:
+    """Whether the system said no, and not the content: of a damaged file Arrow says so without an error number."""
+    return isinstance(error, OSError) and error.errno not in (None, errno.ENOENT)
+
+
 def index_segments(store: Store, log: Path, model: str, on_rows: OnRows) -> int:
     """Take note of segments not seen before; returns how many could not be read and are left out for good.
 
@@ -112,6 +121,9 @@ def index_segments(store: Store, log: Path, model: str, on_rows: OnRows) -> int:
         except FileNotFoundError:
             continue
         except (OSError, pa.ArrowException) as error:
+            if may_pass(error):
+                seldom.error(segment, "segment %s cannot be read now: %s", path, error)
+                continue
             logger.error("segment %s cannot be read and is left out: %s", path, error)
             store.execute("INSERT INTO segments VALUES (?, ?, 'damaged')", (model, segment))
             damaged += 1
@@ -160,6 +172,8 @@ def take_rows(store: Store, log: Path, pending: Pending, most: int) -> tuple[Win
 
     A segment that vanished or broke since it was indexed is skipped for good. Nothing else is written: the cursors
     move with :func:`use_rows`.
+
+    :raises UnreadableNow: if a segment is there and cannot be read, which may pass.
     """
     parts: list[pa.Table] = []
     moves: list[CursorMove] = []
@@ -172,6 +186,8 @@ def take_rows(store: Store, log: Path, pending: Pending, most: int) -> tuple[Win
         try:
             table = _of_digest(read_segment(log / row["segment"], "predictions"), pending.digest)
         except (OSError, pa.ArrowException) as error:
+            if may_pass(error):
+                raise UnreadableNow(f"segment {row['segment']} cannot be read now: {error}") from error
             logger.error("segment %s was lost with %d rows: %s", row["segment"], row["rows"] - row["used"], error)
             _forget(store, pending.model, row["segment"])
             lost += 1

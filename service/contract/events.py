@@ -16,6 +16,7 @@ EventType = Literal[
     "plumbline.drift.detected",
     "plumbline.drift.resolved",
     "plumbline.retrain.requested",
+    "plumbline.retrain.failed",
     "plumbline.model.published",
     "plumbline.model.rejected",
 ]
@@ -89,6 +90,14 @@ class RetrainData(_Model):
     drift: DriftData | None = None
 
 
+class RetrainFailedData(_Model):
+    """``data`` of ``plumbline.retrain.failed``: nothing came of a request, and nothing will by itself."""
+
+    model: ModelRef
+    reason: str = Field(description="how it ended: an exit code, a timeout, a refusal")
+    request: str = Field(description="id of the plumbline.retrain.requested")
+
+
 class ModelData(_Model):
     """``data`` of ``plumbline.model.published`` and ``plumbline.model.rejected``: the challenger's judgement."""
 
@@ -98,7 +107,7 @@ class ModelData(_Model):
     figures: dict[str, JsonValue]
 
 
-Data = TypeVar("Data", DriftData, RetrainData, ModelData)
+Data = TypeVar("Data", DriftData, RetrainData, RetrainFailedData, ModelData)
 
 
 class Event(_Model, Generic[Data]):

@@ -28,7 +28,9 @@ def decided(window: Columns, reference: Columns | None = None) -> Decision:
 def test_rows_like_the_reference_do_not_drift() -> None:
     decision = decided(columns(200, seed=2))
     assert decision.severity == "none"
-    assert {signal.name for signal in decision.signals} == {"label", "confidence", "n_tokens", "embedding", "tokens"}
+    assert {signal.name for signal in decision.signals} == {
+        *("label", "confidence", "n_tokens", "embedding", "tokens", "constant")
+    }
 
 
 def test_texts_and_outputs_of_another_kind_are_an_alert_that_names_what_moved() -> None:
@@ -120,10 +122,33 @@ def test_a_window_of_one_row_or_none_is_decided() -> None:
     assert decided(columns_of(table([]))).signals == ()
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"text": "the same again"}, "more of one input"),
+        ({"text": ""}, "more of one input"),
+        ({"text": None, "tokens": None}, "more without a text"),
+        ({"label": None}, "more without a label"),
+        ({"confidence": None, "probs": None}, "more without a confidence"),
+    ],
+)
+def test_a_window_that_says_nothing_new_is_an_alert(change: dict[str, object], says: str) -> None:
+    decision = decided(columns_of(table([{**row, **change} for row in rows(200, seed=2)])))
+    assert decision.severity == "alert"
+    assert "constant" in decision.drifted
+    assert {signal.name: signal.direction for signal in decision.signals}["constant"] == says
+
+
+def test_some_repeats_are_ordinary() -> None:
+    many = rows(200, seed=2)
+    repeated = [many[0] if index % 7 == 0 else row for index, row in enumerate(many)]
+    assert "constant" not in decided(columns_of(table(repeated))).drifted
+
+
 def test_a_table_of_texts_alone_is_compared_by_words_and_their_number() -> None:
     texts = pa.table({"text": [row["text"] for row in rows(200, DRIFTED)]})
     names = {signal.name for signal in decided(columns_of(texts)).signals}
-    assert names == {"tokens", "n_words"}
+    assert names == {"tokens", "n_words", "constant"}
 
 
 def test_a_label_never_seen_in_the_reference_counts() -> None:

@@ -105,8 +105,8 @@ def test_a_command_cut_off_by_the_end_of_the_monitor_is_started_once_more(store:
         threading.Timer(0.4, stop.set).start()
         assert run(store, tmp_path, stop=stop) == []
         assert status(store) == [("running", attempt)]
-        given_up = recover_interrupted(store, NOW)
-    assert given_up == 1
+        answers = recover_interrupted(store, tmp_path / "logs", lambda: NOW)
+        assert answers == ([("tickets", "failed")] if attempt == 2 else [])
     assert status(store) == [("dead", 2)]
     assert run(store, tmp_path) == []
 
@@ -134,9 +134,8 @@ def test_a_command_that_outlived_a_killed_monitor_is_not_started_twice_and_can_b
     process.kill()
     process.wait()
     try:
-        recover_interrupted(store, NOW)
         assert run(store, tmp_path) == []
-        assert status(store) == [("pending", 1)]
+        assert status(store) == [("running", 1)]
     finally:
         end_command(tmp_path / "logs")
     deadline = time.monotonic() + 10
@@ -163,3 +162,54 @@ def test_the_gate_keeps_requests_apart_and_below_the_daily_cap(store: Store) -> 
     request(store, "true", NOW + 101)
     assert "daily cap" in (may_request(store, "tickets", gate, NOW + 1000) or "")
     assert may_request(store, "tickets", gate, NOW + 86_401) is None
+
+
+def test_what_outlives_a_killed_monitor_and_ends_by_itself_is_not_run_again(store: Store, tmp_path: Path) -> None:
+    """Its exit code is found, also the one of a failure, which people are told of."""
+    runs = tmp_path / "runs"
+    code = (
+        f"import pathlib, time; file = pathlib.Path({str(runs)!r}); file.open('a').write('x'); time.sleep(1);"
+        "raise SystemExit(3)"
+    )
+    request(store, python(code), now=0)
+    monitor = (
+        "import threading, time; from pathlib import Path; from monitoring.state import Store;"
+        "from monitoring.hooks import run_commands;"
+        f"run_commands(Store(Path({str(tmp_path / 'state')!r})), Path({str(tmp_path / 'logs')!r}), 60,"
+        "threading.Event(), time.time)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", monitor], cwd=Path(__file__).parents[2])
+    deadline = time.monotonic() + 30
+    while not runs.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert run(store, tmp_path) == []  # it still runs
+    deadline = time.monotonic() + 10
+    while not (answers := run(store, tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert answers == [("tickets", "rejected")]
+    assert runs.read_text() == "x"
+    assert status(store) == [("delivered", 1)]
+
+
+def test_a_command_that_ends_in_its_own_time_when_it_is_told_to_is_waited_for(store: Store, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    code = (
+        "import signal, sys, time, pathlib; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5),"
+        f"pathlib.Path({str(mark)!r}).touch(), sys.exit(0))); print('ready', flush=True); time.sleep(60)"
+    )
+    request(store, python(code))
+    stop = threading.Event()
+
+    def end() -> None:
+        while not any("ready" in path.read_text() for path in (tmp_path / "logs").glob("*.log")):
+            time.sleep(0.05)
+        stop.set()
+
+    threading.Thread(target=end).start()
+    assert run(store, tmp_path, stop=stop) == []
+    assert mark.exists()
+    assert status(store) == [("running", 1)]
+    assert recover_interrupted(store, tmp_path / "logs", lambda: NOW) == []
+    assert status(store) == [("pending", 1)]  # it was cut off, and has not answered

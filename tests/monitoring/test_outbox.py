@@ -5,22 +5,30 @@ from __future__ import annotations
 import base64
 import contextlib
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
 import orjson
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from monitoring import outbox
+from monitoring.app import _given_up
 from monitoring.errors import SignatureError
+from monitoring.hooks import run_commands
 from monitoring.messages import MOST_BYTES, drift_event, retrain_event
+from monitoring.metrics import Metrics
 from monitoring.outbox import Target, counts, deliver_due, enqueue, next_wait, replay
+from monitoring.post import NotAnswered, post
+from monitoring.settings import MonitorSettings
 from monitoring.state import Store
 from monitoring.webhook import alertmanager_address, http_senders, retry_after_seconds, signed_headers, verify
+from service.contract.errors import SettingsError
 from service.contract.events import DriftData, Event, EventType, ModelRef, Moved, Signal, Window
+from service.contract.settings import load_settings
 from tests.monitoring.receiver import receiver
 
 KEY, NEXT_KEY = b"k" * 32, b"n" * 32
@@ -53,7 +61,6 @@ class Sender:
 
     def __init__(self, folder: Path, secrets: tuple[bytes, ...] = (KEY,)) -> None:
         self.store = Store(folder)
-        self.client = httpx.Client(timeout=2, trust_env=False)
         self.secrets = secrets
         self.now = NOW
 
@@ -64,13 +71,12 @@ class Sender:
         return made
 
     def deliver(self) -> int:
-        return deliver_due(self.store, http_senders(self.client, self.secrets), BACKOFF, lambda: self.now)
+        return deliver_due(self.store, http_senders(self.secrets, 2.0), BACKOFF, lambda: self.now)
 
     def status(self) -> list[tuple[str, int]]:
         return [tuple(row) for row in self.store.rows("SELECT status, attempts FROM outbox ORDER BY id")]
 
     def close(self) -> None:
-        self.client.close()
         self.store.close()
 
 
@@ -257,3 +263,125 @@ def test_a_body_stays_below_twenty_kilobytes() -> None:
     shortened = retrain_event(long, NOW)
     assert len(shortened.to_json()) < MOST_BYTES
     assert shortened.data.drift is not None
+
+
+def test_what_one_receiver_causes_is_not_the_others_loss(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An address that no name service takes raises something else than most."""
+    with receiver() as found:
+        sender = Sender(tmp_path)
+        sender.put(Target("webhook", "https://hooks..example.org/a"), Target("webhook", found.url()))
+        assert sender.deliver() == 1
+        assert sender.status() == [("pending", 1), ("delivered", 1)]
+
+        def broken(delivery: object) -> outbox.Outcome:
+            raise RuntimeError("nobody expected this")
+
+        sender.now += 10
+        deliver_due(sender.store, {"webhook": broken}, BACKOFF, lambda: sender.now)
+        assert "nobody expected this" in caplog.text
+        assert sender.status() == [("pending", 2), ("delivered", 1)]
+        sender.close()
+
+
+def test_a_receiver_that_drips_has_so_long_and_no_longer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stop = threading.Event()
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                while not stop.wait(0.05):
+                    connection.sendall(b"H")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        started = time.monotonic()
+        with pytest.raises(NotAnswered, match=r"no answer within 0\.5 s"):
+            post(f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}", {}, 0.5)
+        assert time.monotonic() - started < 5
+        stop.set()
+        thread.join()
+
+
+def test_of_an_endless_answer_only_the_beginning_is_read() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def flood() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                while True:
+                    connection.sendall(b"x" * 65536)
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        answer = post(f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}", {}, 10.0)
+        assert (answer.status, len(answer.content)) == (200, 65536)
+        thread.join()
+
+
+def test_a_target_that_fails_makes_the_others_wait_once_and_not_for_each_event(tmp_path: Path) -> None:
+    sender = Sender(tmp_path)
+    asked: list[str] = []
+
+    def fail(delivery: outbox.Delivery) -> outbox.Outcome:
+        asked.append(delivery.target)
+        return outbox.Outcome("failed" if delivery.target == "https://slow" else "delivered")
+
+    for _ in range(3):
+        sender.put(Target("webhook", "https://slow"), Target("webhook", "https://quick"))
+    deliver_due(sender.store, {"webhook": fail}, BACKOFF, lambda: sender.now)
+    assert asked == ["https://slow", "https://quick", "https://quick", "https://quick"]
+    sender.close()
+
+
+def test_a_replay_leaves_retrains_alone_unless_it_is_told(tmp_path: Path) -> None:
+    sender = Sender(tmp_path)
+    sender.put(Target("webhook", "https://a"), Target("retrain-command", "train"))
+    sender.store.execute("UPDATE outbox SET status = 'dead'")
+    assert replay(sender.store, sender.now) == 1
+    assert sender.status() == [("pending", 0), ("dead", 0)]
+    assert replay(sender.store, sender.now, retrains=True) == 1
+    sender.close()
+
+
+def test_people_are_told_that_nothing_came_of_a_retrain(tmp_path: Path) -> None:
+    with receiver() as people:
+        settings = MonitorSettings(
+            log=tmp_path / "log", monitor_state=tmp_path / "state", webhook_urls=(people.url(),), webhook_unsigned=True,
+            retrain_command="/no/such/program",
+        )  # fmt: skip
+        store, metrics = Store(settings.state_folder), Metrics()
+        made = retrain_event(data(), 0)
+        with store.transaction():
+            enqueue(store, made, [Target("retrain-command", "/no/such/program")], 0)
+        given_up = _given_up(settings, store, metrics)
+        run_commands(store, tmp_path / "logs", 5, threading.Event(), time.time, given_up)
+        assert deliver_due(store, http_senders((), 2.0), BACKOFF, time.time) == 1
+        (body,) = [orjson.loads(body) for _, _, body in people.received]
+        assert body["type"] == "plumbline.retrain.failed"
+        assert body["data"]["model"]["model"] == "tickets"
+        assert body["data"]["request"] == made.id
+        assert "could not be started" in body["data"]["reason"]
+        labels = {"model": "tickets", "result": "failed"}
+        assert metrics.registry.get_sample_value("plumbline_retrains_total", labels) == 1
+        store.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://hooks..example.org", "https://" + "a" * 64 + ".example", "https://a b.example", "https://a.example:99999",
+     "https://a.example:0", "https://a.example/\nb", "http://", "ftp://a.example", "https://[::1", "a.example"],
+)  # fmt: skip
+def test_a_url_to_which_nothing_can_be_sent_is_refused_at_the_start(url: str) -> None:
+    for name in ("webhook_urls", "alertmanager_url", "retrain_url", "retrain_airflow", "retrain_github_api"):
+        with pytest.raises(SettingsError, match=f"PLUMBLINE_{name.upper()}"):
+            load_settings(MonitorSettings, **{name: url})
+
+
+@pytest.mark.parametrize(
+    "url", ["https://bücher.example/x", "http://127.0.0.1:8002", "http://[::1]:1/", "http://localhost"]
+)
+def test_a_url_that_can_be_reached_is_taken(url: str) -> None:
+    assert load_settings(MonitorSettings, webhook_urls=url).webhook_urls == (url,)

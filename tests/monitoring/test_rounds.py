@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,6 +14,7 @@ import pytest
 
 import monitoring.report
 from monitoring import rounds as rounds_module
+from monitoring import windows
 from monitoring.alerts import read_alert
 from monitoring.metrics import Metrics
 from monitoring.rounds import Judged, Rounds
@@ -217,6 +219,7 @@ def test_too_few_leftovers_are_closed_and_counted_but_not_judged(world: World) -
 
 def test_rows_of_a_version_that_was_removed_are_counted(world: World) -> None:
     old, run = world.publish(), Run(world)
+    run()  # and sees the version
     world.write_log(old, 100)
     new = world.publish(seed=2)
     world.write_log(new, 100, sequence=2)
@@ -225,6 +228,44 @@ def test_rows_of_a_version_that_was_removed_are_counted(world: World) -> None:
     old.path.rmdir()
     assert [row.data.model.version for row in run()] == ["2"]
     assert run.sample("plumbline_windows_total", outcome="unjudged") == 1
+
+
+def test_rows_wait_where_another_repository_is_given_and_are_judged_with_the_right_one(world: World) -> None:
+    world.write_log(world.publish(), 100)
+    right = world.repo.rename(world.root / "right")
+    world.publish(seed=5)  # another model of the same name
+    run = Run(world)
+    assert run() == []
+    assert run.query("SELECT used FROM cursors") == [(0,)]
+    world.repo.rename(world.root / "wrong")
+    right.rename(world.repo)
+    assert len(Run(world)()) == 1
+
+
+def test_what_cannot_be_read_for_a_moment_is_not_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.write_log(world.publish(), 100)
+
+    real, readable = windows.read_segment, 0
+
+    def sometimes(*arguments: Any) -> Any:
+        nonlocal readable
+        if not readable:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        readable -= 1
+        return real(*arguments)
+
+    run = Run(world)
+    with monkeypatch.context() as patch:
+        patch.setattr(windows, "read_segment", sometimes)
+        for allowed in (0, 1):  # not when it is indexed; then when it is, and not for the window
+            readable = allowed
+            assert run() == []
+            assert "cannot be read now" in caplog.text
+            caplog.clear()
+    assert len(run()) == 1
+    assert run.query("SELECT status FROM segments") == [("indexed",)]
 
 
 def test_windows_wait_while_the_repository_has_no_model(world: World) -> None:
