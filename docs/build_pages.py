@@ -10,12 +10,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from typer.testing import CliRunner
 
 from service import cli
 from service.app import create_app
+from service.described import Route, routes_of
 from service.settings import ServiceSettings
 
 FOLDER = Path(__file__).parent
@@ -46,91 +46,25 @@ def api() -> str:
     """docs/api.md."""
     with tempfile.TemporaryDirectory() as folder:
         described = create_app(ServiceSettings(repo=Path(folder))).openapi()
-    routes: dict[str, list[str]] = {}
-    for path, methods in described["paths"].items():
-        for method, route in methods.items():
-            routes.setdefault(route["tags"][0], []).append("\n".join(_route(described, method, path, route)))
-    parts = [_INTRODUCTION]
-    for tag, found in routes.items():
-        parts.append(f"## {tag[:1].upper()}{tag[1:]}\n")
-        parts += found
+    parts, tag = [_INTRODUCTION], ""
+    for route in routes_of(described):
+        if route.tag != tag:
+            tag = route.tag
+            parts.append(f"## {tag[:1].upper()}{tag[1:]}\n")
+        parts.append("\n".join(_section(route)))
     return "\n".join(parts)
 
 
-def _route(described: dict[str, Any], method: str, path: str, route: dict[str, Any]) -> Iterator[str]:
-    yield f"### {method.upper()} {path}\n"
-    if meaning := " ".join(route.get("description", "").replace("``", "`").split()):
-        yield f"{meaning}\n"
-    rows = [*_parameters(route), *_body(route)]
-    if rows:
+def _section(route: Route) -> Iterator[str]:
+    yield f"### {route.method} {route.path}\n"
+    if route.meaning:
+        yield f"{route.meaning}\n"
+    if route.fields:
         yield "| | where | type | |\n|---|---|---|---|"
-        yield from rows
+        for one in route.fields:
+            yield f"| `{one.name}` | {one.where} | {one.kind} | {one.meaning} |".replace(" |  |", " | |")
         yield ""
-    success = next(code for code in route["responses"] if code.startswith("2"))
-    shape = route["responses"][success].get("content", {}).get("application/json", {}).get("schema")
-    answer = f"Answers {success}"
-    if shape:
-        answer += f": {_type(_resolved(described, shape), described)}"
-    yield f"{answer}.\n"
-
-
-def _parameters(route: dict[str, Any]) -> Iterator[str]:
-    for one in route.get("parameters", []):
-        need = "" if one.get("required") or one["in"] == "path" else ", optional"
-        yield _row(one["name"], f"{one['in']}{need}", one["schema"], one.get("description", ""))
-
-
-def _body(route: dict[str, Any]) -> Iterator[str]:
-    content = route.get("requestBody", {}).get("content", {}).get("application/json", {})
-    schema = content.get("schema", {})
-    schema = next((one for one in schema.get("anyOf", []) if one.get("type") == "object"), schema)
-    yield from _fields(schema, "")
-
-
-def _fields(schema: dict[str, Any], above: str) -> Iterator[str]:
-    for name, field in schema.get("properties", {}).items():
-        need = "body" if name in schema.get("required", []) else "body, optional"
-        yield _row(f"{above}{name}", need, field, field.get("description", ""))
-        for part, mark in (
-            (field, "."),
-            (field.get("items", {}), "[]."),
-            *((one, ".") for one in field.get("anyOf", [])),
-        ):
-            if part.get("type") == "object":
-                yield from _fields(part, f"{above}{name}{mark}")
-
-
-def _row(name: str, where: str, schema: dict[str, Any], meaning: str) -> str:
-    return f"| `{name}` | {where} | {_type(schema, {})} | {meaning} |".replace(" |  |", " | |")
-
-
-def _resolved(described: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    if "$ref" not in schema:
-        return schema
-    found: dict[str, Any] = described["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-    return found
-
-
-def _type(schema: dict[str, Any], described: dict[str, Any]) -> str:
-    """A schema in a few words."""
-    schema = _resolved(described, schema)
-    if alternatives := schema.get("anyOf"):
-        return " or ".join(dict.fromkeys(_type(one, described) for one in alternatives))
-    if "enum" in schema:
-        return ", ".join(f"`{one}`" for one in schema["enum"])
-    if "const" in schema:
-        return f"`{schema['const']}`"
-    kind = str(schema.get("type", "any"))
-    if kind == "array":
-        return f"list of {_type(schema.get('items', {}), described)}"
-    if kind == "object" and described and schema.get("properties"):
-        fields = ", ".join(f"`{name}`" for name in schema["properties"])
-        return f"{{{fields}}}"
-    limits = [f"{word} {schema[key]}" for key, word in _LIMITS.items() if key in schema]
-    return " ".join([kind, *limits])
-
-
-_LIMITS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+    yield f"Answers {route.answer}.\n"
 
 
 def files() -> dict[Path, str]:

@@ -9,10 +9,11 @@ from importlib.metadata import version as library_version
 from pathlib import Path
 
 import onnxruntime
+import pyarrow.parquet as pq
 from pydantic import JsonValue
 from transformers import PreTrainedModel
 
-from export.card.html import as_html
+from export.card.html import as_html, mistakes
 from export.card.markdown import as_markdown
 from export.checkpoint import Checkpoint
 from export.gate import Predicted, check_baseline, explain, judge, predicted
@@ -153,7 +154,9 @@ def write_card(stage: Path, draft: Draft, name: str, challenge: Challenge | None
     known = manifest(draft, file_entries(stage), name, "1", challenge)  # the card does not name the version
     card = card_of(known)
     (stage / "card.md").write_text(as_markdown(card), encoding="utf-8")
-    (stage / "report.html").write_text(as_html(card, known.search), encoding="utf-8")
+    (stage / "report.html").write_text(
+        as_html(card, known, mistakes(pq.read_table(stage / REFERENCE))), encoding="utf-8"
+    )
     return file_entries(stage)
 
 

@@ -18,6 +18,7 @@ from monitoring.launch import cluster_address, launchers
 from monitoring.messages import retrain_failed_event
 from monitoring.metrics import Metrics
 from monitoring.outbox import Delivery, GivenUp, Kind, Sender, Target, counts, deliver_due, enqueue
+from monitoring.overview import overview
 from monitoring.pages import serve_pages
 from monitoring.rounds import Judged, Rounds, report_folder
 from monitoring.settings import MonitorSettings
@@ -83,6 +84,7 @@ def run_forever(settings: MonitorSettings, stop: threading.Event, ready: Callabl
                 report_folder(settings),
                 lambda: _is_ready(settings, health),
                 lambda: [*cares(settings), *progress(health.waiting, settings)],
+                lambda: overview(settings.state_folder, report_folder(settings)),
             )
         )
         if ready is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from monitoring.errors import StateError
 from monitoring.metrics import Metrics
+from service.contract.page import badge, page
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +32,16 @@ def serve_pages(
     reports: Path,
     ready: Callable[[], bool],
     notes: Callable[[], Sequence[str]] = lambda: (),
+    models: Callable[[], Iterable[str]] = lambda: (),
 ) -> Iterator[str]:
-    """Serve in a thread; yields the address. ``notes`` are sentences for the first page.
+    """Serve in a thread; yields the address. ``notes`` are sentences for the first page, ``models`` are HTML for it.
 
     :raises StateError: if the port cannot be had.
     """
-    parts = {"metrics": metrics, "reports": reports, "ready": staticmethod(ready), "notes": staticmethod(notes)}
+    parts = {
+        "metrics": metrics, "reports": reports, "ready": staticmethod(ready), "notes": staticmethod(notes),
+        "models": staticmethod(models),
+    }  # fmt: skip
     handler = type("Handler", (_Pages,), parts)
     try:
         server = ThreadingHTTPServer((host, port), handler)
@@ -59,6 +64,7 @@ class _Pages(BaseHTTPRequestHandler):
     reports: Path
     ready: Callable[[], bool]
     notes: Callable[[], Sequence[str]]
+    models: Callable[[], Iterable[str]]
     timeout = 30
     server_version = "plumbline-monitor"
     sys_version = ""
@@ -77,8 +83,10 @@ class _Pages(BaseHTTPRequestHandler):
                 _TEXT,
                 b"ready\n" if ready else b"no round has finished lately; see the log\n",
             )
-        elif path in ("/", "/reports", "/reports/"):
+        elif path == "/":
             self._answer(HTTPStatus.OK, _TYPES[".html"], self._index())
+        elif path in ("/reports", "/reports/"):
+            self._answer(HTTPStatus.OK, _TYPES[".html"], self._list())
         elif path.startswith("/reports/"):
             self._report(path.removeprefix("/reports/"))
         else:
@@ -99,15 +107,26 @@ class _Pages(BaseHTTPRequestHandler):
         self._answer(HTTPStatus.OK, kind, content)
 
     def _index(self) -> bytes:
+        try:
+            models = list(self.models())
+        except Exception as error:  # the page is for people who look what is wrong
+            logger.exception("the page of the monitor cannot be made")
+            models = [f"<p>{badge('the state cannot be read', 'bad')} {html.escape(str(error))}</p>"]
+        ready = badge("at work", "good") if self.ready() else badge("no round has finished lately; see its log", "bad")
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes())
+        body = [f"<p>{ready}</p>", f"<ul>{notes}</ul>" if notes else "", *models]
+        links = [("All reports", "/reports/"), ("Metrics", "/metrics"), ("Readiness", "/readyz")]
+        return page("Plumbline: monitor", body, heading="Monitor", links=links, refresh=60).encode()
+
+    def _list(self) -> bytes:
         pages = sorted(self.reports.glob("*/*.html"), key=lambda page: page.name, reverse=True)
-        links = "".join(
-            f"<li><a href='/reports/{quote(page.parent.name)}/{quote(page.name)}'>"
-            f"{html.escape(page.parent.name)} {html.escape(page.stem)}</a>"
-            for page in pages
-        )
-        notes = "".join(f"<p>{html.escape(note)}" for note in self.notes())
-        body = f"<!doctype html><title>Plumbline monitor</title>{notes}<h1>Reports</h1><ul>{links or 'none yet'}</ul>"
-        return f"{body}<p><a href='/metrics'>metrics</a>".encode()
+        links = [
+            f'<li><a href="/reports/{quote(one.parent.name)}/{quote(one.name)}">{html.escape(one.parent.name)} '
+            f"{html.escape(one.stem)}</a></li>"
+            for one in pages
+        ]
+        body = [f"<ul>{''.join(links)}</ul>" if links else "<p>None yet.</p>"]
+        return page("Plumbline: drift reports", body, heading="Drift reports", links=[("Monitor", "/")]).encode()
 
     def _answer(self, status: HTTPStatus, kind: str, content: bytes) -> None:
         self.send_response(status)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import html
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,16 @@ import orjson
 import pyarrow as pa
 
 from service.contract.events import DriftData, Moved, Signal
+from service.contract.features import words
 from service.contract.files import write_atomic
+from service.contract.page import badge, figures, page, table, verdict
+from service.contract.redact import Redactor
 
 CATEGORICAL = ("label",)
 NUMERICAL = ("confidence", "n_tokens", "unk_share")
 _SAMPLE = 5000  # rows of each side that charts are drawn from
+_EXAMPLES = 8
+_LONGEST = 300  # characters of an example
 
 
 def write_report(folder: Path, name: str, reference: pa.Table, window: pa.Table, data: DriftData, keep: int) -> Path:
@@ -31,10 +36,10 @@ def write_report(folder: Path, name: str, reference: pa.Table, window: pa.Table,
     Raises whatever Evidently or the disk raises: the caller goes on without a report.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    page, figures = render(reference, window, data)
+    content, numbers = render(reference, window, data)
     target = folder / f"{name}.html"
-    write_atomic(folder / f"{name}.json", orjson.dumps({"verdict": data.model_dump(mode="json"), "evidently": figures}))
-    write_atomic(target, page)
+    write_atomic(folder / f"{name}.json", orjson.dumps({"verdict": data.model_dump(mode="json"), "evidently": numbers}))
+    write_atomic(target, content)
     pages = sorted(folder.glob("*.html"), key=lambda page: (page.stat().st_mtime_ns, page.name), reverse=True)
     for old in pages[keep:]:
         old.unlink(missing_ok=True)
@@ -67,8 +72,8 @@ def render(reference: pa.Table, window: pa.Table, data: DriftData) -> tuple[byte
         for table in (window, reference)
     ]
     snapshot = evidently.Report(metrics, include_tests=True).run(current_data=sides[0], reference_data=sides[1])
-    page: str = snapshot.get_html_str(as_iframe=False)
-    return _with_verdict(page, data).encode(), orjson.loads(snapshot.json())
+    charts: str = snapshot.get_html_str(as_iframe=False)
+    return report_page(window, data, charts).encode(), orjson.loads(snapshot.json())
 
 
 def _frame(table: pa.Table, columns: list[str]) -> Any:
@@ -121,42 +126,73 @@ def _answer(signal: Signal) -> Callable[[Any, Any, Any, float], tuple[float, boo
     return answer
 
 
-def _with_verdict(page: str, data: DriftData) -> str:
-    start = page.find("<body")
-    end = page.find(">", start) + 1 if start >= 0 else 0
-    return page[:end] + verdict_html(data) + page[end:]
-
-
-def verdict_html(data: DriftData) -> str:
-    """Our verdict as a block of HTML; every text from outside is escaped."""
-    heading = {"none": "No drift", "notice": "Notice: moderate drift", "alert": "Alert: drift"}[data.severity]
-    rows = "".join(
-        f"<tr><td>{html.escape(s.name)}<td>{html.escape(s.method)}<td>{s.effect:.3f}<td>{s.effect_threshold:.3f}"
-        f"<td>{s.p_value:.3g}<td>{s.alpha:g}<td>{html.escape(s.direction)}<td>{'<b>drifted</b>' if s.drifted else ''}"
-        for s in data.signals
+def report_page(window: pa.Table, data: DriftData, charts: str) -> str:
+    """Our verdict, then Evidently's page in a frame of its own: it needs scripts, and is wider than a phone."""
+    model = data.model
+    frame = (
+        "<h2>Distributions</h2>\n<p class='note'>Drawn by Evidently; effects, thresholds and verdicts are ours.</p>\n"
+        f'<iframe title="Distributions, drawn by Evidently" sandbox="allow-scripts" height="1400" '
+        f'srcdoc="{html.escape(charts)}"></iframe>'
     )
-    accuracy = ""
-    if data.accuracy_reference is not None and data.accuracy_estimated is not None:
-        accuracy = (
-            f"<p>Accuracy: {data.accuracy_reference:.3f} measured on the reference, "
-            f"{data.accuracy_estimated:.3f} estimated here from confidence."
-        )
+    title = f"{_HEADINGS[data.severity]}: {model.model} version {model.version}"
+    return page(title, [*verdict_html(data), *_examples(window, data), frame], heading=html.escape(title))
+
+
+_HEADINGS = {"none": "No drift", "notice": "Slight drift", "alert": "Drift"}
+
+
+def verdict_html(data: DriftData) -> Iterator[str]:
+    """Our verdict as HTML; every text from outside is escaped."""
     window = data.window
-    return (
-        "<section style='font-family:sans-serif;max-width:70em;margin:2em auto'>"
-        f"<h1>{heading}</h1><p>Model {html.escape(data.model.model)} version {html.escape(data.model.version)} "
-        f"({html.escape(data.model.digest[:12])}), {window.rows} requests from {window.start:%Y-%m-%d %H:%M:%S} to "
-        f"{window.end:%Y-%m-%d %H:%M:%S} UTC. A signal has drifted if its effect and its corrected p-value both "
-        "pass.</p><table cellpadding=6><tr><th>signal<th>test<th>effect<th>threshold<th>p<th>alpha<th>direction<th>"
-        f"{rows}</table>{accuracy}{_moved_html('Words that moved most', data.tokens)}"
-        f"{_moved_html('Labels that moved most', data.labels)}</section>"
+    drifted = ", ".join(signal.name for signal in data.signals if signal.drifted) or "nothing"
+    yield f"<p>{verdict(data.severity)} {html.escape(drifted)} drifted.</p>"
+    shown = [(f"{window.rows}", f"requests until {window.end:%Y-%m-%d %H:%M} UTC")]
+    if data.accuracy_reference is not None:
+        shown.append((f"{data.accuracy_reference:.3f}", "accuracy measured on the reference"))
+    if data.accuracy_estimated is not None:
+        shown.append((f"{data.accuracy_estimated:.3f}", "accuracy estimated here, from confidence"))
+    yield figures(shown)
+    yield (
+        f"<p class='note'>From {window.start:%Y-%m-%d %H:%M:%S} to {window.end:%Y-%m-%d %H:%M:%S} UTC, against the "
+        f"reference of digest {html.escape(data.model.digest[:12])}. A signal has drifted if its effect and its "
+        "corrected p-value both pass.</p>"
     )
+    columns = ("signal", "", "effect", "counts from", "p", "alpha", "direction", "test")
+    rows = [
+        (
+            html.escape(one.name),
+            badge("drifted", "bad") if one.drifted else "",
+            f"{one.effect:.3f}",
+            f"{one.effect_threshold:.3f}",
+            f"{one.p_value:.2g}",
+            f"{one.alpha:g}",
+            html.escape(one.direction),
+            html.escape(one.method),
+        )
+        for one in data.signals
+    ]
+    yield table(columns, rows, right=[2, 3, 4, 5])
+    yield _moved_html("Words that moved most", data.tokens)
+    yield _moved_html("Labels that moved most", data.labels)
 
 
 def _moved_html(title: str, rows: tuple[Moved, ...]) -> str:
     if not rows:
         return ""
-    cells = "".join(
-        f"<tr><td>{html.escape(row.value)}<td>{row.reference_share:.1%}<td>{row.window_share:.1%}" for row in rows
-    )
-    return f"<h2>{title}</h2><table cellpadding=6><tr><th><th>reference<th>window{cells}</table>"
+    cells = [(html.escape(row.value), f"{row.reference_share:.1%}", f"{row.window_share:.1%}") for row in rows]
+    return f"<h2>{title}</h2>\n{table(('', 'reference', 'window'), cells, right=[1, 2])}"
+
+
+def _examples(window: pa.Table, data: DriftData) -> list[str]:
+    """Texts of the window that hold most of the words that became more frequent."""
+    more = {row.value for row in data.tokens if row.window_share > row.reference_share}
+    if not more or "text" not in window.column_names:
+        return []
+    redact = Redactor()
+    texts = [text for text in dict.fromkeys(window.column("text").to_pylist()) if text]
+    scored = [(len(more & set(words(text))), redact(text)) for text in texts]
+    best = [text for score, text in sorted(scored, key=lambda one: -one[0])[:_EXAMPLES] if score]
+    if not best:
+        return []
+    quotes = "".join(f"<blockquote>{html.escape(text[:_LONGEST])}</blockquote>" for text in best)
+    return [f"<h2>Texts that carry it</h2>\n<p class='note'>As they were logged, redacted.</p>\n{quotes}"]

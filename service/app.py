@@ -39,6 +39,7 @@ from service.middleware import RequestMiddleware, Shortcut
 from service.predictor import Predictor
 from service.protocols import (
     feedback,
+    interface,
     kserve,
     oip,
     predict,
@@ -119,6 +120,8 @@ def create_app(
         version=__version__,
         servers=[{"url": settings.root_path}] if settings.root_path else None,
         lifespan=_lifespan,
+        docs_url=None,  # they need scripts of another host; ours does not
+        redoc_url=None,
         strict_content_type=False,
         responses=_RESPONSES,
     )
@@ -150,7 +153,7 @@ def create_app(
     if not keys.required and not is_loopback(settings.host):
         logger.warning("anyone who reaches %s may use this server: no keys are configured", settings.host)
     # Routes are tried in this order, so the busy ones stand first.
-    for protocol in (predict, oip, feedback, kserve, tei, sagemaker, probes, status, repository):
+    for protocol in (predict, oip, feedback, kserve, tei, sagemaker, probes, status, interface, repository):
         app.include_router(protocol.router)
     for protocol_with_probes in (oip, tei, sagemaker):
         app.include_router(protocol_with_probes.health)

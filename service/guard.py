@@ -22,8 +22,6 @@ _OPEN = frozenset(
         "/ping",
         "/metrics",
         "/docs",
-        "/docs/oauth2-redirect",
-        "/redoc",
         "/openapi.json",
     ]
 )

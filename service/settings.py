@@ -48,6 +48,11 @@ class ServiceSettings(Settings):
         default=(),
         description="origins whose pages may use the server, https://app.example.com, separated by commas; * for any",
     )
+    monitor_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="where people reach the monitor; the status page links there",
+    )
     compress_bytes: int = Field(
         default=16 * 2**10, ge=0, description="size from which answers go as gzip to clients that take it; 0 for never"
     )

@@ -3,43 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
-from string import Template
+
+import pyarrow as pa
 
 from export.card.plot import pareto_plot
-from service.contract.bundle import Search
+from service.contract.bundle import Manifest
 from service.contract.card.content import Card
 from service.contract.card.tables import Table
+from service.contract.classify import correct
+from service.contract.page import figures, page, table
 
-_PAGE = Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>$title: export report</title>
-<style>
-:root { --page: #fff; --ink: #1c1f23; --soft: #5c6570; --line: #d9dee4; --band: #f4f6f8; --mark: #e7f0fb;
-  --accent: #1560bd; --limit: #b3261e; --warn: #fff6e0; --edge: #d39e00 }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #14171a; --ink: #e4e7ea; --soft: #9aa4af; --line: #343b43; --band: #1d2226; --mark: #18304d;
-    --accent: #6db0ff; --limit: #ff8a80; --warn: #2f2710; --edge: #b88a00 } }
-* { box-sizing: border-box }
-body { font: 16px/1.55 system-ui, sans-serif; max-width: 68rem; margin: 0 auto; padding: 2rem 1rem 4rem;
-  background: var(--page); color: var(--ink); overflow-wrap: break-word }
-h1 { margin: 0 0 1rem; line-height: 1.2 } h2 { margin: 2.5rem 0 .5rem; font-size: 1.25rem }
-p { margin: 0 0 .75rem; max-width: 46rem } .note, figcaption { color: var(--soft); font-size: .875rem }
-.figures { display: flex; flex-wrap: wrap; gap: .75rem; margin: 0 0 1.5rem; padding: 0 }
-.figures div { background: var(--band); border-radius: .5rem; padding: .6rem 1rem; flex: 1 1 9rem }
-.figures dt { color: var(--soft); font-size: .8125rem; line-height: 1.35 }
-.figures dd { margin: 0; font-size: 1.6rem; font-weight: 600; font-variant-numeric: tabular-nums }
-.warnings { background: var(--warn); border-left: 4px solid var(--edge); border-radius: .25rem; margin: 1.5rem 0;
-  padding: .75rem 1rem .25rem } .warnings h2 { margin: 0; font-size: 1rem } .warnings ul { margin: .25rem 0 .5rem;
-  padding-left: 1.2rem }
-.wide { overflow-x: auto; margin: 0 0 1rem }
-table { border-collapse: collapse; font-size: .9375rem; font-variant-numeric: tabular-nums }
-th, td { padding: .35rem .55rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
-td.name { min-width: 11rem }
-th { color: var(--soft); font-weight: 600; vertical-align: bottom } .r { text-align: right }
-td.r { white-space: nowrap }
-tr.marked td { background: var(--mark); font-weight: 600 }
+_STYLE = """\
 figure { margin: 0 0 1rem; max-width: 40rem } svg { display: block; width: 100%; height: auto }
 svg text { font: 13px system-ui, sans-serif; fill: var(--soft) } svg .place { fill: var(--ink) }
 svg .chosen-place { fill: var(--accent); font-weight: 700 }
@@ -49,27 +25,64 @@ svg .limit-text { fill: var(--limit) } svg .front-line { fill: none; stroke: var
 svg .point { fill: var(--page); stroke: var(--soft); stroke-width: 1.5 }
 svg .on-front { fill: var(--accent); stroke: var(--accent) }
 svg .ring { fill: none; stroke: var(--accent); stroke-width: 2 }
-</style></head><body>
-<h1>$title</h1>
-$body
-</body></html>
-""")
+"""
+_EXAMPLES = 12
+_LONGEST = 300  # characters of an example
 
 
-def as_html(card: Card, search: Search | None) -> str:
+@dataclass(frozen=True)
+class Mistake:
+    """A row of the reference that the model got wrong; its text is redacted."""
+
+    text: str
+    answered: str
+    true: str
+    confidence: float
+
+
+def mistakes(reference: pa.Table) -> list[Mistake]:
+    """The rows of a reference table that were answered wrongly, the surest first."""
+    columns = (reference.column(name).to_pylist() for name in ("text", "label", "target", "confidence"))
+    found = [
+        Mistake(text or "", label, target, confidence)
+        for text, label, target, confidence in zip(*columns, strict=True)
+        if target is not None and not correct([label], [target])[0]
+    ]
+    return sorted(found, key=lambda one: -one.confidence)
+
+
+def as_html(card: Card, manifest: Manifest, wrong: Sequence[Mistake] = ()) -> str:
     """The page; with a search its candidates are also plotted."""
-    parts = [_figures(card.headline), *(f"<p>{escape(sentence)}</p>" for sentence in card.sentences)]
+    parts = [f'<p class="note">Made {manifest.created:%Y-%m-%d %H:%M} UTC.</p>', figures(card.headline)]
+    parts += [f"<p>{escape(sentence)}</p>" for sentence in card.sentences]
     if card.warnings:
         parts.append(_warnings(card.warnings))
-    if search is not None and search.candidates:
-        parts.append(pareto_plot(search))
+    if manifest.search is not None and manifest.search.candidates:
+        parts.append(pareto_plot(manifest.search))
     parts += [_table(table) for table in card.tables]
-    return _PAGE.substitute(title=escape(card.title), body="\n".join(parts))
+    if wrong:
+        parts.append(_mistakes(wrong, manifest.reference.rows))
+    return page(f"{card.title}: export report", parts, heading=escape(card.title), style=_STYLE)
 
 
-def _figures(headline: Sequence[tuple[str, str]]) -> str:
-    figures = "".join(f"<div><dd>{escape(figure)}</dd><dt>{escape(what)}</dt></div>" for figure, what in headline)
-    return f'<dl class="figures">{figures}</dl>'
+def _mistakes(wrong: Sequence[Mistake], rows: int) -> str:
+    shown = [
+        (
+            escape(shortened(one.text)),
+            escape(one.answered or "(none)"),
+            escape(one.true or "(none)"),
+            f"{one.confidence:.2f}",
+        )
+        for one in wrong[:_EXAMPLES]
+    ]
+    return (
+        f'<h2>Where it is wrong</h2>\n<p class="note">{len(wrong)} of the {rows} reference rows; these are the surest '
+        f"of them. Texts are redacted.</p>\n{table(('text', 'answered', 'true', 'confidence'), shown, right=[3])}"
+    )
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _warnings(warnings: Sequence[str]) -> str:
@@ -77,16 +90,16 @@ def _warnings(warnings: Sequence[str]) -> str:
     return f'<section class="warnings"><h2>Be careful</h2><ul>{items}</ul></section>'
 
 
-def _table(table: Table) -> str:
+def _table(shown: Table) -> str:
     sides = [
-        ' class="r"' if one == "r" else ' class="name"' if place < 2 else "" for place, one in enumerate(table.align)
+        ' class="r"' if one == "r" else ' class="name"' if place < 2 else "" for place, one in enumerate(shown.align)
     ]
-    head = "".join(f"<th{side}>{escape(name)}</th>" for side, name in zip(sides, table.columns, strict=True))
+    head = "".join(f"<th{side}>{escape(name)}</th>" for side, name in zip(sides, shown.columns, strict=True))
     rows = []
-    for place, row in enumerate(table.rows):
+    for place, row in enumerate(shown.rows):
         cells = "".join(f"<td{side}>{escape(cell)}</td>" for side, cell in zip(sides, row, strict=True))
-        mark = ' class="marked"' if place in table.marked else ""
+        mark = ' class="marked"' if place in shown.marked else ""
         rows.append(f"<tr{mark}>{cells}</tr>")
-    note = f'<p class="note">{escape(table.note)}</p>\n' if table.note else ""
+    note = f'<p class="note">{escape(shown.note)}</p>\n' if shown.note else ""
     body = "\n".join(rows)
-    return f'<h2>{escape(table.title)}</h2>\n{note}<div class="wide"><table><tr>{head}</tr>\n{body}\n</table></div>'
+    return f'<h2>{escape(shown.title)}</h2>\n{note}<div class="wide"><table><tr>{head}</tr>\n{body}\n</table></div>'

@@ -58,6 +58,7 @@ SETTINGS = frozenset(
         "monitor_poll_seconds",
         "monitor_port",
         "monitor_state",
+        "monitor_url",
         "poll_seconds",
         "port",
         "public_url",

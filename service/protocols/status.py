@@ -1,155 +1,202 @@
-"""``GET /``: one page for people, without scripts: what is live, how it does, where to look next."""
+"""``GET /``: one page for people, without scripts: what is live, how it does, where to look next, a text to try."""
 
 from __future__ import annotations
 
 import asyncio
-import html
 from collections import Counter
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
-from string import Template
 from typing import Annotated
+from urllib.parse import parse_qs, quote
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse
 
 from service import __version__
+from service.context import body_of
 from service.contract.errors import InvalidInput
 from service.contract.events import DriftData
 from service.contract.last_window import read_last_window
+from service.contract.page import badge, facts, figures, page, shares, verdict
+from service.errors import InvalidRequest, RequestError, UnknownModel
 from service.fleet import Fleet
 from service.live import LiveModel
-from service.predictor import Predictor
-from service.protocols import predictor
+from service.predictor import Predictor, Recent
+from service.protocols import predictor, within
 from service.repository import RepositoryWatcher
 from service.settings import ServiceSettings
 
 router = APIRouter(tags=["operations"])
 
-_PAGE = Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="refresh" content="15"><title>Plumbline</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 48rem; margin: 1.5rem auto; padding: 0 1rem; color: #1a1a1a }
-h1 { font-size: 1.4rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: 0 }
-dt { color: #666 } dd { margin: 0; overflow-wrap: anywhere }
-.bar { background: #4a7dbd; height: .8rem; min-width: 1px } .mix { display: grid;
-grid-template-columns: minmax(4rem, max-content) 1fr 3.5rem; gap: .3rem 1rem; align-items: center; margin-top: .6rem }
-.bad { color: #b00020; font-weight: 600 } code { font-size: .9em }
-@media (prefers-color-scheme: dark) { body { background: #161616; color: #ddd } dt { color: #999 }
-.bad { color: #ff7a8a } a { color: #8ab4f8 } }
-</style></head><body>
-<h1>Plumbline <small>$version</small></h1>
-<p>$state</p>
-$models
-<p><a href="docs">Interface</a> · <a href="metrics">Metrics</a> · <a href="readyz">Readiness</a></p>
-</body></html>
-""")
+Models = Annotated[Predictor, Depends(predictor)]
+
+_SHOWN = 10  # labels
+_CARD = "report.html"
 
 
 @router.get("/", response_class=HTMLResponse)
-async def status(request: Request, predictor: Annotated[Predictor, Depends(predictor)]) -> Response:
-    """The page; it renders while models are still loading, too."""
-    if request.app.state.stopping:
-        state = "<span class='bad'>stopping</span>"
-    elif not predictor.started:
-        state = "<span class='bad'>loading models</span>"
-    else:
-        state = "ready" if predictor.models else "<span class='bad'>every model was unloaded</span>"
-    if failing := predictor.log_failing:
-        state += f"; <span class='bad'>the log fails: {html.escape(failing)}</span>"
-    watcher: RepositoryWatcher = request.app.state.watcher
-    for name, why in watcher.refused().items():
-        state += f"; <span class='bad'>{html.escape(name)}: {html.escape(why)}</span>"
-    fleet: Fleet = request.app.state.fleet
-    if fleet.size > 1:
-        state += f"; worker {fleet.index} of {fleet.size}, whose queue, answer times and labels these are"
+async def status(request: Request, predictor: Models) -> Response:
+    """The status page; it renders while models are still loading, too."""
+    return HTMLResponse(await _page(request, predictor, refresh=15))
+
+
+@router.post("/try", response_class=HTMLResponse, include_in_schema=False)
+async def attempt(request: Request, predictor: Models) -> Response:
+    """What the form of the status page sends: a text, and the model that is to answer it."""
+    try:
+        sent = parse_qs(body_of(request.scope).decode(), keep_blank_values=True, max_num_fields=2)
+        (text,), (model,) = sent["text"], sent["model"]
+    except (ValueError, KeyError) as error:
+        raise InvalidRequest("the form has the fields text and model.") from error
+    try:
+        answer = await predictor.predict(predictor.who_answers(model), [text], within(request))
+        ranked = sorted(zip(answer.predictions[0].probs, answer.manifest.labels, strict=True), reverse=True)
+        said = shares((label, prob) for prob, label in ranked[:_SHOWN])
+    except RequestError as error:
+        said = f'<p class="bad-text">{escape(str(error))}</p>'
+    tried = {model: f"<blockquote>{escape(text[:500]) or '(an empty text)'}</blockquote>{said}"}
+    return HTMLResponse(await _page(request, predictor, tried))
+
+
+@router.get("/models/{name}/report", response_class=HTMLResponse)
+async def report(name: str, predictor: Models) -> Response:
+    """The export report of the live version: what was done to the model, how good it is, where it is wrong."""
+    path = predictor.model(name).bundle.path / _CARD
+    try:
+        content = await asyncio.to_thread(path.read_bytes)
+    except FileNotFoundError as error:
+        raise UnknownModel(f"the live version of {name!r} has no report.") from error
+    return HTMLResponse(content)
+
+
+async def _page(
+    request: Request, predictor: Predictor, tried: dict[str, str] | None = None, refresh: int | None = None
+) -> str:
     settings: ServiceSettings = request.app.state.settings
     windows = await asyncio.to_thread(_windows, settings.log, list(predictor.models))
-    models = "\n".join(_model(live, predictor, windows.get(name, "")) for name, live in predictor.models.items())
-    page = _PAGE.substitute(version=html.escape(__version__), state=state, models=models)
-    return HTMLResponse(page)
+    keyless = not (settings.api_keys or settings.admin_keys)
+    body = [_state(request, predictor)]
+    for name, live in predictor.models.items():
+        body.append(_model(live, predictor, windows.get(name), keyless=keyless))
+        if keyless:
+            body.append(_form(name, (tried or {}).get(name, "")))
+    links = [("Interface", "docs"), ("Metrics", "metrics"), ("Readiness", "readyz")]
+    if settings.monitor_url:
+        links.insert(0, ("Monitor", settings.monitor_url))
+    heading = f"Status <small class='note'>Plumbline {escape(__version__)}</small>"
+    return page("Plumbline: status", body, heading=heading, links=links, refresh=refresh)
 
 
-def _windows(log: Path | None, models: Sequence[str]) -> dict[str, str]:
-    """The newest drift window of each model in words, as HTML."""
-    shown = {}
+def _state(request: Request, predictor: Predictor) -> str:
+    """What can be said of the server as a whole."""
+    if request.app.state.stopping:
+        shown = [badge("stopping", "bad")]
+    elif not predictor.started:
+        shown = [badge("loading models", "warn")]
+    else:
+        shown = [badge("ready", "good") if predictor.models else badge("every model was unloaded", "bad")]
+    if failing := predictor.log_failing:
+        shown.append(badge("the log fails", "bad") + f" {escape(failing)}")
+    watcher: RepositoryWatcher = request.app.state.watcher
+    shown += [badge(name, "bad") + f" {escape(why)}" for name, why in watcher.refused().items()]
+    fleet: Fleet = request.app.state.fleet
+    if fleet.size > 1:
+        shown.append(f"worker {fleet.index} of {fleet.size}, whose queue, answer times and labels these are")
+    return "".join(f"<p>{one}</p>" for one in shown)
+
+
+def _windows(log: Path | None, models: Sequence[str]) -> dict[str, DriftData | str | None]:
+    """The newest drift window of each model; words where it cannot be read."""
+    shown: dict[str, DriftData | str | None] = {}
     for model in models:
         try:
-            window = read_last_window(log, model) if log is not None else None
+            shown[model] = read_last_window(log, model) if log is not None else None
         except InvalidInput:  # the message has paths, and the page asks for no key
-            shown[model] = "<span class='bad'>what the monitor left in the log cannot be read</span>"
-        else:
-            shown[model] = "none judged yet" if window is None else _window(window)
+            shown[model] = "what the monitor left in the log cannot be read"
     return shown
 
 
-def _window(data: DriftData) -> str:
-    drifted = ", ".join(signal.name for signal in data.signals if signal.drifted)
-    verdict = "no drift" if data.severity == "none" else f"{data.severity}: {drifted}"
-    verdict = f"<span class='bad'>{html.escape(verdict)}</span>" if data.severity == "alert" else html.escape(verdict)
-    if data.report is not None and data.report.startswith(("http://", "https://")):
-        verdict += f" (<a href='{html.escape(data.report)}'>report</a>)"
+def _model(live: LiveModel, predictor: Predictor, window: DriftData | str | None, *, keyless: bool) -> str:
+    manifest = live.manifest
+    name = manifest.name
+    recent = list(predictor.recent(name))
+    precision = manifest.variants[live.variant].precision
+    badges = [badge(f"version {manifest.version} live")]
+    if manifest.unproven:
+        badges.append(badge("unproven", "warn"))
+    if live.fallback:
+        badges.append(badge("fell back from the GPU", "bad"))
+    if isinstance(window, DriftData):
+        badges.append(verdict(window.severity))
+    rows = [
+        ("digest", f"<code>{live.bundle.digest[:16]}…</code>"),
+        ("runs on", escape(f"{live.provider}, {precision}")),
+        ("waiting", f"{live.batcher.tokens} of {live.batcher.queue_tokens} tokens"),
+        ("export gate", escape(_gate(live))),
+        ("drift", _drift(window)),
+        *_candidates(predictor, name),
+    ]
+    if keyless:
+        rows.append(("export report", f'<a href="models/{quote(name)}/report">card of version {manifest.version}</a>'))
+    mix = Counter(one.label or "(none)" for one in recent).most_common(_SHOWN)
+    labels = f"<h3>Labels of the last {len(recent)} answers</h3>" if mix else ""
     return (
-        f"{verdict}; {data.window.rows} answers of version {html.escape(data.model.version)} "
-        f"until {data.window.end:%Y-%m-%d %H:%M} UTC"
+        f"<section><h2>{escape(name)} {' '.join(badges)}</h2>{figures(_figures(live, recent, window))}"
+        f"{facts(rows)}{labels}{shares((label, count / len(recent)) for label, count in mix) if mix else ''}</section>"
     )
 
 
-def _model(live: LiveModel, predictor: Predictor, window: str) -> str:
-    manifest = live.manifest
-    recent = list(predictor.recent(manifest.name))
-    precision = manifest.variants[live.variant].precision
-    provider = f"{live.provider}, {precision}"
-    rows = {
-        "version": manifest.version,
-        "digest": f"<code>{live.bundle.digest[:16]}…</code>",
-        "runs on": f"<span class='bad'>{provider}: fell back from the GPU; the log says why</span>"
-        if live.fallback
-        else provider,
-        "waiting": f"{live.batcher.tokens} tokens",
-        "answer times": _times([one.milliseconds for one in recent]),
-        "export gate": _gate(live),
-        "drift": window,
-        **_candidates(predictor, manifest.name),
-    }
-    facts = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows.items())
-    return f"<h2>{html.escape(manifest.name)}</h2>\n<dl>{facts}</dl>\n{_mix([one.label for one in recent])}"
+def _figures(live: LiveModel, recent: Sequence[Recent], window: DriftData | str | None) -> list[tuple[str, str]]:
+    shown = []
+    if (quality := live.manifest.quality.get(live.variant)) is not None:
+        shown.append((f"{quality.exported:.3f}", f"{quality.metric} measured at export, on {quality.rows} rows"))
+    if isinstance(window, DriftData) and window.accuracy_estimated is not None:
+        shown.append((f"{window.accuracy_estimated:.3f}", "accuracy expected in the last drift window"))
+    times = [one.milliseconds for one in recent]
+    if times:
+        p50, p99 = np.percentile(times, [50, 99])
+        shown.append((f"{p50:.1f} ms", f"median time of the last {len(times)} answers"))
+        shown.append((f"{p99:.1f} ms", "99th percentile"))
+    else:
+        shown.append(("–", "nothing answered yet"))
+    return shown
 
 
 def _gate(live: LiveModel) -> str:
     quality = live.manifest.quality.get(live.variant)
     if quality is None:
         return "not judged"
-    mark = "<span class='bad'>unproven</span>, " if live.manifest.unproven else ""
-    return f"{mark}{quality.verdict}, {quality.metric} {quality.exported:.3f}"
+    return f"{quality.verdict}: {quality.difference:+.2f} points, at least {quality.lower_bound:+.2f}"
 
 
-def _candidates(predictor: Predictor, model: str) -> dict[str, str]:
-    rows = {}
+def _drift(window: DriftData | str | None) -> str:
+    if not isinstance(window, DriftData):
+        return f'<span class="bad-text">{escape(window)}</span>' if window else "none judged yet"
+    drifted = ", ".join(signal.name for signal in window.signals if signal.drifted)
+    said = escape("no drift" if window.severity == "none" else f"{window.severity}: {drifted}")
+    if window.report is not None and window.report.startswith(("http://", "https://")):
+        said += f' (<a href="{escape(window.report)}">report</a>)'
+    return (
+        f"{said}; {window.window.rows} answers of version {escape(window.model.version)} "
+        f"until {window.window.end:%Y-%m-%d %H:%M} UTC"
+    )
+
+
+def _candidates(predictor: Predictor, model: str) -> list[tuple[str, str]]:
+    rows = []
     if (canary := predictor.rollout.canaries.get(model)) is not None:
-        rows["canary"] = f"version {canary.model.manifest.version}, {canary.weight:.1%} of the requests"
+        rows.append(("canary", f"version {canary.model.manifest.version}, {canary.weight:.1%} of the requests"))
     if (shadow := predictor.rollout.shadows.get(model)) is not None:
-        rows["shadow"] = f"version {shadow.model.manifest.version}"
+        rows.append(("shadow", f"version {shadow.model.manifest.version}"))
     return rows
 
 
-def _times(milliseconds: list[float]) -> str:
-    if not milliseconds:
-        return "nothing answered yet"
-    p50, p99 = np.percentile(milliseconds, [50, 99])
-    return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms over the last {len(milliseconds)}"
-
-
-def _mix(labels: list[str]) -> str:
-    if not labels:
-        return ""
-    rows = [
-        f"<span>{html.escape(label or '(none)')}</span>"
-        f"<div class='bar' style='width:{100 * count / len(labels):.1f}%'></div>"
-        f"<span>{count / len(labels):.0%}</span>"
-        for label, count in Counter(labels).most_common(10)
-    ]
-    return f"<div class='mix'>{''.join(rows)}</div>"
+def _form(model: str, tried: str) -> str:
+    return (
+        f'<form method="post" action="try" accept-charset="utf-8"><label for="text-{escape(model)}">Try a text; it is '
+        f'answered and logged as any other</label><input id="text-{escape(model)}" name="text" required '
+        f'autocomplete="off"><input type="hidden" name="model" value="{escape(model)}"><button>Classify</button></form>'
+        f"{tried}"
+    )

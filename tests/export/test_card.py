@@ -7,14 +7,15 @@ from html.parser import HTMLParser
 from itertools import combinations
 from xml.etree import ElementTree
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.card.html import as_html
+from export.card.html import as_html, mistakes
 from export.card.markdown import as_markdown
 from export.card.plot import HEIGHT, WIDTH, Axis, axes, pareto_plot, place_labels
-from service.contract.bundle import ClassChange, Manifest
+from service.contract.bundle import Challenge, Champion, ClassChange, Manifest
 from service.contract.card.content import card_of
 from service.contract.card.facts import ranked
 from tests.manifests import CHOSEN, manifest, quality, search
@@ -25,7 +26,7 @@ HOSTILE = "<b>x</b>|y\n# z"
 class Reader(HTMLParser):
     """Collects the tags of a page and fails on one that is closed out of turn."""
 
-    VOID = ("meta", "line", "path", "circle")
+    VOID = ("meta", "link", "line", "path", "circle")
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class Reader(HTMLParser):
 
 def read(given: Manifest) -> Reader:
     reader = Reader()
-    reader.feed(as_html(card_of(given), given.search))
+    reader.feed(as_html(card_of(given), given))
     assert reader.open == []
     return reader
 
@@ -68,7 +69,8 @@ def test_the_page_holds_every_sentence_warning_and_table() -> None:
 
 
 def test_the_page_stands_alone() -> None:
-    page = as_html(card_of(manifest()), search())
+    page = as_html(card_of(manifest()), manifest())
+    page = re.sub(r'<link rel="icon" href="data:[^"]*">', "", page)
     assert not re.search(r"<script|<link|@import|url\(|src=|href=|https?:", page)
     assert "prefers-color-scheme: dark" in page
 
@@ -77,6 +79,32 @@ def test_a_search_is_plotted_and_without_one_there_is_no_plot() -> None:
     assert read(manifest()).tags.count("svg") == 1
     assert "svg" not in read(manifest(search=None)).tags
     assert "svg" not in read(manifest(search=search(candidates=()))).tags
+
+
+def test_where_the_model_is_wrong_is_shown_the_surest_first() -> None:
+    rows = [
+        {"text": text, "label": label, "target": target, "confidence": confidence}
+        for text, label, target, confidence in (
+            ("right", "fine", "fine", 0.99), ("unsure", "fine", "bad", 0.6), ("sure", "fine", "bad", 0.9),
+            ("unknown", "fine", None, 0.99), ("<i>tag</i>" * 100, "", "bad", 0.7),
+        )
+    ]  # fmt: skip
+    wrong = mistakes(pa.Table.from_pylist(rows))
+    assert [one.confidence for one in wrong] == [0.9, 0.7, 0.6]
+    page = as_html(card_of(manifest()), manifest(), wrong)
+    shown = page[page.index("Where it is wrong") :]
+    assert shown.index("sure") < shown.index("unsure")
+    assert "<i>" not in page
+    assert "…" in shown
+    assert "Where it is wrong" not in as_html(card_of(manifest()), manifest())
+
+
+def test_a_retrain_is_headed_by_what_it_was_for() -> None:
+    contest = {"champion": 0.59, "challenger": 0.91}
+    challenge = Challenge(
+        champion=Champion(version="1", digest="d"), accepted=True, reasons=("better",), figures={"new": contest}
+    )
+    assert card_of(manifest(challenge=challenge)).headline[0][0] == "0.59 to 0.91"
 
 
 def test_no_label_becomes_markup() -> None:

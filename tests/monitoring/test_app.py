@@ -279,7 +279,7 @@ class TestDriftCommand:
         found = json.loads(out)
         assert not found["texts_only"]
         assert {"label", "confidence", "tokens"} <= {signal["name"] for signal in found["signals"]}
-        assert "Alert: drift" in page.read_text()
+        assert "Drift: tickets version 1" in page.read_text()
 
     def test_texts_like_the_reference_pass(self, world: World) -> None:
         bundle = world.publish()

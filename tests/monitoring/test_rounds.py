@@ -382,7 +382,13 @@ def test_the_report_shows_our_verdict_and_old_ones_go(world: World) -> None:
     pages = sorted((world.state / "reports" / "tickets").glob("*.html"))
     assert len(pages) == 2
     assert judged[-1].data.report == str(pages[-1].resolve())
-    assert "<h1>Alert: drift</h1>" in pages[-1].read_text()
+    content = pages[-1].read_text()
+    assert "<h1>Drift: tickets version 1</h1>" in content
+    assert "<title>Drift: tickets version 1</title>" in content
+    assert "Texts that carry it" in content
+    ours = content[: content.index("<iframe")]
+    assert "<script" not in ours
+    assert "photon" in ours[ours.index("Texts that carry it") :]
     figures = orjson.loads(pages[-1].with_suffix(".json").read_bytes())
     effects = {signal.name: signal.effect for signal in judged[-1].data.signals}
     shown = {

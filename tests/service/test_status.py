@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
+import pytest
 from starlette.testclient import TestClient
 
 from service.contract.events import DriftData, ModelRef, Signal, Window
@@ -24,7 +27,8 @@ def test_it_says_what_is_live_and_what_was_answered(client: TestClient, repo: Pa
     assert "reviews" in page.text
     assert "CPUExecutionProvider, int8" in page.text
     assert "75%" in page.text
-    assert "over the last 4" in page.text
+    assert "median time of the last 4 answers" in page.text
+    assert "accuracy measured at export" in page.text
     assert "<script" not in page.text
 
 
@@ -70,11 +74,13 @@ def test_it_shows_the_last_drift_window(client: TestClient, tmp_path: Path) -> N
     folder = tmp_path / "log" / "reviews"
     folder.mkdir()
     write_last_window(tmp_path / "log", judged("none"))
+    assert '<span class="badge good">no drift</span>' in client.get("/").text
     assert "no drift; 500 answers of version 1 until 2026-01-02 04:05 UTC" in client.get("/").text
     write_last_window(tmp_path / "log", judged("alert", "label", "<b>words", report="http://monitor:8001/a'b.html"))
     page = client.get("/").text
-    assert "<span class='bad'>alert: label, &lt;b&gt;words</span>" in page
-    assert "<a href='http://monitor:8001/a&#x27;b.html'>report</a>" in page
+    assert '<span class="badge bad">drift</span>' in page
+    assert "alert: label, &lt;b&gt;words" in page
+    assert '<a href="http://monitor:8001/a&#x27;b.html">report</a>' in page
     write_last_window(tmp_path / "log", judged("notice", "n_tokens", report="/srv/reports/a.html"))
     assert "<dd>notice: n_tokens; 500" in client.get("/").text
     (folder / LAST_WINDOW).write_text("{")
@@ -97,5 +103,58 @@ def test_an_unproven_version_is_marked_on_the_page_and_in_the_metrics(client: Te
     assert "unproven" not in client.get("/").text
     assert f"{metric} 0.0" in client.get("/metrics").text
     make_bundle(repo, seed=1, unproven=True)
-    until(lambda: "<span class='bad'>unproven</span>, inconclusive, accuracy 0.900" in client.get("/").text)
+    until(lambda: '<span class="badge warn">unproven</span>' in client.get("/").text)
+    assert "inconclusive: " in client.get("/").text
     assert f"{metric} 1.0" in client.get("/metrics").text
+
+
+class TestTry:
+    FORM: ClassVar = {"content-type": "application/x-www-form-urlencoded"}
+
+    def test_a_text_can_be_tried_without_scripts(self, client: TestClient) -> None:
+        page = client.get("/").text
+        assert '<form method="post" action="try"' in page
+        answer = client.post("/try", content="text=a+good+film+%3Cb%3E&model=reviews", headers=self.FORM).text
+        assert "a good film &lt;b&gt;" in answer
+        assert "positive" in answer[answer.index("<blockquote>") :]
+        assert "<b>" not in answer
+        assert 'http-equiv="refresh"' not in answer  # which would take the answer away
+
+    @pytest.mark.parametrize("form", ["", "text=a", "model=m", "text=a&text=b", "text=a&model=m&more=1", "\xff"])
+    def test_another_form_is_refused(self, client: TestClient, form: str) -> None:
+        assert client.post("/try", content=form.encode("latin-1"), headers=self.FORM).status_code == 422
+
+    def test_what_is_wrong_is_said_on_the_page(self, client: TestClient) -> None:
+        assert client.post("/try", content="text=a&model=nobody", headers=self.FORM).status_code == 200
+
+    def test_a_page_of_another_site_cannot_use_it(self, client: TestClient) -> None:
+        headers = {**self.FORM, "origin": "https://evil.example"}
+        assert client.post("/try", content="text=a&model=reviews", headers=headers).status_code == 403
+
+    def test_with_keys_there_is_no_form_and_no_card(self, start: Callable[..., TestClient]) -> None:
+        client = start(api_keys="0" * 64)
+        assert "<form" not in client.get("/").text
+        assert "/report" not in client.get("/").text
+        assert client.post("/try", content="text=a&model=reviews", headers=self.FORM).status_code == 401
+        assert client.get("/models/reviews/report").status_code == 401
+
+
+def test_the_card_of_the_live_version_is_served(client: TestClient, repo: Path) -> None:
+    assert client.get("/models/reviews/report").status_code == 404  # made by hand, without one
+    assert client.get("/models/nobody/report").status_code == 404
+    (repo / "reviews" / "1" / "report.html").write_text("<h1>Report</h1>")
+    assert client.get("/models/reviews/report").text == "<h1>Report</h1>"
+    assert 'href="models/reviews/report"' in client.get("/").text
+
+
+def test_the_monitor_is_linked_where_it_is_known(start: Callable[..., TestClient]) -> None:
+    assert 'href="https://drift.example.com/"' in start(monitor_url="https://drift.example.com/").get("/").text
+
+
+def test_the_interface_needs_no_script_and_no_network(client: TestClient) -> None:
+    page = client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    for path in client.get("/openapi.json").json()["paths"]:
+        assert path in page.text
+    assert not re.search(r'<script|src=|href="(?!#|data:|\.|openapi|metrics)', page.text)
+    assert "x-request-timeout-ms" in page.text

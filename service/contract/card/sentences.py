@@ -28,7 +28,7 @@ def sentences(manifest: Manifest) -> list[str]:
 def headline(manifest: Manifest) -> list[tuple[str, str]]:
     """The few figures to see first: (figure, what it is)."""
     whole = fp32_row(manifest)
-    found = []
+    found = [*_taken_over(manifest)]
     for name, variant in manifest.variants.items():
         row, quality, size = served_row(manifest, name), manifest.quality.get(name), manifest.files[variant.file].bytes
         ratio = times_as_fast(row, whole) if row and whole else None
@@ -39,6 +39,17 @@ def headline(manifest: Manifest) -> list[tuple[str, str]]:
             found.append((f"{quality.difference:+.2f}", bound))
         found.append((f"{size / 1e6:.1f} MB", f"{variant.precision} ({name})"))
     return found
+
+
+def _taken_over(manifest: Manifest) -> list[tuple[str, str]]:
+    """Of a retrain, what it is for: the new labels, before and after."""
+    if manifest.challenge is None:
+        return []
+    contest = manifest.challenge.figures.get("new")
+    before, after = (contest.get(who) if isinstance(contest, dict) else None for who in ("champion", "challenger"))
+    if not isinstance(before, float | int) or not isinstance(after, float | int):
+        return []
+    return [(f"{before:.2f} to {after:.2f}", f"on new traffic, against version {manifest.challenge.champion.version}")]
 
 
 def explain(quality: Quality) -> str:

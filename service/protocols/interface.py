@@ -1,0 +1,70 @@
+"""``GET /docs``: the interface for people, made of its OpenAPI description; without scripts and without a network."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from html import escape
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse
+
+from service.contract.page import page, table
+from service.described import Route, routes_of
+
+router = APIRouter(tags=["operations"])
+
+_TRY = """curl -s {url}predict -H 'content-type: application/json' -d '{{"inputs": "a text to classify"}}'"""
+
+
+@router.get("/docs", response_class=HTMLResponse)
+async def docs(request: Request) -> Response:
+    """The interface for people."""
+    return HTMLResponse(_page(request.app, str(request.base_url)))
+
+
+@cache
+def _page(app: Any, url: str) -> str:
+    routes = routes_of(app.openapi())
+    body = [
+        "<p>Bodies are JSON in UTF-8. Errors are <code>{&quot;error&quot;, &quot;code&quot;, &quot;error_type&quot;}"
+        "</code> and say what is wrong and how to mend it.</p>",
+        f"<pre>{escape(_TRY.format(url=url))}</pre>",
+        _contents(routes),
+    ]
+    tag = ""
+    for route in routes:
+        if route.tag != tag:
+            tag = route.tag
+            body.append(f'<h2 id="{_anchor(tag)}">{escape(tag[:1].upper() + tag[1:])}</h2>')
+        body.append(_section(route))
+    links = [("Status", "."), ("OpenAPI", "openapi.json"), ("Metrics", "metrics")]
+    return page("Plumbline: interface", body, heading="Interface", links=links)
+
+
+def _contents(routes: list[Route]) -> str:
+    tags = dict.fromkeys(route.tag for route in routes)
+    links = " · ".join(f'<a href="#{_anchor(tag)}">{escape(tag)}</a>' for tag in tags)
+    return f'<nav aria-label="Contents">{links}</nav>'
+
+
+def _section(route: Route) -> str:
+    rows = [
+        (f"<code>{escape(one.name)}</code>", escape(one.where), _code(one.kind), _code(one.meaning))
+        for one in route.fields
+    ]
+    fields = table(("", "where", "type", ""), rows) if rows else ""
+    return (
+        f'<details id="{_anchor(f"{route.method} {route.path}")}"><summary><code>{route.method} {escape(route.path)}'
+        f"</code> {_code(route.meaning)}</summary>{fields}<p>Answers {_code(route.answer)}.</p></details>"
+    )
+
+
+def _code(words: str) -> str:
+    """What stands between backquotes as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(words))
+
+
+def _anchor(words: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
