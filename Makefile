@@ -36,6 +36,7 @@ check: lint test ## all of lint, and the quick tests
 docs: $(READY) ## write the pages and files that are made of the code: api.md, configuration.md, the chart's schema
 	$(BIN)/python docs/build_pages.py
 	$(BIN)/python helm/build_chart.py
+	$(BIN)/python helm/build_dashboards.py
 
 platform: $(READY) ## images, dashboards and rules with the real programs, from Debian; as root
 	$(PYTEST) -m platform -v -s

@@ -74,7 +74,7 @@ class Row:
 
 def quantile(share: float, metric: str, by: str = "") -> str:
     grouped = f"le, {by}" if by else "le"
-    return f"histogram_quantile({share}, sum by ({grouped}) (rate({metric}_bucket{{{MODEL}}}[$__rate_interval])))"
+    return f'histogram_quantile({share}, sum by ({grouped}) (rate({metric}_bucket{{{MODEL}, model!=""}}[$__rate_interval])))'
 
 
 def rate(metric: str, by: str, more: str = "") -> str:
@@ -113,7 +113,7 @@ SERVING = [
             ),
             Number(
                 "p99", "99 of 100 requests are answered within this time (five minutes).", "s",
-                f"histogram_quantile(0.99, sum by (le) (rate(plumbline_request_duration_seconds_bucket{{{MODEL}}}[5m])))",
+                f"histogram_quantile(0.99, sum by (le) (rate(plumbline_request_duration_seconds_bucket{{{MODEL}, model!=\"\"}}[5m])))",
                 ((None, GREEN), (0.25, YELLOW), (1, RED)),
             ),
             Number(
