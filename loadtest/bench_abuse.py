@@ -179,7 +179,7 @@ def _beside(server: Server, seconds: float) -> tuple[Driver, bool]:
 
 
 def run(models: Path, minutes: float) -> list[Row]:
-    """A quiet phase of a third of the time, some abuse to warm up, then abuse for all of it, each followed by a rest."""
+    """A quiet phase, some abuse to warm up, then abuse for all of the time; after each a rest."""
     with serving(models, PLUMBLINE_LOG_SEAL_SECONDS="10") as server:  # what sealing imports is no growth either
         for page in _PAGES:  # what is made for them once is no growth
             httpx.get(f"{server.url}{page}")
