@@ -116,8 +116,9 @@ def constant_test(reference: Columns, window: Columns) -> Test | None:
     before, after = _constants(reference), _constants(window)
     name = max(after.keys() & before.keys(), key=lambda one: (after[one] - before[one], one))
     expected = (before[name] * reference.rows + 1) / (reference.rows + 2)
+    effect = max(0.0, after[name] - before[name])
     p_value = float(binom.sf(round(after[name] * window.rows) - 1, window.rows, expected))
-    return Test("constant", "binomial", after[name], p_value, max(0.0, after[name] - before[name]), f"more {name}")
+    return Test("constant", "binomial", after[name], p_value, effect, f"more {name}" if effect else "same")
 
 
 def _constants(side: Columns) -> dict[str, float]:

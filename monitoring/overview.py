@@ -46,7 +46,7 @@ def _model(store: Store, model: str, state: Path, reports: Path) -> str:
     if alert.state == "drift":
         shown.append(("since", _time(alert.since)))
     if (command := newest_command(store, state / "retrain", model)) is not None:
-        shown.append(("last retrain", escape(f"{command.status}: {command.end or 'not ended'}")))
+        shown.append(("last retrain", escape(command.end or command.status)))
     rows = store.rows(
         "SELECT id, version, rows, ended, outcome, severity, decision FROM windows WHERE model = ? "
         "ORDER BY closed DESC, ended DESC LIMIT ?",
@@ -54,16 +54,15 @@ def _model(store: Store, model: str, state: Path, reports: Path) -> str:
     )
     cells = [
         (
-            _time(row["ended"]),
+            _report(reports, model, row["id"], _time(row["ended"])),
             _verdict(row["outcome"], row["severity"]),
             escape(_drifted(row["decision"])),
             escape(row["version"]),
             f"{row['rows']}",
-            _report(reports, model, row["id"]),
         )
         for row in rows
     ]
-    columns = ("until", "verdict", "what drifted", "version", "rows", "")
+    columns = ("until", "verdict", "what drifted", "version", "rows")
     return (
         f"<section><h2>{escape(model)} {badge(*_STATES[alert.state])}</h2>{facts(shown)}"
         f"{table(columns, cells, right=[4])}</section>"
@@ -83,10 +82,11 @@ def _drifted(decision: str | None) -> str:
     return ", ".join(signal.name for signal in data.signals if signal.drifted)
 
 
-def _report(reports: Path, model: str, window: str) -> str:
+def _report(reports: Path, model: str, window: str, said: str) -> str:
+    """What is said, as a link to the window's report where there is one."""
     if not (reports / model / f"{window}.html").is_file():
-        return ""
-    return f'<a href="/reports/{quote(model)}/{quote(window)}.html">report</a>'
+        return said
+    return f'<a href="/reports/{quote(model)}/{quote(window)}.html">{said}</a>'
 
 
 def _time(seconds: float) -> str:

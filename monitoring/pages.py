@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from monitoring.errors import StateError
 from monitoring.metrics import Metrics
-from service.contract.page import badge, page
+from service.contract.page import badge, page, words
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class _Pages(BaseHTTPRequestHandler):
             logger.exception("the page of the monitor cannot be made")
             models = [f"<p>{badge('the state cannot be read', 'bad')} {html.escape(str(error))}</p>"]
         ready = badge("at work", "good") if self.ready() else badge("no round has finished lately; see its log", "bad")
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes())
+        notes = "".join(f"<li>{words(note)}</li>" for note in self.notes())
         body = [f"<p>{ready}</p>", f"<ul>{notes}</ul>" if notes else "", *models]
         links = [("All reports", "/reports/"), ("Metrics", "/metrics"), ("Readiness", "/readyz")]
         return page("Plumbline: monitor", body, heading="Monitor", links=links, refresh=60).encode()

@@ -59,9 +59,11 @@ def as_html(card: Card, manifest: Manifest, wrong: Sequence[Mistake] = ()) -> st
         parts.append(_warnings(card.warnings))
     if manifest.search is not None and manifest.search.candidates:
         parts.append(pareto_plot(manifest.search))
-    parts += [_table(table) for table in card.tables]
+    *judged, stages, sources = card.tables
+    parts += [_table(table) for table in judged]
     if wrong:
         parts.append(_mistakes(wrong, manifest.reference.rows))
+    parts += [_table(stages), _table(sources)]
     return page(f"{card.title}: export report", parts, heading=escape(card.title), style=_STYLE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from string import Template
@@ -63,6 +64,7 @@ button { background: var(--accent); color: var(--on); border-color: var(--accent
 blockquote { margin: 0 0 .5rem; padding: .4rem .8rem; border-left: 3px solid var(--line); max-width: 46rem;
   overflow-wrap: anywhere }
 iframe { width: 100%; border: 1px solid var(--line); border-radius: .5rem; background: #fff }
+time { white-space: nowrap }
 details { margin: 0 0 .5rem } summary { cursor: pointer }
 """
 _PAGE = Template("""<!doctype html>
@@ -92,7 +94,7 @@ def page(
 
     :param refresh: seconds after which a browser loads it again.
     """
-    anchors = "".join(f'<a href="{escape(href)}">{escape(words)}</a>' for words, href in links)
+    anchors = "".join(f'<a href="{escape(href)}">{escape(said)}</a>' for said, href in links)
     header = f"<header><strong>Plumbline</strong><nav>{anchors}</nav></header>\n" if links else ""
     return _PAGE.substitute(
         title=escape(title),
@@ -105,9 +107,14 @@ def page(
     )
 
 
-def badge(words: str, tone: Tone = "plain") -> str:
+def words(text: str) -> str:
+    """Text as HTML, with what stands between backquotes as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
+def badge(said: str, tone: Tone = "plain") -> str:
     """A word or two that must be seen; it says in words what its colour means."""
-    return f'<span class="badge {tone}">{escape(words)}</span>'
+    return f'<span class="badge {tone}">{escape(said)}</span>'
 
 
 _VERDICTS: dict[str, tuple[str, Tone]] = {
@@ -150,4 +157,4 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable
         "<tr>" + "".join(f"<td{side}>{cell}</td>" for side, cell in zip(sides, row, strict=True)) + "</tr>"
         for row in rows
     )
-    return f'<div class="wide"><table><tr>{head}</tr>\n{body}\n</table></div>'
+    return f'<div class="wide" tabindex="0"><table><tr>{head}</tr>\n{body}\n</table></div>'

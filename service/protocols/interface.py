@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
-from service.contract.page import page, table
+from service.contract.page import page, table, words
 from service.described import Route, routes_of
 
 router = APIRouter(tags=["operations"])
@@ -45,26 +45,23 @@ def _page(app: Any, url: str) -> str:
 
 def _contents(routes: list[Route]) -> str:
     tags = dict.fromkeys(route.tag for route in routes)
-    links = " · ".join(f'<a href="#{_anchor(tag)}">{escape(tag)}</a>' for tag in tags)
+    links = "".join(f'<a href="#{_anchor(tag)}">{escape(tag)}</a>' for tag in tags)
     return f'<nav aria-label="Contents">{links}</nav>'
 
 
 def _section(route: Route) -> str:
     rows = [
-        (f"<code>{escape(one.name)}</code>", escape(one.where), _code(one.kind), _code(one.meaning))
+        (f"<code>{escape(one.name)}</code>", escape(one.where), words(one.kind), words(one.meaning))
         for one in route.fields
     ]
     fields = table(("", "where", "type", ""), rows) if rows else ""
+    opened = " open" if route.path == "/predict" else ""
     return (
-        f'<details id="{_anchor(f"{route.method} {route.path}")}"><summary><code>{route.method} {escape(route.path)}'
-        f"</code> {_code(route.meaning)}</summary>{fields}<p>Answers {_code(route.answer)}.</p></details>"
+        f'<details{opened} id="{_anchor(f"{route.method} {route.path}")}"><summary><code>{route.method} '
+        f"{escape(route.path)}</code> {words(route.meaning)}</summary>{fields}"
+        f"<p>Answers {words(route.answer)}.</p></details>"
     )
 
 
-def _code(words: str) -> str:
-    """What stands between backquotes as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(words))
-
-
-def _anchor(words: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+def _anchor(said: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", said.lower()).strip("-")

@@ -12,7 +12,7 @@ from service.predictor import Predictor
 from service.protocols import documented, most_values, parse, predictor, within
 from service.protocols.predict import Scored, respond
 
-router = APIRouter(prefix="/v1/models", tags=["kserve v1"])
+router = APIRouter(prefix="/v1/models", tags=["KServe V1"])
 
 Models = Annotated[Predictor, Depends(predictor)]
 

@@ -32,7 +32,7 @@ from service.protocols.tensors import (
     write_response,
 )
 
-router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
 health = APIRouter(prefix="/v2/health", tags=["operations"])  # probes ask for no key
 
 EXTENSIONS = [

@@ -8,7 +8,7 @@ from service.context import body_of
 from service.protocols import check_all_ready, documented, most_values, parse
 from service.protocols.predict import PredictRequest, Scored, classify, respond, scored
 
-router = APIRouter(tags=["sagemaker"])
+router = APIRouter(tags=["SageMaker"])
 health = APIRouter(tags=["operations"])  # probes ask for no key
 
 

@@ -17,7 +17,7 @@ from service.protocols import check_all_ready, documented, most_values, parse, p
 from service.protocols.predict import Texts
 from service.settings import ServiceSettings
 
-router = APIRouter(tags=["text embeddings inference"])
+router = APIRouter(tags=["Text Embeddings Inference"])
 health = APIRouter(tags=["operations"])  # probes ask for no key
 
 Models = Annotated[Predictor, Depends(predictor)]
