@@ -26,7 +26,20 @@ SETTINGS: dict[str, type[Settings]] = {
 }
 # What the chart itself decides by volumes, ports and Secrets.
 CHARTS_OWN = frozenset(
-    ["repo", "log", "host", "port", "monitor_host", "monitor_port", "monitor_state", "redact_rules", "retrain_job"]
+    [
+        "repo",
+        "log",
+        "host",
+        "port",
+        "unix_socket",
+        "tls_cert",
+        "tls_key",
+        "redact_rules",
+        "monitor_host",
+        "monitor_port",
+        "monitor_state",
+        "retrain_job",
+    ]
 )
 
 _INTRODUCTION = """\
