@@ -1,9 +1,9 @@
 """Writes the inference log, off the request path.
 
-``offer`` only appends to a bounded queue. One thread drains it every ``fsync_seconds``: the records are appended to
-the open segment and forced to the disk together. Full segments are sealed to Parquet by another thread. Whatever
-cannot be written is dropped and counted; a prediction never waits for the disk. Feedback may: whoever offers it can be
-told whether it is there.
+``offer`` only appends to a bounded queue. One thread drains it every ``fsync_seconds``, or when somebody waits: the
+records are appended to the open segment and forced to the disk together. Full segments are sealed to Parquet by another
+thread. Whatever cannot be written is dropped and counted; a prediction never waits for the disk. Feedback may: whoever
+offers it can be told whether it is there.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ from service.contract.share import share_of
 logger = logging.getLogger(__name__)
 
 Told = Callable[[bool], None]
+
+
+def _nobody(kept: bool) -> None:
+    """Is told where nobody waits."""
 
 
 class _Segment:
@@ -114,17 +118,18 @@ class Recorder:
         self._open: dict[tuple[str, Kind], _Segment] = {}
         self._writer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._sequence = 0
-        self._stopping = threading.Event()
+        self._stopping = False
+        self._wanted = threading.Event()  # somebody waits for what was offered
         self._sealer = ThreadPoolExecutor(1, thread_name_prefix="sealer")
         root.mkdir(parents=True, exist_ok=True)
         self._sealer.submit(self._seal_orphans)
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
         self._thread.start()
 
-    def offer(self, model: str, record: Record | Feedback, told: Told = lambda kept: None) -> bool:
+    def offer(self, model: str, record: Record | Feedback, told: Told | None = None) -> bool:
         """Queue a record, unless it is not in the sample; False, and counted, if the queue is full. Never blocks.
 
-        :param told: called on the recorder's thread, with whether the record is on the disk.
+        :param told: called on the recorder's thread, with whether the record is on the disk; it is written at once.
         """
         if self._sample < 1 and isinstance(record, Record) and share_of(record.id) >= self._sample:
             self._on_left_out(model)
@@ -132,17 +137,22 @@ class Recorder:
         if len(self._queue) >= self._limit:
             self._on_dropped(model, "queue", 1)
             return False
-        self._queue.append((model, record, told))
+        self._queue.append((model, record, told or _nobody))
+        if told is not None:
+            self._wanted.set()
         return True
 
     def close(self) -> None:
         """Write and seal everything that was offered."""
-        self._stopping.set()
+        self._stopping = True
+        self._wanted.set()
         self._thread.join()
         self._sealer.shutdown()
 
     def _work(self) -> None:
-        while not self._stopping.wait(self._fsync_seconds):
+        while not self._stopping:
+            self._wanted.wait(self._fsync_seconds)
+            self._wanted.clear()
             self._step()
         self._step()
         for key in list(self._open):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import lru_cache
 from html import escape
 from typing import Any
 
@@ -24,7 +24,7 @@ async def docs(request: Request) -> Response:
     return HTMLResponse(_page(request.app, str(request.base_url)))
 
 
-@cache
+@lru_cache(8)  # few, since a client chooses the host in the address
 def _page(app: Any, url: str) -> str:
     routes = routes_of(app.openapi())
     body = [

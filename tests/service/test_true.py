@@ -56,6 +56,7 @@ class TestLog:
     def test_what_repeats_is_logged_once(
         self, client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
+        caplog.set_level("INFO", "service.recorder")
         with monkeypatch.context() as patch:
             patch.setattr(os, "write", full)
             for _ in range(5):
