@@ -94,7 +94,7 @@ class Error(BaseModel):
 
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"model": Error} for status in (400, 401, 403, 404, 413, 415, 421, 422, 429, 500, 503, 504)
+    status: {"model": Error} for status in (400, 401, 403, 404, 409, 413, 415, 421, 422, 429, 500, 503, 504)
 }
 
 

@@ -6,6 +6,7 @@ PlumblineError
     ├── Unauthorized          401
     ├── Forbidden             403
     ├── UnknownModel          404
+    ├── Contradiction         409
     ├── BodyTooLarge          413
     ├── UnsupportedCoding     415
     ├── Misdirected           421
@@ -59,6 +60,12 @@ class Forbidden(RequestError):  # noqa: N818
 
 class UnknownModel(RequestError):  # noqa: N818
     code, status = "unknown_model", 404
+
+
+class Contradiction(RequestError):  # noqa: N818
+    """The request says something else than the server knows."""
+
+    code, status = "contradiction", 409
 
 
 class BodyTooLarge(RequestError):  # noqa: N818

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from service.context import body_of
 from service.contract.labels import SEPARATOR
-from service.errors import InvalidRequest
+from service.errors import Contradiction, InvalidRequest
 from service.fleet import Fleet
 from service.predictor import Predictor
 from service.protocols import documented, parse, predictor, shown
@@ -36,6 +36,7 @@ class FeedbackRequest(BaseModel):
     )
     model: str | None = Field(
         default=None,
+        min_length=1,
         max_length=200,
         description="who made the prediction; needed where several models are served and it is not one of the last",
     )
@@ -62,7 +63,7 @@ async def feedback(
     label = body.label if isinstance(body.label, str) else SEPARATOR.join(dict.fromkeys(body.label))
     model, predicted = known or (_named(body.model, predictor), None)
     if body.model not in (None, model):
-        raise InvalidRequest(f"the prediction is of {model!r}, not of {shown(body.model)!r}.")
+        raise Contradiction(f"the prediction is of {model!r}, not of {shown(body.model)!r}.")
     await predictor.feedback(model, predicted, str(body.id), label, body.source)
     return Accepted(id=str(body.id), model=model, remembered=known is not None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -23,10 +23,14 @@ class Instance(BaseModel):
     text: str
 
 
+_Element = TypeVar("_Element")
+_AtLeastOne = Annotated[list[_Element], Field(min_length=1)]
+
+
 class InstancesRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    instances: list[str] | list[Instance] = Field(min_length=1, description='texts, or {"text": …} for each')
+    instances: _AtLeastOne[str] | _AtLeastOne[Instance] = Field(description='texts, or {"text": …} for each')
 
     @field_validator("instances", mode="before")
     @classmethod
@@ -44,6 +48,16 @@ class Predictions(BaseModel):
     predictions: list[Scored]
 
 
+@router.post("/{name}:predict", response_model=Predictions, openapi_extra=documented(InstancesRequest))
+async def predict(name: str, request: Request, predictor: Models) -> Response:
+    """The most probable label of each instance."""
+    body = parse(InstancesRequest, body_of(request.scope), most_values(request))
+    texts = [one if isinstance(one, str) else one.text for one in body.instances]
+    answer = await predictor.predict(predictor.who_answers(name), texts, within(request))
+    rows = [{"id": one.id, "label": one.label, "score": one.confidence} for one in answer.predictions]
+    return respond({"predictions": rows}, answer)
+
+
 @router.get("")
 async def models(predictor: Models) -> dict[str, list[str]]:
     return {"models": list(predictor.models)}
@@ -53,13 +67,3 @@ async def models(predictor: Models) -> dict[str, list[str]]:
 async def model(name: str, predictor: Models) -> dict[str, Any]:
     predictor.model(name)
     return {"name": name, "ready": True}
-
-
-@router.post("/{name}:predict", response_model=Predictions, openapi_extra=documented(InstancesRequest))
-async def predict(name: str, request: Request, predictor: Models) -> Response:
-    """The most probable label of each instance."""
-    body = parse(InstancesRequest, body_of(request.scope), most_values(request))
-    texts = [one if isinstance(one, str) else one.text for one in body.instances]
-    answer = await predictor.predict(predictor.who_answers(name), texts, within(request))
-    rows = [{"id": one.id, "label": one.label, "score": one.confidence} for one in answer.predictions]
-    return respond({"predictions": rows}, answer)

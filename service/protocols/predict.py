@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validat
 
 from service.context import body_of
 from service.contract.classify import probabilities
-from service.errors import InvalidRequest
 from service.predictor import Answer, Predictor
 from service.protocols import AS_DESCRIBED, described, documented, most_values, parse, within
 from service.tokenizer import USUAL, Reading
@@ -53,7 +52,9 @@ class PredictRequest(BaseModel):
     truncation_direction: Literal["Left", "Right", "left", "right"] | None = Field(
         default=None, description="which end of a longer text is cut off; without it as the model was trained"
     )
-    raw_scores: bool = Field(default=False, strict=True, description="the model's outputs instead of probabilities")
+    raw_scores: bool = Field(
+        default=False, strict=True, description="the model's outputs, whatever function is asked for"
+    )
     parameters: Parameters | None = None
     options: dict[str, Any] | None = Field(default=None, description="of Hugging Face's endpoints; nothing here")
 
@@ -89,11 +90,9 @@ class PredictRequest(BaseModel):
 
     @property
     def function(self) -> Literal["softmax", "sigmoid", "none"] | None:
-        """:raises InvalidRequest: if two functions are asked for."""
-        asked = self.parameters.function_to_apply if self.parameters is not None else None
-        if self.raw_scores and asked not in (None, "none"):
-            raise InvalidRequest(f"raw_scores and function_to_apply {asked!r} exclude each other. Give one of them.")
-        return "none" if self.raw_scores else asked
+        if self.raw_scores:
+            return "none"
+        return self.parameters.function_to_apply if self.parameters is not None else None
 
 
 def _check_row(place: int, row: object) -> None:

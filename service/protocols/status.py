@@ -60,7 +60,7 @@ async def attempt(request: Request, predictor: Models) -> Response:
     return HTMLResponse(await _page(request, predictor, tried))
 
 
-@router.get("/models/{name}/report", response_class=HTMLResponse)
+@router.get("/models/{name}/report", response_class=Response, responses={200: {"content": {"text/html": {}}}})
 async def report(name: str, predictor: Models) -> Response:
     """The export report of the live version: what was done to the model, how good it is, where it is wrong."""
     path = predictor.model(name).bundle.path / _CARD

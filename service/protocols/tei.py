@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any, cast
 
+import orjson
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,7 +14,7 @@ from service.context import body_of
 from service.errors import InvalidRequest
 from service.live import LiveModel
 from service.predictor import Predictor, check_unicode
-from service.protocols import check_all_ready, documented, most_values, parse, predictor, settings
+from service.protocols import AS_DESCRIBED, check_all_ready, documented, most_values, parse, predictor, settings
 from service.protocols.predict import Texts
 from service.settings import ServiceSettings
 
@@ -22,7 +23,7 @@ health = APIRouter(tags=["operations"])  # probes ask for no key
 
 Models = Annotated[Predictor, Depends(predictor)]
 Limits = Annotated[ServiceSettings, Depends(settings)]
-_Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
+_Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**32), AS_DESCRIBED]], Field(min_length=1)]
 
 
 class TokenizeRequest(BaseModel):
@@ -87,7 +88,7 @@ async def info(predictor: Models, settings: Limits, name: str | None = None) -> 
 @router.post(
     "/models/{name}/tokenize", response_model=list[list[Token]], openapi_extra=documented(TokenizeRequest, timed=False)
 )
-async def tokenize(request: Request, predictor: Models, settings: Limits, name: str | None = None) -> Any:
+async def tokenize(request: Request, predictor: Models, settings: Limits, name: str | None = None) -> Response:
     """The tokens of each text, cut as the model reads them."""
     body = parse(TokenizeRequest, body_of(request.scope), most_values(request))
     live = predictor.model(name)
@@ -96,10 +97,12 @@ async def tokenize(request: Request, predictor: Models, settings: Limits, name: 
         raise InvalidRequest(f"{len(texts)} texts in one request; give 1 to {settings.max_items}.")
     for text in texts:
         check_unicode(text)
-    return await asyncio.to_thread(_tokens, live, texts, body.add_special_tokens)
+    content = await asyncio.to_thread(_tokens, live, texts, body.add_special_tokens)
+    return Response(content, media_type="application/json")
 
 
-def _tokens(live: LiveModel, texts: list[str], special: bool) -> list[list[dict[str, Any]]]:
+def _tokens(live: LiveModel, texts: list[str], special: bool) -> bytes:
+    """As JSON, on a thread of its own: there may be a hundred thousand."""
     found = []
     for text, encoding in zip(texts, live.tokenizer.pieces(texts, special), strict=True):
         columns = zip(encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True)
@@ -111,7 +114,7 @@ def _tokens(live: LiveModel, texts: list[str], special: bool) -> list[list[dict[
                 for one, token, is_special, (start, stop) in columns
             ]
         )
-    return found
+    return orjson.dumps(found)
 
 
 @router.post("/decode", response_model=list[str], openapi_extra=documented(DecodeRequest, timed=False))

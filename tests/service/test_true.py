@@ -93,7 +93,7 @@ class TestFeedbackNamesItsModel:
         accepted = client.post("/feedback", json={"id": known, "label": "neutral"}).json()
         assert (accepted["model"], accepted["remembered"]) == ("the_other", True)
         wrong = client.post("/feedback", json={"id": known, "label": "neutral", "model": "reviews"})
-        assert wrong.status_code == 422
+        assert wrong.status_code == 409
 
 
 class TestStart:

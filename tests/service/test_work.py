@@ -107,7 +107,7 @@ async def test_no_legal_body_of_any_route_holds_the_event_loop(
                     longest = 0.0
                     response = await client.post(url, content=body[:SIZE], headers=headers)
                     assert response.status_code != 500
-                    assert len(response.content) < 100_000
+                    assert response.status_code == 200 or len(response.content) < 100_000
                     tries.append(longest)
                     if longest < MOST / 2:
                         break

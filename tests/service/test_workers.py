@@ -86,7 +86,7 @@ def test_connections_are_spread_and_numbers_add_up_wherever_they_are_asked(share
 
 def test_feedback_is_known_to_every_worker(shared: tuple[str, Path]) -> None:
     url, _ = shared
-    (answer,) = post(f"{url}/predict", {"inputs": "good"}).json()
+    answer, _ = post(f"{url}/predict", {"inputs": "good"}).json()
     for _ in range(12):
         assert post(f"{url}/feedback", {"id": answer["id"], "label": answer["label"]}).status_code == 202
     assert sample(url, 'plumbline_feedback_total{correct="true"') == 12
