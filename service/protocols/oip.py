@@ -173,6 +173,8 @@ def _wanted(body: InferRequest) -> list[str]:
     wanted = [one.name for one in body.outputs] or offered
     if len(set(wanted)) < len(wanted):
         raise InvalidRequest("an output is requested twice.")
+    for requested in body.outputs:
+        _classes(requested)  # refused before the work, not after it
     for name in wanted:
         if name not in offered:
             raise InvalidRequest(f"there is no output {shown(name)!r}; there are {', '.join(offered)}.")

@@ -88,6 +88,16 @@ class TestCanary:
         assert {version("/versions/2", one) for one in ids} == {"2"}
         assert {canaried.get("/v2/models/reviews").json()["versions"][0] for _ in range(20)} == {"1"}
 
+    def test_its_version_is_listed_and_ready_beside_the_live_one(self, canaried: TestClient) -> None:
+        assert canaried.get("/v2/models/reviews").json()["versions"] == ["1", "2"]
+        config = canaried.get("/v2/models/reviews/config").json()
+        assert config["version_policy"] == {"specific": {"versions": [1, 2]}}
+        for version in ("1", "2"):
+            for what in ("", "/ready", "/config", "/stats"):
+                assert canaried.get(f"/v2/models/reviews/versions/{version}{what}").status_code == 200
+        assert canaried.get("/v2/models/reviews/versions/3/ready").status_code == 404
+        assert states(canaried) == {"1": ("READY", ""), "2": ("READY", "canary")}
+
     def test_records_and_headers_name_the_version_that_answered(self, start: Start, repo: Path, tmp_path: Path) -> None:
         digests = {"1": read_bundle(repo / "reviews" / "1").digest, "2": make_bundle(repo, live=False, seed=2).digest}
         stage(repo, canary=("2", 0.5))
