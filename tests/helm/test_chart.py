@@ -537,3 +537,20 @@ def test_what_helm_test_runs_gets_a_prediction_and_says_what_is_wrong(tmp_path: 
         done = helm_test(address, "key")
         assert done.returncode == 0, done.stdout + done.stderr
         assert '"label"' in done.stdout
+
+
+def test_the_guide_s_values_render_and_what_its_commands_name_is_there() -> None:
+    guide = (ROOT / "docs" / "install.md").read_text().partition("\n## Kubernetes\n")[2]
+    (text,) = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    release = Release(yaml.safe_load(text))
+    made = {f"{one['kind'].lower()}/{one['metadata']['name']}" for one in release.objects}
+    for named in re.findall(r"(?:deployment|service)/[a-z-]+", guide):
+        assert named in made, named
+    secrets = dict(re.findall(r"create secret generic (\S+) --from-(?:literal|file)=(\w+)", guide))
+    pods = str(list(release.pods()))
+    mounted = str([one["data"] for one in release.all("ConfigMap")]) + pods
+    for name, key in secrets.items():
+        assert name in pods, name
+        assert key in mounted, key
+    for example in re.findall(r"(?:helm|examples)/[\w/.-]+", guide):
+        assert (ROOT / example.rstrip(".,:;")).exists(), example
