@@ -23,6 +23,7 @@ from service.protocols import check_all_ready, described, documented, most_value
 from service.protocols.gathered import gathered
 from service.protocols.tensors import (
     HEADER_LENGTH,
+    OUTPUTS,
     InferRequest,
     InferResponse,
     OutputTensor,
@@ -169,15 +170,12 @@ def _described_outputs(manifest: Manifest) -> list[TensorMetadata]:
 
 def _wanted(body: InferRequest) -> list[str]:
     """The names of the outputs to give: the requested ones, or all."""
-    offered = ["label", "score", "probabilities", "id"]
-    wanted = [one.name for one in body.outputs] or offered
-    if len(set(wanted)) < len(wanted):
-        raise InvalidRequest("an output is requested twice.")
+    wanted = list(dict.fromkeys(one.name for one in body.outputs)) or OUTPUTS
     for requested in body.outputs:
         _classes(requested)  # refused before the work, not after it
     for name in wanted:
-        if name not in offered:
-            raise InvalidRequest(f"there is no output {shown(name)!r}; there are {', '.join(offered)}.")
+        if name not in OUTPUTS:
+            raise InvalidRequest(f"there is no output {shown(name)!r}; there are {', '.join(OUTPUTS)}.")
     return wanted
 
 

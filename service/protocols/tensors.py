@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, FailFast, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from service.errors import InvalidRequest, Malformed
 from service.protocols import AS_DESCRIBED, parse, shown
@@ -20,10 +20,35 @@ from service.protocols import AS_DESCRIBED, parse, shown
 HEADER_LENGTH = "inference-header-content-length"
 _MOST_DIGITS = 18
 
+DESCRIBED_ITEMS = 64  # sizes of a tensor that are spelled out; readers of descriptions give up at some hundreds
+OUTPUTS = ["label", "score", "probabilities", "id"]
+
 Parameters = dict[str, Any]
 
 
+def _describe_tensor(schema: dict[str, Any]) -> None:
+    """A shape has to fit its data, which a JSON Schema can only say size by size."""
+    cell = {"type": "string"}
+    row = {"type": "array", "items": cell, "minItems": 1, "maxItems": 1}
+    fields = schema["properties"]
+    fields["datatype"] = {"const": "BYTES"}
+    fields["data"] = {
+        "type": "array",
+        "items": {"anyOf": [cell, row]},
+        "minItems": 1,
+        "description": f"n texts; those of more than {DESCRIBED_ITEMS} are taken, too, and not spelled out here",
+    }
+    fields["shape"] = {"type": "array", "items": {"type": "integer", "minimum": 1}, "description": "[n] or [n, 1]"}
+    schema["required"] = ["name", "shape", "datatype", "data"]
+    schema["anyOf"] = [
+        {"properties": {"shape": {"enum": [[size], [size, 1]]}, "data": {"minItems": size, "maxItems": size}}}
+        for size in range(1, DESCRIBED_ITEMS + 1)
+    ]
+
+
 class InputTensor(BaseModel):
+    model_config = ConfigDict(json_schema_extra=_describe_tensor)
+
     name: str
     shape: Annotated[list[Annotated[int, Field(ge=0), AS_DESCRIBED]], FailFast(), Field(max_length=8)]
     datatype: str
@@ -32,14 +57,16 @@ class InputTensor(BaseModel):
 
 
 class RequestedOutput(BaseModel):
-    name: str
+    name: str = Field(json_schema_extra={"enum": [*OUTPUTS]})
     parameters: Parameters = {}
 
 
 class InferRequest(BaseModel):
     id: str | None = None
     parameters: Parameters = {}
-    inputs: Annotated[list[InputTensor], FailFast()] = Field(min_length=1, max_length=8)
+    inputs: Annotated[list[InputTensor], FailFast()] = Field(
+        min_length=1, max_length=8, json_schema_extra={"maxItems": 1}
+    )
     outputs: Annotated[list[RequestedOutput], FailFast()] = Field(default=[], max_length=8)
 
     def wants_binary(self, output: str) -> bool:
