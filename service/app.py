@@ -120,6 +120,7 @@ def create_app(
         version=__version__,
         servers=[{"url": settings.root_path}] if settings.root_path else None,
         lifespan=_lifespan,
+        openapi_url=None,  # written anew for each request
         docs_url=None,  # they need scripts of another host; ours does not
         redoc_url=None,
         strict_content_type=False,

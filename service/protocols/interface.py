@@ -7,6 +7,7 @@ from functools import lru_cache
 from html import escape
 from typing import Any
 
+import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
@@ -16,6 +17,17 @@ from service.described import Route, routes_of
 router = APIRouter(tags=["operations"])
 
 _TRY = """curl -s {url}predict -H 'content-type: application/json' -d '{{"inputs": "a text to classify"}}'"""
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def description(request: Request) -> Response:
+    """The description itself, written once: a hundred kilobytes that anybody may ask for as often as they like."""
+    return Response(_description(request.app), media_type="application/json")
+
+
+@lru_cache(1)
+def _description(app: Any) -> bytes:
+    return orjson.dumps(app.openapi())
 
 
 @router.get("/docs", response_class=HTMLResponse)
