@@ -21,6 +21,7 @@ from service.door import Door, Limits, Reason
 from service.errors import as_body
 
 _CONTINUE = b"HTTP/1.1 100 "
+_ERRORS = (b"4", b"5")  # first digits of their status, behind "HTTP/1.1 "
 _HEAD_END = b"\r\n\r\n"
 _FIRST_LINE_ENDS = (b" HTTP/1.1\r", b" HTTP/1.0\r")
 # The parser would take what follows a head with an offer (h2c, by Java and `curl --http2`) for another protocol's, and
@@ -31,6 +32,7 @@ _FREE = 64 * 2**10  # bytes that a connection holds without asking, so that ordi
 _LINGER = 2.0  # seconds, and bytes, in which a client that is still sending can read why it was refused
 _LINGER_BYTES = 2**20
 _DRAIN = 30.0  # the same for a body that is no longer wanted, after which the connection can be used again
+_PAUSE = 0.01  # seconds that a request waits which was sent in one breath with one that was refused
 _PHRASES = {400: "Bad Request", 408: "Request Timeout", 414: "URI Too Long", 503: "Service Unavailable"}
 _PHRASES[431] = "Request Header Fields Too Large"
 
@@ -275,6 +277,14 @@ class Connection(HttpToolsProtocol):
         self._watch()
         if self.flow.write_paused:
             return
+        if self._pending and self._joined.refused:
+            self.loop.call_later(_PAUSE, self._go_on)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self._deaf or self._open or self.flow.write_paused or self.transport.is_closing():
+            return
         self._joined.release()
         if self._pending:
             self.data_received(b"")
@@ -437,6 +447,7 @@ class _Joined:
         self._transport = transport
         self._head = b""
         self._begun = False
+        self.refused = False  # whether the newest answer is an error
         self._paused = False
         self._holding = False
 
@@ -450,6 +461,7 @@ class _Joined:
         else:
             self._head = data
             self._begun = True
+            self.refused = data[9:10] in _ERRORS
 
     def end(self) -> None:
         if self._head and not self._transport.is_closing():

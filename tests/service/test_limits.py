@@ -453,3 +453,23 @@ def test_descriptors_are_kept_back_for_the_servers_own_files(
 def test_the_bodies_of_a_server_hold_at_least_one(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match="PLUMBLINE_MAX_BODIES_BYTES"):
         load_settings(ServiceSettings, max_bodies_bytes=2**20)
+
+
+def test_who_sends_nonsense_in_one_breath_is_slowed_down_and_others_are_not(url: str) -> None:
+    """And all of it is answered, in order."""
+    host, port = url.split(":")
+    wrong = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n"
+    body = b'{"inputs": "good"}'
+    right = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    took = []
+    for request, status in ((wrong, b" 400 "), (right, b" 200 ")):
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            started = time.monotonic()
+            connection.sendall(request * 30)
+            received = b""
+            while received.count(b"HTTP/1.1" + status) < 30:
+                part = connection.recv(65536)
+                assert part
+                received += part
+            took.append(time.monotonic() - started)
+    assert took[0] >= 29 * 0.01
