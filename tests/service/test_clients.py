@@ -225,6 +225,7 @@ class TestCodings:
             ("deflate, gzip", gzip.compress(zlib.compress(BODY))),
             ("", BODY),
         ],
+        ids=range(7),  # the contents hold the time
     )
     def test_packed_bodies_are_read(self, client: TestClient, coding: str, content: bytes) -> None:
         answer = client.post("/predict", content=content, headers={"content-encoding": coding})
