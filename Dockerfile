@@ -37,6 +37,7 @@ ENTRYPOINT ["plumbline"]
 
 # The code, compiled once, since the file system of a container is read-only. Nothing below installs for its sake.
 FROM base AS code
+COPY plumbline /code/plumbline
 COPY service /code/service
 COPY export /code/export
 COPY monitoring /code/monitoring
@@ -50,7 +51,7 @@ ARG EXTRAS=
 COPY pyproject.toml constraints.txt /build/
 RUN python3 -m venv /build/pip && python3 -m venv --without-pip /opt/plumbline \
     && echo /opt/plumbline/code > "$(/opt/plumbline/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/plumbline.pth" \
-    && printf '#!/opt/plumbline/bin/python\nfrom service.cli import main\n\nmain()\n' > /opt/plumbline/bin/plumbline \
+    && printf '#!/opt/plumbline/bin/python\nfrom plumbline.cli import main\n\nmain()\n' > /opt/plumbline/bin/plumbline \
     && chmod 0755 /opt/plumbline/bin/plumbline \
     && printf '%s\n' \
         'import sys, tomllib' \
@@ -69,6 +70,7 @@ LABEL org.opencontainers.image.title="plumbline-serve" \
     org.opencontainers.image.version="0.1.0"
 ENV PLUMBLINE_HOST=0.0.0.0 PLUMBLINE_PORT=8000
 COPY --from=serve-dependencies /opt/plumbline /opt/plumbline
+COPY --from=code /code/plumbline /opt/plumbline/code/plumbline
 COPY --from=code /code/service /opt/plumbline/code/service
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", \
@@ -85,6 +87,7 @@ LABEL org.opencontainers.image.title="plumbline-monitor" \
     org.opencontainers.image.version="0.1.0"
 ENV PLUMBLINE_MONITOR_HOST=0.0.0.0 PLUMBLINE_MONITOR_PORT=8001 PLUMBLINE_MONITOR_STATE=/state PLUMBLINE_LOG=/log
 COPY --from=monitor-dependencies /opt/plumbline /opt/plumbline
+COPY --from=code /code/plumbline /opt/plumbline/code/plumbline
 COPY --from=code /code/service /opt/plumbline/code/service
 COPY --from=code /code/monitoring /opt/plumbline/code/monitoring
 EXPOSE 8001
@@ -106,6 +109,7 @@ LABEL org.opencontainers.image.title="plumbline-export" \
     org.opencontainers.image.description="Fine-tunes, exports and retrains; what it publishes is served by plumbline-serve." \
     org.opencontainers.image.version="0.1.0"
 COPY --from=export-dependencies /opt/plumbline /opt/plumbline
+COPY --from=code /code/plumbline /opt/plumbline/code/plumbline
 COPY --from=code /code/service /opt/plumbline/code/service
 COPY --from=code /code/export /opt/plumbline/code/export
 CMD ["--help"]

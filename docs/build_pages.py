@@ -13,9 +13,9 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from service import cli
-from service.app import create_app
-from service.described import Route, routes_of
+from plumbline import cli
+from service.http.app import create_app
+from service.http.openapi import Route, routes_of
 from service.settings import ServiceSettings
 
 FOLDER = Path(__file__).parent
@@ -36,7 +36,7 @@ def configuration() -> str:
     """docs/configuration.md with the table as the settings are now."""
     ours = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PLUMBLINE_")}
     try:
-        table = CliRunner().invoke(cli._build(), ["config", "--markdown"]).stdout
+        table = CliRunner().invoke(cli.build(), ["config", "--markdown"]).stdout
     finally:
         os.environ.update(ours)
     return (FOLDER / "configuration.md").read_text(encoding="utf-8").partition(_TABLE)[0] + table
@@ -45,7 +45,7 @@ def configuration() -> str:
 def api() -> str:
     """docs/api.md."""
     with tempfile.TemporaryDirectory() as folder:
-        described = create_app(ServiceSettings(repo=Path(folder))).openapi()
+        described = create_app(ServiceSettings(repo=Path(folder))).api.openapi()
     parts, tag = [_INTRODUCTION], ""
     for route in routes_of(described):
         if route.tag != tag:

@@ -15,21 +15,22 @@ from transformers import PreTrainedModel
 
 from export.card.html import as_html, mistakes
 from export.card.markdown import as_markdown
-from export.checkpoint import Checkpoint
-from export.gate import Predicted, check_baseline, explain, judge, predicted
-from export.golden import golden_atol, golden_cases, golden_texts, write_golden
-from export.graphs import graph_bytes
+from export.checkpoint.load import Checkpoint
+from export.checkpoint.tokenizer import CheckpointTokenizer
+from export.graph.files import graph_bytes
+from export.graph.onnx import declared, load_model
 from export.hardware import instruction_set, processor
-from export.latency import engine_run, spread_out, time_in_turns
-from export.onnx import declared, load_model
-from export.predict import Answers, answer, batched_logits, joined, own_logits
-from export.reading import Reading
-from export.reference import reference_table, write_reference
-from export.search.store import Store
-from export.search.variant import Wish
-from export.search.walk import Subject
+from export.inference.golden import golden_atol, golden_cases, golden_texts, write_golden
+from export.inference.predict import Answers, answer, batched_logits, joined, own_logits
+from export.inference.reference import reference_table, write_reference
+from export.judge.gate import PredictedLabels, check_baseline, explain, judge_quality, predicted
+from export.measure.latency import engine_run, spread_out, time_in_turns
+from export.search.store import SearchStore
+from export.search.variant import SearchRequest
+from export.search.walk import Compressor
 from export.stages import Stages
-from export.variants import CUDA, Parts, Target, make_variants
+from export.variants import CUDA, BuiltVariants, Target, make_variants
+from service.card.content import card_of
 from service.contract.bundle import (
     GOLDEN,
     REFERENCE,
@@ -50,10 +51,9 @@ from service.contract.bundle import (
     VariantName,
     file_entries,
 )
-from service.contract.card.content import card_of
 from service.contract.dataset import Dataset
 from service.contract.features import FEATURE_VERSION
-from service.tokenizer import TextTokenizer
+from service.tasks.tokenizer import TextTokenizer
 
 # Batch flips are a rate: beyond this many rows it hardly gets more exact.
 _BATCH_FLIP_ROWS = 2_000
@@ -61,7 +61,7 @@ _LIBRARIES = ("torch", "transformers", "tokenizers", "optimum", "optimum-onnx", 
 
 
 @dataclass(frozen=True)
-class Order:
+class ExportRequest:
     """What to build. ``gate_rows`` decide the verdict; ``reference_rows`` are (text, true label or None).
 
     ``cpu`` says what the CPU variant is to be: searched for, or made as another bundle's plan says. ``weak`` is whether
@@ -69,12 +69,12 @@ class Order:
     """
 
     checkpoint: Checkpoint
-    reading: Reading
+    hf_tokenizer: CheckpointTokenizer
     digest: str
     train: Dataset
     gate_rows: Dataset
     reference_rows: Sequence[tuple[str, str | None]]
-    cpu: Wish | Plan
+    cpu: SearchRequest | Plan
     target: Target = "cpu"
     max_drop: float = 0.5
     weak: bool = False
@@ -84,10 +84,10 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Draft:
+class BundleContent:
     """A bundle's content except its version: what the manifest will say, and what the variants answered."""
 
-    order: Order
+    request: ExportRequest
     source: Source
     variants: dict[VariantName, Variant]
     inputs: tuple[Tensor, ...]
@@ -102,8 +102,14 @@ class Draft:
     plan: Plan | None
 
 
-def build(stage: Path, store: Store, order: Order, *, gate: Callable[[dict[VariantName, Quality]], None]) -> Draft:
-    """Run every stage; all but ``manifest.json`` and the card is then in ``stage``.
+def build(
+    staging_folder: Path,
+    store: SearchStore,
+    request: ExportRequest,
+    *,
+    gate: Callable[[dict[VariantName, Quality]], None],
+) -> BundleContent:
+    """Run every stage; all but ``manifest.json`` and the card is then in ``staging_folder``.
 
     ``store`` is where the search for the CPU variant keeps what it finds. ``gate`` sees the qualities as soon as they
     are known and may raise, so that a refusal costs no further work.
@@ -113,20 +119,30 @@ def build(stage: Path, store: Store, order: Order, *, gate: Callable[[dict[Varia
     :raises EngineError: if a variant cannot run on its device here: nothing is published that was not measured.
     """
     stages = Stages()
-    order.reading.write(stage / TOKENIZER)
+    request.hf_tokenizer.write(staging_folder / TOKENIZER)
     # For CUDA alone as transformers prefers it: ONNX Runtime fuses DistilBERT's attention in that form only.
-    model = load_model(order.checkpoint, attention=None if order.target == "cuda" else "eager")
-    tokenizer = TextTokenizer(stage / TOKENIZER, order.reading.max_length, order.reading.pad_id)
-    baseline = _baseline(model, order)
-    if not order.weak:
-        check_baseline(baseline, order.gate_rows.targets)
-    subject = Subject(model, tokenizer, order.train, order.checkpoint.labels, order.checkpoint.task, order.seed)
+    model = load_model(request.checkpoint, attention=None if request.target == "cuda" else "eager")
+    tokenizer = TextTokenizer(staging_folder / TOKENIZER, request.hf_tokenizer.max_length, request.hf_tokenizer.pad_id)
+    baseline = _baseline(model, request)
+    if not request.weak:
+        check_baseline(baseline, request.gate_rows.targets)
+    compressor = Compressor(
+        model, tokenizer, request.train, request.checkpoint.labels, request.checkpoint.task, request.seed
+    )
     parts = make_variants(
-        stage, store, subject, order.checkpoint, order.reading, order.cpu, stages, target=order.target,
-        max_drop=order.max_drop, texts=order.gate_rows.texts,
-    )  # fmt: skip
+        staging_folder,
+        store,
+        compressor,
+        request.checkpoint,
+        request.hf_tokenizer,
+        request.cpu,
+        stages,
+        target=request.target,
+        max_drop=request.max_drop,
+        texts=request.gate_rows.texts,
+    )
     with stages.run("gate") as details:
-        quality, answers = _judge(baseline, parts, order)
+        quality, answers = _judge(baseline, parts, request)
         details.update({name: explain(one) for name, one in quality.items()})
     gate(quality)
     latency = parts.latency
@@ -135,118 +151,133 @@ def build(stage: Path, store: Store, order: Order, *, gate: Callable[[dict[Varia
             latency = (*latency, _cuda_latency(parts, answers["cuda"]))
             details[CUDA] = f"p50 {latency[-1].p50_ms:.2f} ms"
     with stages.run("reference") as details:
-        rows = _reference(stage, parts, order, next(iter(answers.values())))
+        rows = _reference(staging_folder, parts, request, next(iter(answers.values())))
         details["rows"] = rows
     with stages.run("golden") as details:
-        cases = golden_cases(parts.engines, parts.tokenizer, golden_texts(order.gate_rows.texts))
-        write_golden(stage / GOLDEN, cases)
+        cases = golden_cases(parts.engines, parts.tokenizer, golden_texts(request.gate_rows.texts))
+        write_golden(staging_folder / GOLDEN, cases)
         details["cases"] = len(cases)
     variants = {name: _variant(name, parts, cases) for name in parts.graphs}
     inputs, outputs = declared(next(iter(parts.graphs.values())))
-    return Draft(
-        order, _source(order), variants, inputs, outputs, quality, latency, answers, tuple(stages.done), rows,
-        datetime.now(UTC), parts.search, parts.plan,
-    )  # fmt: skip
-
-
-def write_card(stage: Path, draft: Draft, name: str, challenge: Challenge | None = None) -> dict[str, FileEntry]:
-    """Write ``card.md`` and ``report.html``; returns the entries of all files, for the manifest."""
-    known = manifest(draft, file_entries(stage), name, "1", challenge)  # the card does not name the version
-    card = card_of(known)
-    (stage / "card.md").write_text(as_markdown(card), encoding="utf-8")
-    (stage / "report.html").write_text(
-        as_html(card, known, mistakes(pq.read_table(stage / REFERENCE))), encoding="utf-8"
+    return BundleContent(
+        request=request,
+        source=_source(request),
+        variants=variants,
+        inputs=inputs,
+        outputs=outputs,
+        quality=quality,
+        latency=latency,
+        answers=answers,
+        stages=tuple(stages.done),
+        reference_rows=rows,
+        created=datetime.now(UTC),
+        search=parts.search,
+        plan=parts.plan,
     )
-    return file_entries(stage)
+
+
+def write_card(
+    staging_folder: Path, content: BundleContent, name: str, challenge: Challenge | None = None
+) -> dict[str, FileEntry]:
+    """Write ``card.md`` and ``report.html``; returns the entries of all files, for the manifest."""
+    known = manifest(content, file_entries(staging_folder), name, "1", challenge)  # the card does not name the version
+    card = card_of(known)
+    (staging_folder / "card.md").write_text(as_markdown(card), encoding="utf-8")
+    (staging_folder / "report.html").write_text(
+        as_html(card, known, mistakes(pq.read_table(staging_folder / REFERENCE))), encoding="utf-8"
+    )
+    return file_entries(staging_folder)
 
 
 def manifest(
-    draft: Draft, files: dict[str, FileEntry], name: str, version: str, challenge: Challenge | None = None
+    content: BundleContent, files: dict[str, FileEntry], name: str, version: str, challenge: Challenge | None = None
 ) -> Manifest:
-    checkpoint = draft.order.checkpoint
+    checkpoint = content.request.checkpoint
     return Manifest(
         name=name,
         version=version,
         task=checkpoint.task,
         labels=checkpoint.labels,
-        max_length=draft.order.reading.max_length,
-        pad_id=draft.order.reading.pad_id,
-        created=draft.created,
-        variants=draft.variants,
-        inputs=draft.inputs,
-        outputs=draft.outputs,
+        max_length=content.request.hf_tokenizer.max_length,
+        pad_id=content.request.hf_tokenizer.pad_id,
+        created=content.created,
+        variants=content.variants,
+        inputs=content.inputs,
+        outputs=content.outputs,
         files=files,
-        source=draft.source,
-        pipeline=draft.stages,
-        quality=draft.quality,
+        source=content.source,
+        pipeline=content.stages,
+        quality=content.quality,
         unproven=not (challenge and challenge.accepted)
-        and any(one.verdict == "inconclusive" for one in draft.quality.values()),
-        latency=draft.latency,
-        search=draft.search,
-        plan=draft.plan,
-        reference=Reference(rows=draft.reference_rows, feature_version=FEATURE_VERSION),
+        and any(one.verdict == "inconclusive" for one in content.quality.values()),
+        latency=content.latency,
+        search=content.search,
+        plan=content.plan,
+        reference=Reference(rows=content.reference_rows, feature_version=FEATURE_VERSION),
         challenge=challenge,
     )
 
 
-def _baseline(model: PreTrainedModel, order: Order) -> Predicted:
+def _baseline(model: PreTrainedModel, request: ExportRequest) -> PredictedLabels:
     """What the checkpoint answers to the gate's rows, by its own tokenizer."""
-    logits = own_logits(model, order.reading, order.gate_rows.texts)
-    return predicted(logits, order.checkpoint.labels, order.checkpoint.task)
+    logits = own_logits(model, request.hf_tokenizer, request.gate_rows.texts)
+    return predicted(logits, request.checkpoint.labels, request.checkpoint.task)
 
 
 def _judge(
-    baseline: Predicted, parts: Parts, order: Order
+    baseline: PredictedLabels, parts: BuiltVariants, request: ExportRequest
 ) -> tuple[dict[VariantName, Quality], dict[VariantName, Answers]]:
-    labels, task, rows = order.checkpoint.labels, order.checkpoint.task, order.gate_rows
+    labels, task, rows = request.checkpoint.labels, request.checkpoint.task, request.gate_rows
     quality: dict[VariantName, Quality] = {}
     answers: dict[VariantName, Answers] = {}
     for name, engine in parts.engines.items():
         answers[name] = answer(engine, parts.tokenizer, rows.texts, labels, task)
         together = batched_logits(engine, answers[name].tokens[:_BATCH_FLIP_ROWS])
-        quality[name] = judge(
+        quality[name] = judge_quality(
             baseline,
             predicted(answers[name].outputs.logits, labels, task),
             predicted(together, labels, task).labels,
             rows.targets,
             task=task,
-            max_drop=order.max_drop,
-            trained_on=order.trained_on,
+            max_drop=request.max_drop,
+            trained_on=request.trained_on,
         )
     return quality, answers
 
 
-def _cuda_latency(parts: Parts, judged: Answers) -> Latency:
+def _cuda_latency(parts: BuiltVariants, judged: Answers) -> Latency:
     tokens = spread_out(judged.tokens)
     timed = time_in_turns({CUDA: engine_run(parts.engines["cuda"])}, tokens)[CUDA]
     middle = sorted(map(len, tokens))[len(tokens) // 2]
     return timed.latency(CUDA, graph_bytes(parts.graphs["cuda"]), f"{processor()} and CUDA", middle)
 
 
-def _reference(stage: Path, parts: Parts, order: Order, judged: Answers) -> int:
+def _reference(staging_folder: Path, parts: BuiltVariants, request: ExportRequest, judged: Answers) -> int:
     """Write the reference; rows that the gate has run already are not run again."""
     place = {text: row for row, text in enumerate(judged.texts)}
-    others = sorted({text for text, _ in order.reference_rows} - place.keys())
-    labels, task = order.checkpoint.labels, order.checkpoint.task
+    others = sorted({text for text, _ in request.reference_rows} - place.keys())
+    labels, task = request.checkpoint.labels, request.checkpoint.task
     if others:
         engine = next(iter(parts.engines.values()))
         judged = joined([judged, answer(engine, parts.tokenizer, others, labels, task)], labels, task)
         place = {text: row for row, text in enumerate(judged.texts)}
     table = reference_table(judged, [None] * len(judged.texts))
-    table = table.take([place[text] for text, _ in order.reference_rows])
-    targets = [target for _, target in order.reference_rows]
+    table = table.take([place[text] for text, _ in request.reference_rows])
+    targets = [target for _, target in request.reference_rows]
     column = table.schema.get_field_index("target")
-    write_reference(stage / REFERENCE, table.set_column(column, table.schema.field(column), [targets]))
+    write_reference(staging_folder / REFERENCE, table.set_column(column, table.schema.field(column), [targets]))
     return len(targets)
 
 
-def _variant(name: VariantName, parts: Parts, cases: Sequence[Golden]) -> Variant:
+def _variant(name: VariantName, parts: BuiltVariants, cases: Sequence[Golden]) -> Variant:
     precision = parts.precision[name]
     measured_on = instruction_set() if name == "cpu" else _compute_capability()
     return Variant(
-        file=parts.graphs[name].name, precision=precision, instruction_set=measured_on,
+        file=parts.graphs[name].name,
+        precision=precision,
+        instruction_set=measured_on,
         golden_atol=golden_atol(cases, name, precision),
-    )  # fmt: skip
+    )
 
 
 def _compute_capability() -> str:
@@ -257,13 +288,13 @@ def _compute_capability() -> str:
     return "sm_{}{}".format(*torch.cuda.get_device_capability())
 
 
-def _source(order: Order) -> Source:
+def _source(request: ExportRequest) -> Source:
     return Source(
-        checkpoint_sha256=order.digest,
-        base_model=order.checkpoint.base_model,
+        checkpoint_sha256=request.digest,
+        base_model=request.checkpoint.base_model,
         libraries=libraries(),
-        seed=order.seed,
-        arguments=order.arguments,
+        seed=request.seed,
+        arguments=request.arguments,
     )
 
 

@@ -18,7 +18,7 @@ from export.output import (
     to_export,
     to_judge,
 )
-from service.contract.commands import plumbline, say_next, to_serve
+from service.terminal.commands import plumbline, say_next, to_serve
 
 if TYPE_CHECKING:
     from service.contract.dataset import Dataset
@@ -65,14 +65,14 @@ def finetune(
       plumbline finetune ./my-bert --train train.csv --eval eval.csv \\
         --out checkpoint
     """
-    from export.checkpoint import resolve_base
-    from export.inputs import check_out
+    from export.checkpoint.load import resolve_base
+    from export.preconditions import check_out
 
     check_out(out)
     files = _rows([train, eval_], text_column, label_column, allow_similar_labels)
     resolve_base(base)
     _share_the_processor()
-    from export import finetune as module
+    from export.train import finetune as module
 
     recipe = module.Recipe(epochs, learning_rate, batch_size, max_length, seed)
     done = module.finetune(base, files[0], files[1], out, recipe, resumable=True)
@@ -121,15 +121,15 @@ def distill(
     """
     from dataclasses import replace
 
-    from export.checkpoint import read_checkpoint, resolve_base
-    from export.inputs import check_out
+    from export.checkpoint.load import read_checkpoint, resolve_base
+    from export.preconditions import check_out
 
     check_out(out)
     read_checkpoint(teacher)
     files = _rows([train, eval_], text_column, label_column, allow_similar_labels)
     resolve_base(student)
     _share_the_processor()
-    from export import distill as module
+    from export.train import distill as module
 
     recipe = replace(
         module.DEFAULT,
@@ -213,8 +213,8 @@ def export(
       plumbline export checkpoint --train train.csv --eval eval.csv \\
         --repo models --name reviews --no-prune --time-budget 2m
     """
-    from export.checkpoint import read_checkpoint
-    from export.inputs import check_writable
+    from export.checkpoint.load import read_checkpoint
+    from export.preconditions import check_writable
     from service.contract.errors import InvalidInput
     from service.contract.repository import check_name
 
@@ -229,9 +229,18 @@ def export(
     from export import pipeline
 
     options = pipeline.Options(
-        target=target, max_drop=max_drop, time_budget=_seconds(time_budget), target_speedup=target_speedup,  # type: ignore[arg-type]
-        prune=not no_prune, strict=strict, weak=allow_weak, like=like, seed=seed, labels=names, max_length=max_length,
-    )  # fmt: skip
+        target=target,  # type: ignore[arg-type]
+        max_drop=max_drop,
+        time_budget=_seconds(time_budget),
+        target_speedup=target_speedup,
+        prune=not no_prune,
+        strict=strict,
+        weak=allow_weak,
+        like=like,
+        seed=seed,
+        labels=names,
+        max_length=max_length,
+    )
     done = pipeline.export_checkpoint(
         checkpoint, files[0], files[1], repo, name, options, search_rows=files[2] if search else None, live=live
     )
@@ -266,7 +275,7 @@ def reproduce(
     Examples:
       plumbline reproduce models/reviews/1 --train train.csv
     """
-    from export.checkpoint import read_checkpoint
+    from export.checkpoint.load import read_checkpoint
     from service.contract.bundle import open_bundle
     from service.contract.dataset import read_dataset
 
@@ -321,7 +330,7 @@ def retrain(
     """
     from dataclasses import replace
 
-    from export.inputs import check_log, check_writable
+    from export.preconditions import check_log, check_writable
     from service.contract.repository import live_bundle
 
     live_bundle(repo, name)
@@ -331,17 +340,23 @@ def retrain(
     files = _rows([train, eval_, *([labels] if labels else [])], text_column, label_column, allow_similar_labels)
     _share_the_processor()
     from export import retrain as module
-    from export.rows import Policy
+    from export.data.retraining import Policy
 
-    recipe = replace(
-        module.DEFAULT, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed
-    )  # fmt: skip
+    recipe = replace(module.DEFAULT, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed)
     try:
         done = module.retrain(
-            repo, name, log, files[0], files[1], labels=files[2] if labels else None, recipe=recipe, max_drop=max_drop,
-            min_labels=min_labels, strict=strict,
+            repo,
+            name,
+            log,
+            files[0],
+            files[1],
+            labels=files[2] if labels else None,
+            recipe=recipe,
+            max_drop=max_drop,
+            min_labels=min_labels,
+            strict=strict,
             policy=Policy(new_labels=new_labels, similar_labels=allow_similar_labels),
-        )  # fmt: skip
+        )
     except module.Rejected as rejected:
         print_retrained(rejected.outcome, as_json=as_json)
         raise
@@ -349,7 +364,7 @@ def retrain(
 
 
 def _rows(paths: list[Path], text_column: str, label_column: str, allow_similar: bool) -> list[Dataset]:
-    from export.labels import read_labelled
+    from export.data.labels import read_labelled
 
     return read_labelled(paths, text_column=text_column, label_column=label_column, allow_similar=allow_similar)
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from service.card.sentences import explain
 from service.contract.bundle import Bundle
-from service.contract.card.sentences import explain
-from service.contract.commands import plumbline, say_next
+from service.terminal.commands import plumbline, say_next
 
 if TYPE_CHECKING:
     from export.retrain import Retrained
@@ -64,9 +64,14 @@ def to_export(
     """The command that exports a checkpoint that was just trained, with the same rows."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint.absolute().name).lstrip("._-")[:63]
     return plumbline(
-        "export", checkpoint, train=train, eval=eval_, repo="models", name=name or "model",
+        "export",
+        checkpoint,
+        train=train,
+        eval=eval_,
+        repo="models",
+        name=name or "model",
         **_reading(text_column, label_column, allow_similar),
-    )  # fmt: skip
+    )
 
 
 def to_judge(
@@ -74,9 +79,15 @@ def to_judge(
 ) -> str:
     """The command that makes the same version again and judges it by more rows."""
     return plumbline(
-        "export", checkpoint, train=train, eval="MORE.csv", repo=bundle.path.parent.parent, name=bundle.manifest.name,
-        like=bundle.manifest.version, **_reading(text_column, label_column, allow_similar),
-    )  # fmt: skip
+        "export",
+        checkpoint,
+        train=train,
+        eval="MORE.csv",
+        repo=bundle.path.parent.parent,
+        name=bundle.manifest.name,
+        like=bundle.manifest.version,
+        **_reading(text_column, label_column, allow_similar),
+    )
 
 
 def _reading(text_column: str, label_column: str, allow_similar: bool) -> dict[str, str | bool | None]:

@@ -12,23 +12,23 @@ from pathlib import Path
 import orjson
 from pydantic import JsonValue
 
-from export.build import Order, build, libraries, manifest, write_card
-from export.checkpoint import Checkpoint, checkpoint_digest, keep_checkpoint, read_checkpoint
-from export.clean import normalise, take
+from export.build import ExportRequest, build, libraries, manifest, write_card
+from export.checkpoint.load import checkpoint_digest, keep_checkpoint, read_checkpoint
+from export.data.clean import normalise, take
+from export.data.labels import check_data
 from export.errors import disk_full_named
-from export.finetune import silence
-from export.gate import refuse_unless_published
+from export.graph.onnx import load_model
 from export.hardware import instruction_set
-from export.labels import check_labels
-from export.onnx import load_model
-from export.preflight import preflight
+from export.inference.reference import MAX_ROWS, choose_rows
+from export.judge.gate import refuse_unless_published
+from export.judge.preflight import preflight
 from export.prune.step import check_pruning
-from export.reference import MAX_ROWS, choose_rows
-from export.search.store import Store, search_folder
-from export.search.variant import Wish
+from export.search.store import SearchStore, search_folder
+from export.search.variant import SearchRequest
+from export.train.finetune import silence
 from export.variants import Target, check_target
+from service.card.warnings import warnings_of
 from service.contract.bundle import Bundle, Plan, open_bundle
-from service.contract.card.warnings import warnings_of
 from service.contract.dataset import Dataset
 from service.contract.errors import DatasetError, InvalidInput
 from service.contract.repository import SERVING, check_name, publish, set_live, staging
@@ -58,7 +58,7 @@ class Options:
     ``strict`` refuses what is not shown to be within it; ``weak`` accepts a checkpoint that is no better than its most
     frequent label. ``like`` is a version of the same checkpoint whose plan is followed instead of a search, with the
     length of its texts. ``labels`` name the head's rows, in their order, in place of the checkpoint's ``id2label``.
-    ``max_length`` in tokens is as ``wanted`` of :func:`export.reading.read_texts`.
+    ``max_length`` in tokens is as ``wanted`` of :func:`export.checkpoint.tokenizer.read_texts`.
     """
 
     target: Target = "cpu"
@@ -89,8 +89,8 @@ def export_checkpoint(
 
     ``train`` is what the checkpoint was trained on: it ranks what to prune, teaches recovery, and eval rows that occur
     in it do not judge. Candidates are compared on ``search_rows``; without them on at most 1,000 rows of ``evaluation``
-    (see ``Wish.cross_fit``). With ``live`` None a version that is proven, or the first one, becomes live. On any
-    failure the repository is as it was; what the search found is kept in a hidden folder, and the same call goes on
+    (see ``SearchRequest.cross_fit``). With ``live`` None a version that is proven, or the first one, becomes live. On
+    any failure the repository is as it was; what the search found is kept in a hidden folder, and the same call goes on
     from there.
 
     :raises Refused: if a variant is shown to be worse than allowed (or, if that is ``strict``, not shown to be as
@@ -113,15 +113,25 @@ def export_checkpoint(
         search_rows = untrained(train, search_rows, "search")
     cpu = _wish(options, gate_rows, search_rows) if example is None else plan_of(example, digest, train)
     model = load_model(checkpoint)
-    if isinstance(cpu, Wish) and cpu.prune and options.target != "cuda":
+    if isinstance(cpu, SearchRequest) and cpu.prune and options.target != "cuda":
         check_pruning(model, train, options.target_speedup)
-    reading = preflight(model, checkpoint, train, evaluation, max_length=options.max_length, seed=options.seed)
-    order = Order(
-        checkpoint, reading, digest, train, gate_rows, reference_rows(gate_rows, options.seed), cpu, options.target,
-        options.max_drop, options.weak, len(evaluation) - len(gate_rows), options.seed,
-        data_arguments(train=train, eval=evaluation, search=search_rows) | asdict(options),
-    )  # fmt: skip
-    bundle = _publish(repo, name, path, order, strict=options.strict)
+    hf_tokenizer = preflight(model, checkpoint, train, evaluation, max_length=options.max_length, seed=options.seed)
+    request = ExportRequest(
+        checkpoint=checkpoint,
+        hf_tokenizer=hf_tokenizer,
+        digest=digest,
+        train=train,
+        gate_rows=gate_rows,
+        reference_rows=reference_rows(gate_rows, options.seed),
+        cpu=cpu,
+        target=options.target,
+        max_drop=options.max_drop,
+        weak=options.weak,
+        trained_on=len(evaluation) - len(gate_rows),
+        seed=options.seed,
+        arguments=data_arguments(train=train, eval=evaluation, search=search_rows) | asdict(options),
+    )
+    bundle = _publish(repo, name, path, request, strict=options.strict)
     made = bundle.manifest
     for warning in warnings_of(made):
         logger.warning("version %s of %s: %s", made.version, name, warning)
@@ -137,9 +147,11 @@ def _as_for(example: Bundle, options: Options) -> Options:
     """What the plan of ``example`` rests on: its seed, and unless told otherwise its labels and the length of texts."""
     made = example.manifest
     return replace(
-        options, seed=made.source.seed, labels=options.labels or list(made.labels),
+        options,
+        seed=made.source.seed,
+        labels=options.labels or list(made.labels),
         max_length=options.max_length or made.max_length,
-    )  # fmt: skip
+    )
 
 
 def plan_of(example: Bundle, digest: str, train: Dataset) -> Plan:
@@ -160,27 +172,33 @@ def plan_of(example: Bundle, digest: str, train: Dataset) -> Plan:
     return made.plan
 
 
-def _wish(options: Options, gate_rows: Dataset, search_rows: Dataset | None) -> Wish:
+def _wish(options: Options, gate_rows: Dataset, search_rows: Dataset | None) -> SearchRequest:
     """What to search for, and the rows to compare candidates on: those that were given, or some of the gate's own."""
     rows = search_rows or some_rows(gate_rows)
     judging = {normalise(text) for text in gate_rows.texts}
-    return Wish(
-        rows, len(gate_rows), _SEARCH_SHARE * options.time_budget, options.target_speedup, options.prune,
-        must_prove=options.strict, cross_fit=any(normalise(text) in judging for text in rows.texts),
-    )  # fmt: skip
+    return SearchRequest(
+        rows=rows,
+        gate_rows=len(gate_rows),
+        time_budget=_SEARCH_SHARE * options.time_budget,
+        target_speedup=options.target_speedup,
+        prune=options.prune,
+        must_prove=options.strict,
+        cross_fit=any(normalise(text) in judging for text in rows.texts),
+    )
 
 
-def _publish(repo: Path, name: str, path: Path, order: Order, *, strict: bool) -> Bundle:
-    with disk_full_named(repo), search_folder(repo, name, _search_key(order)) as folder, staging(repo, name) as stage:
-        draft = build(stage, Store(folder), order, gate=partial(refuse_unless_published, strict=strict))
-        files = write_card(stage, draft, name)
-        keep_checkpoint(repo, name, path, order.digest)
-        return publish(repo, name, stage, lambda version: manifest(draft, files, name, version))
-
-
-def check_data(checkpoint: Checkpoint, data: Dataset, what: str) -> None:
-    """:raises DatasetError: if the data does not fit the checkpoint's labels or task."""
-    check_labels(checkpoint.labels, checkpoint.task, data, what=what, source=f"the checkpoint {checkpoint.path}")
+def _publish(repo: Path, name: str, path: Path, request: ExportRequest, *, strict: bool) -> Bundle:
+    with (
+        disk_full_named(repo),
+        search_folder(repo, name, _search_key(request)) as folder,
+        staging(repo, name) as staging_folder,
+    ):
+        draft = build(
+            staging_folder, SearchStore(folder), request, gate=partial(refuse_unless_published, strict=strict)
+        )
+        files = write_card(staging_folder, draft, name)
+        keep_checkpoint(repo, name, path, request.digest)
+        return publish(repo, name, staging_folder, lambda version: manifest(draft, files, name, version))
 
 
 def untrained(train: Dataset, data: Dataset, what: str) -> Dataset:
@@ -226,7 +244,7 @@ def data_arguments(**data: Dataset | None) -> dict[str, JsonValue]:
     return found
 
 
-def _search_key(order: Order) -> str:
-    kept = {key: value for key, value in order.arguments.items() if key not in _LATER}
-    parts = {"checkpoint": order.digest, "on": instruction_set(), "libraries": libraries(), **kept}
+def _search_key(request: ExportRequest) -> str:
+    kept = {key: value for key, value in request.arguments.items() if key not in _LATER}
+    parts = {"checkpoint": request.digest, "on": instruction_set(), "libraries": libraries(), **kept}
     return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()

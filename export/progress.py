@@ -30,16 +30,25 @@ class TrainingProgress(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._started, self._began_at = time.monotonic(), state.global_step
         logger.info(
-            "training: %d epochs, %d steps of %d rows%s", args.num_train_epochs, state.max_steps, args.train_batch_size,
+            "training: %d epochs, %d steps of %d rows%s",
+            args.num_train_epochs,
+            state.max_steps,
+            args.train_batch_size,
             f", going on after step {state.global_step}" if state.global_step else "",
-        )  # fmt: skip
+        )
         if sys.stderr.isatty():
             self._bar = Progress(
-                TextColumn("training"), BarColumn(bar_width=None),
+                TextColumn("training"),
+                BarColumn(bar_width=None),
                 TextColumn("{task.completed:.0f}/{task.total:.0f}, loss {task.fields[loss]}"),
-                TimeElapsedColumn(), TextColumn("elapsed"), TimeRemainingColumn(), TextColumn("left"),
-                console=Console(stderr=True), transient=True, expand=True,
-            )  # fmt: skip
+                TimeElapsedColumn(),
+                TextColumn("elapsed"),
+                TimeRemainingColumn(),
+                TextColumn("left"),
+                console=Console(stderr=True),
+                transient=True,
+                expand=True,
+            )
             self._bar.add_task("training", total=state.max_steps, completed=state.global_step, loss="…")
             self._bar.start()
 
@@ -59,15 +68,21 @@ class TrainingProgress(TrainerCallback):
         left = seconds / max(state.global_step - self._began_at, 1) * (state.max_steps - state.global_step)
         logger.info(
             "training: step %d of %d, loss %.4f, %.0f s, about %.0f s left",
-            state.global_step, state.max_steps, loss, seconds, left,
-        )  # fmt: skip
+            state.global_step,
+            state.max_steps,
+            loss,
+            seconds,
+            left,
+        )
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         metrics = kwargs["metrics"]
         logger.info(
             "training: epoch %.0f, eval loss %.4f, accuracy %.4f",
-            state.epoch or 0, metrics["eval_loss"], metrics["eval_accuracy"],
-        )  # fmt: skip
+            state.epoch or 0,
+            metrics["eval_loss"],
+            metrics["eval_accuracy"],
+        )
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.close()

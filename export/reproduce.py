@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.build import libraries
-from export.checkpoint import checkpoint_digest, kept_checkpoint, read_checkpoint
+from export.checkpoint.load import checkpoint_digest, kept_checkpoint, read_checkpoint
+from export.data.kept import rows_file
 from export.errors import CheckpointError
-from export.finetune import silence
+from export.graph.onnx import load_model
 from export.hardware import processor
-from export.kept import rows_file
-from export.onnx import load_model
 from export.pipeline import data_arguments
-from export.search.store import Store
-from export.search.walk import Subject, follow
+from export.search.store import SearchStore
+from export.search.walk import Compressor, execute_plan
+from export.train.finetune import silence
 from service.contract.bundle import TOKENIZER, Bundle
 from service.contract.dataset import Dataset, read_dataset
 from service.contract.errors import InvalidInput, Refused
 from service.contract.files import sha256_file
-from service.tokenizer import TextTokenizer
+from service.tasks.tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ def reproduce(bundle: Bundle, train: Dataset | None = None, checkpoint: Path | N
     silence()
     source = read_checkpoint(path, made.labels)
     tokenizer = TextTokenizer(bundle.file(TOKENIZER), made.max_length, made.pad_id)
-    subject = Subject(load_model(source), tokenizer, train, made.labels, made.task, made.source.seed)
+    compressor = Compressor(load_model(source), tokenizer, train, made.labels, made.task, made.source.seed)
     with tempfile.TemporaryDirectory() as folder:
-        again = sha256_file(follow(subject, made.plan, Store(Path(folder))).file)
+        again = sha256_file(execute_plan(compressor, made.plan, SearchStore(Path(folder))).file)
     file = made.variants["cpu"].file
     if again != made.files[file].sha256:
         raise Refused(

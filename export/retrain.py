@@ -13,33 +13,34 @@ from pathlib import Path
 import torch
 from pydantic import JsonValue
 
-from export.build import Draft, Order, build, manifest, write_card
-from export.challenge import contest, decide
-from export.checkpoint import (
+from export.build import BundleContent, ExportRequest, build, manifest, write_card
+from export.checkpoint.load import (
     Checkpoint,
     checkpoint_digest,
     keep_checkpoint,
     kept_checkpoint,
     read_checkpoint,
 )
+from export.data.harvest import harvest
+from export.data.kept import keep_rows
+from export.data.labels import check_data
+from export.data.retraining import OPEN, Policy, Rows, named, prepare
 from export.errors import Busy, CheckpointError, disk_full_named
-from export.finetune import Recipe, finetune
-from export.harvest import harvest
-from export.kept import keep_rows
-from export.onnx import load_model
-from export.pipeline import check_data, data_arguments
-from export.predict import answer, load_engine
-from export.preflight import preflight
-from export.quantize import DYNAMIC
-from export.reference import MAX_ROWS, choose_rows, fair_shares
-from export.rows import OPEN, Policy, Rows, named, prepare
-from export.search.store import Store
+from export.graph.onnx import load_model
+from export.graph.quantize import DYNAMIC
+from export.inference.predict import answer, load_engine
+from export.inference.reference import MAX_ROWS, choose_rows, fair_shares
+from export.judge.challenge import contest, decide
+from export.judge.preflight import preflight
+from export.pipeline import data_arguments
+from export.search.store import SearchStore
+from export.train.finetune import Recipe, finetune
 from export.variants import Target
 from service.contract.bundle import TOKENIZER, Bundle, Challenge, Champion, Plan, VariantName, open_bundle
 from service.contract.dataset import Dataset
 from service.contract.errors import Refused
 from service.contract.repository import check_name, publish, read_serving, set_live, staging
-from service.tokenizer import TextTokenizer
+from service.tasks.tokenizer import TextTokenizer
 
 DEFAULT = Recipe(epochs=2, learning_rate=5e-5, keep="last")
 
@@ -107,20 +108,27 @@ def retrain(
         logger.info(
             "rows: %s", ", ".join(f"{key} {value}" for key, value in rows.counts.items() if isinstance(value, int))
         )
-        with staging(repo, name) as work, staging(repo, name) as stage:
+        with staging(repo, name) as work, staging(repo, name) as staging_folder:
             tuned = finetune(
-                str(base.path), rows.train, evaluation, work / "checkpoint",
-                replace(recipe, max_length=champion.manifest.max_length), labels=rows.labels, task=base.task,
+                str(base.path),
+                rows.train,
+                evaluation,
+                work / "checkpoint",
+                replace(recipe, max_length=champion.manifest.max_length),
+                labels=rows.labels,
+                task=base.task,
                 known=base.labels,
-            )  # fmt: skip
-            order = _order(tuned.checkpoint, champion, rows, evaluation, train, max_drop, recipe)
-            draft = build(stage, Store(work), order, gate=lambda _: None)
-            challenge = judge(champion, draft, rows.held_out, evaluation, max_drop=max_drop, strict=strict)
+            )
+            request = _order(tuned.checkpoint, champion, rows, evaluation, train, max_drop, recipe)
+            content = build(staging_folder, SearchStore(work), request, gate=lambda _: None)
+            challenge = judge(champion, content, rows.held_out, evaluation, max_drop=max_drop, strict=strict)
             challenge = _still_champion(repo, name, _with_new_classes(challenge, rows))
-            files = write_card(stage, draft, name, challenge)
-            keep_checkpoint(repo, name, tuned.checkpoint, order.digest)
-            keep_rows(repo, name, rows.train, str(order.arguments["train_sha256"]))
-            bundle = publish(repo, name, stage, lambda version: manifest(draft, files, name, version, challenge))
+            files = write_card(staging_folder, content, name, challenge)
+            keep_checkpoint(repo, name, tuned.checkpoint, request.digest)
+            keep_rows(repo, name, rows.train, str(request.arguments["train_sha256"]))
+            bundle = publish(
+                repo, name, staging_folder, lambda version: manifest(content, files, name, version, challenge)
+            )
         if challenge.accepted:
             set_live(repo, name, bundle.manifest.version)
     seconds = time.monotonic() - started
@@ -154,53 +162,77 @@ def champion_checkpoint(repo: Path, champion: Bundle) -> Checkpoint:
 
 
 def judge(
-    champion: Bundle, draft: Draft, held_out: Dataset, evaluation: Dataset, *, max_drop: float, strict: bool
+    champion: Bundle, content: BundleContent, held_out: Dataset, evaluation: Dataset, *, max_drop: float, strict: bool
 ) -> Challenge:
     """Let both answer the old and the new rows as they are served, and decide."""
     variant: VariantName = "cpu" if "cpu" in champion.manifest.variants else "cuda"
-    answers = draft.answers[variant]
+    answers = content.answers[variant]
     before = champion_labels(champion, variant, answers.texts)
     after = answers.observed.labels
     rows = len(evaluation)
     old = contest(before[:rows], after[:rows], evaluation.targets)
     new = contest(before[rows:], after[rows:], held_out.targets)
     who = Champion(version=champion.manifest.version, digest=champion.digest)
-    return decide(who, old, new, draft.quality, max_drop=max_drop, strict=strict)
+    return decide(who, old, new, content.quality, max_drop=max_drop, strict=strict)
 
 
 def champion_labels(champion: Bundle, variant: VariantName, texts: list[str]) -> list[str]:
     """What the live bundle predicts for each text by itself."""
     made = champion.manifest
     engine = load_engine(
-        champion.file(made.variants[variant].file), device=variant, threads=1, max_length=made.max_length,
+        champion.file(made.variants[variant].file),
+        device=variant,
+        threads=1,
+        max_length=made.max_length,
         pad_id=made.pad_id,
-    )  # fmt: skip
+    )
     tokenizer = TextTokenizer(champion.file(TOKENIZER), made.max_length, made.pad_id)
     return answer(engine, tokenizer, texts, made.labels, made.task).observed.labels
 
 
 def _order(
-    path: Path, champion: Bundle, rows: Rows, evaluation: Dataset, train: Dataset,
-    max_drop: float, recipe: Recipe,
-) -> Order:  # fmt: skip
+    path: Path,
+    champion: Bundle,
+    rows: Rows,
+    evaluation: Dataset,
+    train: Dataset,
+    max_drop: float,
+    recipe: Recipe,
+) -> ExportRequest:
     variants = set(champion.manifest.variants)
     target: Target = "both" if len(variants) == 2 else "cuda" if "cuda" in variants else "cpu"
     judged = Dataset([*evaluation.texts, *rows.held_out.texts], [*evaluation.targets, *rows.held_out.targets])
     arguments: dict[str, JsonValue] = {
-        **data_arguments(train=rows.train, base_train=train, eval=evaluation), **rows.counts, "target": target,
-        "max_drop": max_drop, "retrained_from": champion.digest,
+        **data_arguments(train=rows.train, base_train=train, eval=evaluation),
+        **rows.counts,
+        "target": target,
+        "max_drop": max_drop,
+        "retrained_from": champion.digest,
         **{key: value for key, value in asdict(recipe).items() if key not in ("seed", "max_length")},
-    }  # fmt: skip
+    }
     challenger = read_checkpoint(path)
-    reading = preflight(
-        load_model(challenger), challenger, rows.train, judged, max_length=champion.manifest.max_length,
+    hf_tokenizer = preflight(
+        load_model(challenger),
+        challenger,
+        rows.train,
+        judged,
+        max_length=champion.manifest.max_length,
         seed=recipe.seed,
-    )  # fmt: skip
-    return Order(
-        challenger, reading, checkpoint_digest(path), rows.train, judged,
-        reference_rows(evaluation, rows, recipe.seed), plan_like(champion), target, max_drop,
-        weak=True, seed=recipe.seed, arguments=arguments,
-    )  # fmt: skip
+    )
+    return ExportRequest(
+        challenger,
+        hf_tokenizer,
+        checkpoint_digest(path),
+        rows.train,
+        judged,
+        reference_rows(evaluation, rows, recipe.seed),
+        plan_like(champion),
+        target,
+        max_drop,
+        weak=True,
+        seed=recipe.seed,
+        arguments=arguments,
+    )
 
 
 def plan_like(champion: Bundle) -> Plan:

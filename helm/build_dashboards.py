@@ -98,33 +98,49 @@ SERVING = [
         "Healthy?",
         [
             Number(
-                "Servers", "Servers that Prometheus reaches, of those it knows.", "percentunit",
-                'avg(up{job="plumbline-serve"})', ((None, RED), (0.5, YELLOW), (1, GREEN)),
+                "Servers",
+                "Servers that Prometheus reaches, of those it knows.",
+                "percentunit",
+                'avg(up{job="plumbline-serve"})',
+                ((None, RED), (0.5, YELLOW), (1, GREEN)),
             ),
             Number(
-                "Failed requests", "Share of predictions of the last five minutes that ended in a fault of the server (5xx). "
-                "The objective allows 0.1 %.", "percentunit", f"({FAILED}) / {ASKED}",
+                "Failed requests",
+                "Share of predictions of the last five minutes that ended in a fault of the server (5xx). "
+                "The objective allows 0.1 %.",
+                "percentunit",
+                f"({FAILED}) / {ASKED}",
                 ((None, GREEN), (0.001, YELLOW), (0.0144, RED)),
             ),
             Number(
-                "Error budget, 30 days", "What is left of the 0.1 % of requests that may fail, judged by the last three days.",
-                "percentunit", 'clamp_min(1 - max(plumbline:requests_failed:ratio_rate3d{model=~"$model"}) / 0.001, 0)',
+                "Error budget, 30 days",
+                "What is left of the 0.1 % of requests that may fail, judged by the last three days.",
+                "percentunit",
+                'clamp_min(1 - max(plumbline:requests_failed:ratio_rate3d{model=~"$model"}) / 0.001, 0)',
                 ((None, RED), (0.25, YELLOW), (0.5, GREEN)),
             ),
             Number(
-                "p99", "99 of 100 requests are answered within this time (five minutes).", "s",
-                f"histogram_quantile(0.99, sum by (le) (rate(plumbline_request_duration_seconds_bucket{{{MODEL}, model!=\"\"}}[5m])))",
+                "p99",
+                "99 of 100 requests are answered within this time (five minutes).",
+                "s",
+                f'histogram_quantile(0.99, sum by (le) (rate(plumbline_request_duration_seconds_bucket{{{MODEL}, model!=""}}[5m])))',
                 ((None, GREEN), (0.25, YELLOW), (1, RED)),
             ),
             Number(
-                "Queue", "How full the fullest queue is; from 100 % on requests are refused.", "percentunit",
+                "Queue",
+                "How full the fullest queue is; from 100 % on requests are refused.",
+                "percentunit",
                 f"max(plumbline_queue_tokens{{{MODEL}}} / plumbline_queue_tokens_limit{{{MODEL}}})",
                 ((None, GREEN), (0.5, YELLOW), (0.8, RED)),
             ),
             Number(
-                "Live version", "The version that answers; two while servers follow a take-over.", "none",
-                f'max by (model, version) (plumbline_model_info{{{MODEL}, version=~"$version"}})', ((None, BLUE),),
-                legend="{{model}} {{version}}", name_only=True,
+                "Live version",
+                "The version that answers; two while servers follow a take-over.",
+                "none",
+                f'max by (model, version) (plumbline_model_info{{{MODEL}, version=~"$version"}})',
+                ((None, BLUE),),
+                legend="{{model}} {{version}}",
+                name_only=True,
             ),
         ],
     ),
@@ -132,30 +148,43 @@ SERVING = [
         "Requests",
         [
             Chart(
-                "Requests", "Answered requests a second by route, without probes and scrapes.", "reqps",
-                [Query(rate("plumbline_requests_total", "route", PROBES), "{{route}}")], stacked=True,
+                "Requests",
+                "Answered requests a second by route, without probes and scrapes.",
+                "reqps",
+                [Query(rate("plumbline_requests_total", "route", PROBES), "{{route}}")],
+                stacked=True,
             ),
             Chart(
-                "Errors by code", "Answers a second that are no success: 4xx are the client's, 5xx the server's.", "reqps",
+                "Errors by code",
+                "Answers a second that are no success: 4xx are the client's, 5xx the server's.",
+                "reqps",
                 [Query(rate("plumbline_requests_total", "code", f'code!~"2..", {PROBES}'), "{{code}}")],
             ),
             Chart(
-                "Refused", "Requests a second that were refused: overloaded, body too large, not ready, too late.", "reqps",
+                "Refused",
+                "Requests a second that were refused: overloaded, body too large, not ready, too late.",
+                "reqps",
                 [Query(rate("plumbline_rejected_total", "reason"), "{{reason}}")],
             ),
             Chart(
-                "Time to answer", "Of whole requests, with the limit of the objective.", "s",
+                "Time to answer",
+                "Of whole requests, with the limit of the objective.",
+                "s",
                 [*quantiles("plumbline_request_duration_seconds"), Query("vector(0.25)", "objective", dashed=True)],
             ),
             Chart(
-                "Where the time goes", "Median of each part: waiting for a batch, tokenizing, running the batch.", "s",
+                "Where the time goes",
+                "Median of each part: waiting for a batch, tokenizing, running the batch.",
+                "s",
                 [
                     Query(quantile(0.5, f"plumbline_{part}_duration_seconds"), part)
                     for part in ("queue", "tokenization", "inference")
                 ],
             ),
             Chart(
-                "Wait in the queue", "Of inputs; grows before anything else when more comes in than is answered.", "s",
+                "Wait in the queue",
+                "Of inputs; grows before anything else when more comes in than is answered.",
+                "s",
                 quantiles("plumbline_queue_duration_seconds"),
             ),
         ],
@@ -164,14 +193,18 @@ SERVING = [
         "Batches and queue",
         [
             Chart(
-                "Queue", "Tokens waiting or running, and how many are taken in.", "none",
+                "Queue",
+                "Tokens waiting or running, and how many are taken in.",
+                "none",
                 [
                     Query(f"sum by (model) (plumbline_queue_tokens{{{MODEL}}})", "{{model}}"),
                     Query(f"sum by (model) (plumbline_queue_tokens_limit{{{MODEL}}})", "{{model}} limit", dashed=True),
                 ],
             ),
             Chart(
-                "Batch size", "Inputs in a batch, and tokens that are no padding.", "none",
+                "Batch size",
+                "Inputs in a batch, and tokens that are no padding.",
+                "none",
                 [
                     Query(quantile(0.5, "plumbline_batch_size"), "inputs, median"),
                     Query(quantile(0.95, "plumbline_batch_size"), "inputs, p95"),
@@ -179,8 +212,11 @@ SERVING = [
                 ],
             ),
             Chart(
-                "Padding", "Share of a batch that is padding: work for nothing.", "percentunit",
-                [Query(quantile(0.5, "plumbline_batch_padding_ratio"), "median")], most=1,
+                "Padding",
+                "Share of a batch that is padding: work for nothing.",
+                "percentunit",
+                [Query(quantile(0.5, "plumbline_batch_padding_ratio"), "median")],
+                most=1,
             ),
         ],
     ),
@@ -188,19 +224,28 @@ SERVING = [
         "Inputs and answers",
         [
             Chart(
-                "Answers by label", "Answered inputs a second.", "ops",
-                [Query(rate("plumbline_predictions_total", "label"), "{{label}}")], width=6, stacked=True,
+                "Answers by label",
+                "Answered inputs a second.",
+                "ops",
+                [Query(rate("plumbline_predictions_total", "label"), "{{label}}")],
+                width=6,
+                stacked=True,
             ),
             Chart(
-                "Confidence", "Of the answers: half are surer than the median, one in twenty less sure than p5.", "percentunit",
+                "Confidence",
+                "Of the answers: half are surer than the median, one in twenty less sure than p5.",
+                "percentunit",
                 [
                     Query(quantile(0.5, "plumbline_confidence"), "median"),
                     Query(quantile(0.05, "plumbline_confidence"), "p5"),
                 ],
-                width=6, most=1,
+                width=6,
+                most=1,
             ),
             Chart(
-                "Input tokens", "Length of inputs.", "none",
+                "Input tokens",
+                "Length of inputs.",
+                "none",
                 [
                     Query(quantile(0.5, "plumbline_input_tokens"), "median"),
                     Query(quantile(0.95, "plumbline_input_tokens"), "p95"),
@@ -208,8 +253,15 @@ SERVING = [
                 width=6,
             ),
             Chart(
-                "Cut inputs", "Share of the inputs that were longer than the model reads.", "percentunit",
-                [Query(f"{rate('plumbline_truncated_total', 'model')} / {rate('plumbline_predictions_total', 'model')}", "{{model}}")],
+                "Cut inputs",
+                "Share of the inputs that were longer than the model reads.",
+                "percentunit",
+                [
+                    Query(
+                        f"{rate('plumbline_truncated_total', 'model')} / {rate('plumbline_predictions_total', 'model')}",
+                        "{{model}}",
+                    )
+                ],
                 width=6,
             ),
         ],
@@ -218,7 +270,9 @@ SERVING = [
         "Versions",
         [
             Chart(
-                "Versions that answer", "Servers by live version and provider; a step is a take-over.", "none",
+                "Versions that answer",
+                "Servers by live version and provider; a step is a take-over.",
+                "none",
                 [
                     Query(
                         f'count by (version, precision, provider) (plumbline_model_info{{{MODEL}, version=~"$version"}})',
@@ -228,13 +282,18 @@ SERVING = [
                 width=6,
             ),
             Chart(
-                "Candidates", "Share of the requests that a canary answers, and that a shadow sees.", "percentunit",
+                "Candidates",
+                "Share of the requests that a canary answers, and that a shadow sees.",
+                "percentunit",
                 [Query(f"max by (role, version) (plumbline_candidate_share{{{MODEL}}})", "{{role}} {{version}}")],
-                width=6, most=1,
+                width=6,
+                most=1,
             ),
             Chart(
-                "How candidates do", "Requests that a version failed while there is a canary, and inputs on which a shadow "
-                "agreed or differed, a second.", "ops",
+                "How candidates do",
+                "Requests that a version failed while there is a canary, and inputs on which a shadow "
+                "agreed or differed, a second.",
+                "ops",
                 [
                     Query(rate("plumbline_version_errors_total", "version, code"), "{{version}} failed: {{code}}"),
                     Query(rate("plumbline_shadow_inputs_total", "outcome"), "shadow {{outcome}}"),
@@ -242,14 +301,20 @@ SERVING = [
                 width=6,
             ),
             Chart(
-                "Needs a look", "Not 0: a model runs on the CPU instead of the GPU, is unproven, or could not be loaded "
-                "(in the last hour).", "none",
+                "Needs a look",
+                "Not 0: a model runs on the CPU instead of the GPU, is unproven, or could not be loaded "
+                "(in the last hour).",
+                "none",
                 [
                     Query(f"max by (model) (plumbline_device_fallback{{{MODEL}}})", "{{model}} fell back to the CPU"),
                     Query(f"max by (model) (plumbline_model_unproven{{{MODEL}}})", "{{model}} unproven"),
-                    Query(f"sum by (model) (increase(plumbline_model_load_failures_total{{{MODEL}}}[1h]))", "{{model}} not loaded"),
+                    Query(
+                        f"sum by (model) (increase(plumbline_model_load_failures_total{{{MODEL}}}[1h]))",
+                        "{{model}} not loaded",
+                    ),
                 ],
-                width=6, steps=((None, GREEN), (0.5, RED)),
+                width=6,
+                steps=((None, GREEN), (0.5, RED)),
             ),
         ],
     ),
@@ -257,7 +322,9 @@ SERVING = [
         "Log",
         [
             Chart(
-                "Records", "Written to the log, left out of its sample, and lost on the way, a second.", "ops",
+                "Records",
+                "Written to the log, left out of its sample, and lost on the way, a second.",
+                "ops",
                 [
                     Query(rate("plumbline_records_total", "model"), "{{model}} written"),
                     Query(rate("plumbline_records_left_out_total", "model"), "{{model}} left out"),
@@ -266,52 +333,79 @@ SERVING = [
                 width=6,
             ),
             Chart(
-                "Segments without a copy", "Sealed parts of the log that wait to be copied to the object store.", "none",
-                [Query("sum(plumbline_uploads_pending)", "waiting")], width=6,
+                "Segments without a copy",
+                "Sealed parts of the log that wait to be copied to the object store.",
+                "none",
+                [Query("sum(plumbline_uploads_pending)", "waiting")],
+                width=6,
             ),
             Chart(
-                "Copies", "Attempts a second, by result.", "ops",
-                [Query(rate("plumbline_uploads_total", "result"), "{{result}}")], width=6,
+                "Copies",
+                "Attempts a second, by result.",
+                "ops",
+                [Query(rate("plumbline_uploads_total", "result"), "{{result}}")],
+                width=6,
             ),
             Chart(
-                "Feedback", "Labels that came back, a second, by whether the answer was right.", "ops",
-                [Query(rate("plumbline_feedback_total", "correct"), "right: {{correct}}")], width=6, stacked=True,
+                "Feedback",
+                "Labels that came back, a second, by whether the answer was right.",
+                "ops",
+                [Query(rate("plumbline_feedback_total", "correct"), "right: {{correct}}")],
+                width=6,
+                stacked=True,
             ),
         ],
     ),
-]  # fmt: skip
+]
 
 DRIFT = [
     Row(
         "Healthy?",
         [
             Number(
-                "Drift", "What the monitor says of the live version.", "none", f"max(plumbline_drift_state{{{MODEL}}})",
-                ((None, GREEN), (1, YELLOW), (2, RED)), ((0, "none", GREEN), (1, "notice", YELLOW), (2, "drift", RED)),
+                "Drift",
+                "What the monitor says of the live version.",
+                "none",
+                f"max(plumbline_drift_state{{{MODEL}}})",
+                ((None, GREEN), (1, YELLOW), (2, RED)),
+                ((0, "none", GREEN), (1, "notice", YELLOW), (2, "drift", RED)),
             ),
             Number(
-                "Accuracy by labels", "Of the newest labelled answers of the live version.", "percentunit",
-                f'min(plumbline_accuracy{{{MODEL}, kind="labelled"}})', ((None, BLUE),),
+                "Accuracy by labels",
+                "Of the newest labelled answers of the live version.",
+                "percentunit",
+                f'min(plumbline_accuracy{{{MODEL}, kind="labelled"}})',
+                ((None, BLUE),),
             ),
             Number(
-                "Below the reference", "How many points the labelled, else the estimated accuracy is below that on the reference. "
-                "5 points alert.", "percentunit",
+                "Below the reference",
+                "How many points the labelled, else the estimated accuracy is below that on the reference. "
+                "5 points alert.",
+                "percentunit",
                 f'max(plumbline_accuracy{{{MODEL}, kind="reference"}} - ignoring (kind) '
                 f'(plumbline_accuracy{{{MODEL}, kind="labelled"}} or ignoring (kind) plumbline_accuracy{{{MODEL}, kind="estimated"}}))',
                 ((None, GREEN), (0.02, YELLOW), (0.05, RED)),
             ),
             Number(
-                "Last window", "Age of the newest request that was judged.", "s",
+                "Last window",
+                "Age of the newest request that was judged.",
+                "s",
                 f"time() - max(plumbline_window_end_timestamp_seconds{{{MODEL}}})",
                 ((None, GREEN), (3600, YELLOW), (7200, RED)),
             ),
             Number(
-                "Monitor", "Age of its last finished round.", "s", "time() - max(plumbline_monitor_round_timestamp_seconds)",
+                "Monitor",
+                "Age of its last finished round.",
+                "s",
+                "time() - max(plumbline_monitor_round_timestamp_seconds)",
                 ((None, GREEN), (60, YELLOW), (300, RED)),
             ),
             Number(
-                "Messages given up", "Deliveries that will not be tried again; replay them when the receiver is mended.", "none",
-                "sum(plumbline_outbox_dead)", ((None, GREEN), (1, RED)),
+                "Messages given up",
+                "Deliveries that will not be tried again; replay them when the receiver is mended.",
+                "none",
+                "sum(plumbline_outbox_dead)",
+                ((None, GREEN), (1, RED)),
             ),
         ],
     ),
@@ -319,8 +413,10 @@ DRIFT = [
         "Drift",
         [
             Chart(
-                "Effect of each signal, over its threshold", "Effect size in the last window divided by the one from which a "
-                "signal counts; it must pass its test, too.", "none",
+                "Effect of each signal, over its threshold",
+                "Effect size in the last window divided by the one from which a "
+                "signal counts; it must pass its test, too.",
+                "none",
                 [
                     Query(
                         f"max by (signal) (plumbline_drift_score{{{MODEL}}} / plumbline_drift_threshold{{{MODEL}}})",
@@ -328,36 +424,58 @@ DRIFT = [
                     ),
                     Query("vector(1)", "threshold", dashed=True),
                 ],
-                width=12, height=9,
+                width=12,
+                height=9,
             ),
             Chart(
-                "Effect of each signal", "As measured, with the threshold of each.", "none",
+                "Effect of each signal",
+                "As measured, with the threshold of each.",
+                "none",
                 [
                     Query(f"max by (signal) (plumbline_drift_score{{{MODEL}}})", "{{signal}}"),
-                    Query(f"max by (signal) (plumbline_drift_threshold{{{MODEL}}})", "{{signal}} threshold", dashed=True),
+                    Query(
+                        f"max by (signal) (plumbline_drift_threshold{{{MODEL}}})", "{{signal}} threshold", dashed=True
+                    ),
                 ],
-                width=12, height=9,
+                width=12,
+                height=9,
             ),
             Chart(
-                "Evidence between windows", "Natural logarithm of the sequential statistic; over its threshold it is a notice.",
+                "Evidence between windows",
+                "Natural logarithm of the sequential statistic; over its threshold it is a notice.",
                 "none",
                 [
                     Query(f"max by (model) (plumbline_drift_evidence{{{MODEL}}})", "{{model}}"),
-                    Query(f"max by (model) (plumbline_drift_evidence_threshold{{{MODEL}}})", "{{model}} threshold", dashed=True),
+                    Query(
+                        f"max by (model) (plumbline_drift_evidence_threshold{{{MODEL}}})",
+                        "{{model}} threshold",
+                        dashed=True,
+                    ),
                 ],
-                width=6, least=None,
+                width=6,
+                least=None,
             ),
             Chart(
-                "State", "0 none, 1 notice, 2 drift.", "none",
-                [Query(f"max by (model) (plumbline_drift_state{{{MODEL}}})", "{{model}}")], width=6, most=2,
+                "State",
+                "0 none, 1 notice, 2 drift.",
+                "none",
+                [Query(f"max by (model) (plumbline_drift_state{{{MODEL}}})", "{{model}}")],
+                width=6,
+                most=2,
             ),
             Chart(
-                "Windows", "Closed in an hour, by what became of them.", "none",
-                [Query(f"sum by (outcome) (increase(plumbline_windows_total{{{MODEL}}}[1h]))", "{{outcome}}")], width=6,
+                "Windows",
+                "Closed in an hour, by what became of them.",
+                "none",
+                [Query(f"sum by (outcome) (increase(plumbline_windows_total{{{MODEL}}}[1h]))", "{{outcome}}")],
+                width=6,
             ),
             Chart(
-                "Rows of the last window", "Fewer than PLUMBLINE_WINDOW_ROWS: its time was up.", "none",
-                [Query(f"max by (model) (plumbline_window_rows{{{MODEL}}})", "{{model}}")], width=6,
+                "Rows of the last window",
+                "Fewer than PLUMBLINE_WINDOW_ROWS: its time was up.",
+                "none",
+                [Query(f"max by (model) (plumbline_window_rows{{{MODEL}}})", "{{model}}")],
+                width=6,
             ),
         ],
     ),
@@ -365,15 +483,26 @@ DRIFT = [
         "Model quality",
         [
             Chart(
-                "Accuracy", "On the reference rows, estimated in each window from confidence, and by the labels that came back.",
-                "percentunit", [Query(f"max by (kind) (plumbline_accuracy{{{MODEL}}})", "{{kind}}")], width=12, least=None, most=1,
+                "Accuracy",
+                "On the reference rows, estimated in each window from confidence, and by the labels that came back.",
+                "percentunit",
+                [Query(f"max by (kind) (plumbline_accuracy{{{MODEL}}})", "{{kind}}")],
+                width=12,
+                least=None,
+                most=1,
             ),
             Chart(
-                "Labels that came back", "A second, by whether the answer was right.", "ops",
-                [Query(rate("plumbline_feedback_total", "correct"), "right: {{correct}}")], width=12, stacked=True,
+                "Labels that came back",
+                "A second, by whether the answer was right.",
+                "ops",
+                [Query(rate("plumbline_feedback_total", "correct"), "right: {{correct}}")],
+                width=12,
+                stacked=True,
             ),
             Chart(
-                "Answers by label", "Share of the answers; what drifts in *label* shows here.", "percentunit",
+                "Answers by label",
+                "Share of the answers; what drifts in *label* shows here.",
+                "percentunit",
                 [
                     Query(
                         f"{rate('plumbline_predictions_total', 'label')} / ignoring (label) group_left "
@@ -381,15 +510,20 @@ DRIFT = [
                         "{{label}}",
                     )
                 ],
-                width=12, stacked=True, most=1,
+                width=12,
+                stacked=True,
+                most=1,
             ),
             Chart(
-                "Confidence", "Of the answers: half are surer than the median, one in twenty less sure than p5.", "percentunit",
+                "Confidence",
+                "Of the answers: half are surer than the median, one in twenty less sure than p5.",
+                "percentunit",
                 [
                     Query(quantile(0.5, "plumbline_confidence"), "median"),
                     Query(quantile(0.05, "plumbline_confidence"), "p5"),
                 ],
-                width=12, most=1,
+                width=12,
+                most=1,
             ),
         ],
     ),
@@ -397,23 +531,34 @@ DRIFT = [
         "Messages and retrains",
         [
             Chart(
-                "Events", "Sent since the monitor started, by type.", "none",
+                "Events",
+                "Sent since the monitor started, by type.",
+                "none",
                 [Query(f"sum by (type) (plumbline_alerts_total{{{MODEL}}})", "{{type}}")],
             ),
             Chart(
-                "Outbox", "Deliveries that wait, and those that were given up.", "none",
+                "Outbox",
+                "Deliveries that wait, and those that were given up.",
+                "none",
                 [Query("sum(plumbline_outbox_pending)", "waiting"), Query("sum(plumbline_outbox_dead)", "given up")],
             ),
             Chart(
-                "Retrains", "Since the monitor started, by what became of them.", "none",
+                "Retrains",
+                "Since the monitor started, by what became of them.",
+                "none",
                 [Query(f"sum by (result) (plumbline_retrains_total{{{MODEL}}})", "{{result}}")],
             ),
             Chart(
-                "Time since a retrain was asked for", "Of each model.", "s",
-                [Query(f"time() - max by (model) (plumbline_retrain_timestamp_seconds{{{MODEL}}})", "{{model}}")], width=12,
+                "Time since a retrain was asked for",
+                "Of each model.",
+                "s",
+                [Query(f"time() - max by (model) (plumbline_retrain_timestamp_seconds{{{MODEL}}})", "{{model}}")],
+                width=12,
             ),
             Chart(
-                "Faults of the monitor", "Since it started, by part; and segments of the log that could not be read.", "none",
+                "Faults of the monitor",
+                "Since it started, by part; and segments of the log that could not be read.",
+                "none",
                 [
                     Query("sum by (part) (plumbline_monitor_errors_total)", "{{part}}"),
                     Query(f"sum by (model) (plumbline_segments_lost_total{{{MODEL}}})", "segments of {{model}} lost"),
@@ -422,7 +567,7 @@ DRIFT = [
             ),
         ],
     ),
-]  # fmt: skip
+]
 
 # Metrics of ours on no dashboard, and why.
 LEFT_OUT = {
@@ -480,9 +625,11 @@ def serving() -> dashboard.Dashboard:
 
 def drift() -> dashboard.Dashboard:
     return _dashboard(
-        "Plumbline: drift and model quality", "plumbline-drift", DRIFT,
+        "Plumbline: drift and model quality",
+        "plumbline-drift",
+        DRIFT,
         "Do requests still look like what the model was judged on, and is it still right?",
-    )  # fmt: skip
+    )
 
 
 def _dashboard(title: str, uid: str, rows: Sequence[Row], meaning: str) -> dashboard.Dashboard:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from service.contract.bundle import TOKENIZER, Bundle
 from service.engine import Engine
-from service.tokenizer import TextTokenizer
+from service.tasks.tokenizer import TextTokenizer
 
 WINDOW, BATCH_TOKENS = 64, 512
 

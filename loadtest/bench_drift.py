@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 
 from loadtest.machine import machine
-from monitoring.columns import Columns, bag_matrix, columns_of
-from monitoring.decision import decide
-from monitoring.thresholds import Thresholds
+from monitoring.judging.decision import decide
+from monitoring.judging.thresholds import Thresholds
+from monitoring.signals.columns import Columns, bag_matrix, columns_of
 from service.contract.dataset import read_dataset
 from service.contract.features import TOKEN_BUCKETS, hash_tokens, words
 

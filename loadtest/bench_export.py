@@ -145,13 +145,22 @@ def split(train: Path, folder: Path) -> tuple[Path, Path]:
 
 def export(
     checkpoint: Path, learn: Path, search: Path, evaluation: Path, repo: Path, name: str, seed: int, budget: str
-) -> Export:  # fmt: skip
+) -> Export:
     """One ``plumbline export``, timed from outside."""
     started = time.monotonic()
     out, peak = plumbline(
-        "export", str(checkpoint), f"--train={learn}", f"--search={search}", f"--eval={evaluation}", f"--repo={repo}",
-        f"--name={name}", f"--seed={seed}", f"--time-budget={budget}", "--not-live", "--json",
-    )  # fmt: skip
+        "export",
+        str(checkpoint),
+        f"--train={learn}",
+        f"--search={search}",
+        f"--eval={evaluation}",
+        f"--repo={repo}",
+        f"--name={name}",
+        f"--seed={seed}",
+        f"--time-budget={budget}",
+        "--not-live",
+        "--json",
+    )
     seconds = time.monotonic() - started
     manifest = json.loads(out)["manifest"]
     quality, p50 = manifest["quality"]["cpu"], {one["name"]: one["p50_ms"] for one in manifest["latency"]}
@@ -177,9 +186,10 @@ def export(
 def plumbline(*arguments: str) -> tuple[bytes, float]:
     """What the command wrote to stdout, and the largest resident memory of the process in GiB."""
     process = subprocess.Popen(
-        [sys.executable, "-c", "from service.cli import main; main()", *arguments], stdout=subprocess.PIPE,
+        [sys.executable, "-c", "from plumbline.cli import main; main()", *arguments],
+        stdout=subprocess.PIPE,
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     out = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)

@@ -36,7 +36,7 @@ from service.contract.bundle import TOKENIZER, Bundle, VariantName
 from service.contract.dataset import read_dataset
 from service.contract.repository import live_bundle
 from service.engine import Engine, EngineError
-from service.tokenizer import TextTokenizer
+from service.tasks.tokenizer import TextTokenizer
 
 TEXTS = 32  # in a request, and in a batch of the bare loop
 USERS = 8  # of each worker
@@ -113,9 +113,7 @@ def main() -> None:
     sys.exit(0 if all(row.holds for row in rows) else 3)
 
 
-def check(
-    models: Path, name: str, texts: Sequence[str], device: VariantName, rounds: int, seconds: float
-) -> list[Row]:  # fmt: skip
+def check(models: Path, name: str, texts: Sequence[str], device: VariantName, rounds: int, seconds: float) -> list[Row]:
     """:raises EngineError: if the variant cannot run on the device."""
     bundle = live_bundle(models, name)
     bare = Bare.of(bundle, device)
@@ -151,7 +149,7 @@ def _agreement(bare: Bare, cpu: Bare, texts: Sequence[str], explained: float) ->
 
 def _refusal(models: Path) -> Row:
     """A server for CUDA that sees no GPU."""
-    command = [sys.executable, "-m", "service", "serve", f"--repo={models}", "--device=cuda", "--port=0"]
+    command = [sys.executable, "-m", "plumbline", "serve", f"--repo={models}", "--device=cuda", "--port=0"]
     try:
         code = subprocess.run(
             command, env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}, capture_output=True, timeout=120, check=False
@@ -198,7 +196,7 @@ def _seconds(call: Callable[[], object], times: int = 50) -> float:
 
 def _throughput(
     models: Path, bare: Bare, texts: Sequence[str], device: VariantName, rounds: int, seconds: float
-) -> list[Row]:  # fmt: skip
+) -> list[Row]:
     """A server with each number of workers in turns with the bare loop; one of the numbers must do."""
     requests = [list(texts[start : start + TEXTS]) for start in range(0, len(texts) - TEXTS + 1, TEXTS)]
     shares, measured = [], []

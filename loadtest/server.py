@@ -44,7 +44,7 @@ def pin(core: int) -> None:
 def serving(models: Path, *, pinned: bool = True, **environment: str) -> Iterator[Server]:
     """Plumbline with one thread for inference, logging every record to a temporary folder; ``pinned`` to its core."""
     with tempfile.TemporaryDirectory() as log:
-        arguments = ["-m", "service", "serve", f"--repo={models}", f"--log={log}", "--threads=1", "--port={port}"]
+        arguments = ["-m", "plumbline", "serve", f"--repo={models}", f"--log={log}", "--threads=1", "--port={port}"]
         with started(arguments, "/readyz", pinned=pinned, **environment) as server:
             yield server
 

@@ -13,19 +13,19 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from monitoring.hooks import run_commands
-from monitoring.launch import cluster_address, launchers
-from monitoring.messages import retrain_failed_event
+from monitoring.delivery.hooks import run_commands
+from monitoring.delivery.launch import cluster_address, launchers
+from monitoring.delivery.messages import retrain_failed_event
+from monitoring.delivery.outbox import Delivery, GivenUp, Kind, Sender, Target, counts, deliver_due, enqueue
+from monitoring.delivery.webhook import http_senders
 from monitoring.metrics import Metrics
-from monitoring.outbox import Delivery, GivenUp, Kind, Sender, Target, counts, deliver_due, enqueue
-from monitoring.overview import overview
-from monitoring.pages import serve_pages
+from monitoring.pages.overview import overview
+from monitoring.pages.server import serve_pages
+from monitoring.progress import Teller, cares, progress
 from monitoring.rounds import Judged, Rounds, report_folder
 from monitoring.settings import MonitorSettings
-from monitoring.state import Store, lock_state
-from monitoring.watching import Teller, cares, progress
-from monitoring.webhook import http_senders
-from monitoring.windows import Pending
+from monitoring.state import StateStore, lock_state
+from monitoring.windows.log import Pending
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def run_once(settings: MonitorSettings, metrics: Metrics) -> list[Judged]:
     for care in cares(settings):
         logger.warning("%s", care)
     with lock_state(settings.state_folder):
-        store = Store(settings.state_folder)
+        store = StateStore(settings.state_folder)
         try:
             judged = Rounds(settings, store, metrics, reports_url=settings.public_url).run(flush=True)
             given_up = _given_up(settings, store, metrics)
@@ -74,7 +74,7 @@ def run_forever(settings: MonitorSettings, stop: threading.Event, ready: Callabl
     health = Health()
     with ExitStack() as stack:
         stack.enter_context(lock_state(settings.state_folder))
-        store = Store(settings.state_folder)
+        store = StateStore(settings.state_folder)
         stack.callback(store.close)
         server = stack.enter_context(
             serve_pages(
@@ -114,7 +114,7 @@ def _check(settings: MonitorSettings) -> None:
 
 
 def _deliver_forever(settings: MonitorSettings, metrics: Metrics, stop: threading.Event) -> None:
-    store = Store(settings.state_folder)
+    store = StateStore(settings.state_folder)
     senders, given_up = _senders(settings), _given_up(settings, store, metrics)
 
     def work() -> int:
@@ -129,10 +129,12 @@ def _deliver_forever(settings: MonitorSettings, metrics: Metrics, stop: threadin
 
 
 def _senders(settings: MonitorSettings) -> dict[Kind, Sender]:
-    return http_senders(settings.secrets, settings.webhook_timeout) | launchers(settings)
+    token = settings.retrain_token.get_secret_value() if settings.retrain_token is not None else ""
+    elsewhere = launchers(token, settings.retrain_github_api, settings.webhook_timeout)
+    return http_senders(settings.secrets, settings.webhook_timeout) | elsewhere
 
 
-def _given_up(settings: MonitorSettings, store: Store, metrics: Metrics) -> GivenUp:
+def _given_up(settings: MonitorSettings, store: StateStore, metrics: Metrics) -> GivenUp:
     """Tells people that nothing came of a retrain; an alert that was given up has its own metric and rule."""
 
     def tell(delivery: Delivery, reason: str) -> None:
@@ -147,7 +149,7 @@ def _given_up(settings: MonitorSettings, store: Store, metrics: Metrics) -> Give
 
 
 def _retrain_forever(settings: MonitorSettings, metrics: Metrics, stop: threading.Event) -> None:
-    store = Store(settings.state_folder)
+    store = StateStore(settings.state_folder)
     logs = settings.state_folder / "retrain"
 
     given_up = _given_up(settings, store, metrics)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.contract.commands import plumbline, say_next
+from service.terminal.commands import plumbline, say_next
 
 if TYPE_CHECKING:
     from monitoring.rounds import Judged
@@ -58,9 +58,9 @@ def monitor(
     """
     from monitoring.settings import MonitorSettings
     from service.contract.errors import InvalidInput, Refused
-    from service.contract.logs import log_to_stderr
     from service.contract.repository import model_names
     from service.contract.settings import load_settings
+    from service.terminal.logs import log_to_stderr
 
     settings = load_settings(
         MonitorSettings, repo=repo, log=log, monitor_state=state, monitor_host=host, monitor_port=port
@@ -115,8 +115,8 @@ def drift(
     if not file.is_file():
         raise InvalidInput(f"there is no file {file}. Give a sealed log segment, or texts as CSV, JSONL or Parquet.")
     from monitoring.compare import compare, comparison_data
-    from monitoring.references import load_reference
     from monitoring.settings import MonitorSettings
+    from monitoring.windows.references import load_reference
 
     reference = load_reference(opened)
     found = compare(reference, file, load_settings(MonitorSettings).thresholds, text_column)
@@ -178,7 +178,7 @@ def listen(
     import shlex
     import threading
 
-    from monitoring.listen import webhook_server
+    from monitoring.delivery.listen import webhook_server
 
     events = 0
 
@@ -186,9 +186,12 @@ def listen(
         nonlocal events
         print(body.decode(), flush=True)
         again = plumbline(
-            "webhook", "verify", id=headers["webhook-id"], timestamp=headers["webhook-timestamp"],
+            "webhook",
+            "verify",
+            id=headers["webhook-id"],
+            timestamp=headers["webhook-timestamp"],
             signature=headers["webhook-signature"],
-        )  # fmt: skip
+        )
         print(f"verify: printf %s {shlex.quote(body.decode())} | {again}", file=sys.stderr, flush=True)
         events += 1
         if count is not None and events >= count:
@@ -224,7 +227,7 @@ def verify(
       plumbline webhook verify --id evt_1 --timestamp 1767225600 \\
         --signature v1,K5oZ… < body.json
     """
-    from monitoring.webhook import verify as check
+    from monitoring.delivery.webhook import verify as check
 
     headers = {"webhook-id": identity, "webhook-timestamp": timestamp, "webhook-signature": signature}
     check(_secrets(secret), headers, sys.stdin.buffer.read())
@@ -248,15 +251,15 @@ def replay(
     """
     import time
 
-    from monitoring.outbox import replay as again
-    from monitoring.state import DATABASE, Store
+    from monitoring.delivery.outbox import replay as again
+    from monitoring.state import DATABASE, StateStore
     from service.contract.errors import InvalidInput
 
     if dead == (identity is not None):
         raise InvalidInput("say what to send again: --dead for everything given up, or --id EVENT.")
     if not (state / DATABASE).is_file():
         raise InvalidInput(f"{state} is not a monitor's state folder: it has no {DATABASE}.")
-    store = Store(state)
+    store = StateStore(state)
     try:
         count = again(store, time.time(), identity, retrains=retrains)
     finally:
@@ -269,8 +272,8 @@ def _watch(settings: MonitorSettings) -> None:
     import threading
 
     from monitoring.app import run_forever
-    from monitoring.watching import beginning
-    from service.contract.logs import announce
+    from monitoring.progress import beginning
+    from service.terminal.logs import announce
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -9,10 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from monitoring.columns import columns_of
-from monitoring.decision import Decision, decide
-from monitoring.references import Reference
-from monitoring.thresholds import Thresholds
+from monitoring.judging.decision import Decision, decide
+from monitoring.judging.thresholds import Thresholds
+from monitoring.signals.columns import columns_of
+from monitoring.windows.references import Reference
 from service.contract.bundle import Bundle
 from service.contract.dataset import read_dataset
 from service.contract.errors import DatasetError

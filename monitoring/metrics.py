@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from monitoring.alerts import LEVEL, State
+from monitoring.judging.alerts import LEVEL, State
 from service.contract.events import DriftData
 
 

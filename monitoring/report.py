@@ -17,10 +17,10 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from service.card.page import badge, figures, page, table, verdict
 from service.contract.events import DriftData, Moved, Signal
 from service.contract.features import words
 from service.contract.files import write_atomic
-from service.contract.page import badge, figures, page, table, verdict
 from service.contract.redact import Redactor
 
 CATEGORICAL = ("label",)

@@ -14,28 +14,37 @@ from typing import Literal
 import orjson
 import pyarrow as pa
 
-from monitoring import sequential
-from monitoring.alerts import Change, advance, notice, read_alert, write_alert
-from monitoring.columns import columns_of
-from monitoring.decision import Decision, decide
+from monitoring.delivery.hooks import Gate, may_request
+from monitoring.delivery.messages import drift_data, drift_event, retrain_event
+from monitoring.delivery.model_events import live_digest, was_known, watch_versions
+from monitoring.delivery.outbox import Target, counts, enqueue
+from monitoring.delivery.webhook import alertmanager_address
 from monitoring.errors import UnreadableNow
-from monitoring.feedback import News, accuracy_of
-from monitoring.hooks import Gate, may_request
-from monitoring.messages import drift_data, drift_event, retrain_event
+from monitoring.judging import sequential
+from monitoring.judging.alerts import Change, advance, notice, read_alert, write_alert
+from monitoring.judging.decision import Decision, decide
+from monitoring.judging.labelled import FeedbackWatch, accuracy_of
 from monitoring.metrics import Metrics
-from monitoring.outbox import Target, counts, enqueue
-from monitoring.references import Reference, References
 from monitoring.settings import MonitorSettings
-from monitoring.state import REPORTS, Store
-from monitoring.versions import live_digest, was_known, watch_versions
-from monitoring.webhook import alertmanager_address
-from monitoring.windows import Pending, Rules, WindowRows, complete, index_segments, pending_rows, take_rows, use_rows
+from monitoring.signals.columns import columns_of
+from monitoring.state import REPORTS, StateStore
+from monitoring.windows.log import (
+    Pending,
+    Rules,
+    WindowRows,
+    complete,
+    index_segments,
+    pending_rows,
+    take_rows,
+    use_rows,
+)
+from monitoring.windows.references import Reference, References
 from service.contract.errors import BundleError, InvalidInput
 from service.contract.events import DriftData, EventType
 from service.contract.last_window import write_last_window
 from service.contract.repository import check_name, model_names
 from service.contract.segments import seal_orphans
-from service.contract.seldom import Seldom
+from service.terminal.throttled import Seldom
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +70,7 @@ class Rounds:
     def __init__(
         self,
         settings: MonitorSettings,
-        store: Store,
+        store: StateStore,
         metrics: Metrics,
         *,
         clock: Callable[[], float] = time.time,
@@ -73,7 +82,7 @@ class Rounds:
         self._clock = clock
         self._reports_url = reports_url
         self._references = References(settings.repo)
-        self._feedback = News(settings.log_folder)
+        self._feedback = FeedbackWatch(settings.log_folder)
         self._rules = Rules(settings.window_rows, settings.window_seconds, settings.min_rows)
         self._complained: set[str] = set()
         self._seldom = Seldom(logger)

@@ -13,14 +13,14 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from monitoring.jobs import read_job
-from monitoring.thresholds import ALPHA, Thresholds
+from monitoring.delivery.kubernetes_job import read_job
+from monitoring.judging.thresholds import ALPHA, Thresholds
 from service.contract.errors import SettingsError
-from service.contract.logs import LogFormat
 from service.contract.settings import Settings
+from service.terminal.logs import LogFormat
 
 if TYPE_CHECKING:
-    from monitoring.outbox import Kind
+    from monitoring.delivery.outbox import Kind
 
 _ALLOWED = "give whsec_ and the base64 of 24 to 64 bytes; `plumbline webhook secret` makes one"
 BACKOFF = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0)

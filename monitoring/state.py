@@ -1,7 +1,8 @@
 """The monitor's memory: one SQLite file (WAL) for windows, cursors, alerts, events, deliveries and versions.
 
 Everything that must happen together (a window closes, its rows are used up, the alert state moves, messages go out)
-is one :meth:`Store.transaction`. Each thread opens its own :class:`Store`; ``lock_state`` keeps a second monitor out.
+is one :meth:`StateStore.transaction`. Each thread opens its own :class:`StateStore`; ``lock_state`` keeps a second
+monitor out.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ MIGRATIONS = (
 )
 
 
-class Store:
+class StateStore:
     """One connection to the state; ``with store.transaction():`` makes its writes all or nothing."""
 
     def __init__(self, folder: Path) -> None:

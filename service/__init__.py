@@ -1,3 +1,3 @@
-"""The serving core of Plumbline: contracts, ONNX Runtime engine, HTTP service and command line."""
+"""The serving core of Plumbline: contracts, ONNX Runtime engine and HTTP service."""
 
 __version__ = "0.1.0"

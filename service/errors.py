@@ -1,4 +1,4 @@
-"""The errors that a request can end in. One handler in ``service.app`` turns them into responses.
+"""The errors that a request can end in. ``service.http.error_handlers`` turns them into responses.
 
 PlumblineError
 └── RequestError              status and code of the response
@@ -138,3 +138,8 @@ def response_to(error: PlumblineError) -> Response:
         return as_response(error.status, error.code, str(error), error.headers)
     logger.error("request failed: %s", error)
     return as_response(500, error.code, str(error))
+
+
+def internal_error() -> Response:
+    """The answer to a request that met something nobody expected."""
+    return as_response(500, "internal", "the server failed on this request; its log says why.")

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from service.contract.logs import LogFormat
 from service.contract.settings import Settings
+from service.terminal.logs import LogFormat
 
 
 class ServiceSettings(Settings):

@@ -32,11 +32,11 @@ from service.contract.bundle import (
     file_entries,
 )
 from service.contract.features import FEATURE_VERSION
-from service.contract.observation import observe
 from service.contract.record import REFERENCE_SCHEMA
 from service.contract.repository import publish, set_live, staging
 from service.engine import Engine
-from service.tokenizer import TextTokenizer
+from service.tasks.observation import observe
+from service.tasks.tokenizer import TextTokenizer
 
 WORDS = {"positive": ("good", "great", "fine"), "negative": ("bad", "awful", "poor"), "neutral": ("okay", "so")}
 FILLERS = ("the", "film", "was", "a", "and", "it", "very", "!", ".", "😀", "שלום")

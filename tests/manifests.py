@@ -54,35 +54,60 @@ def _name(speedup: float, scheme: str) -> str:
 def candidates() -> tuple[Candidate, ...]:
     return tuple(
         Candidate(
-            name=_name(speedup, scheme), speedup=speedup, scheme=scheme,
-            accuracy=0.9088 + points / 100, difference=points, lower_bound=bound,
-            estimate=round(0.8 * points, 2), estimate_error=round(0.4 * (points - bound), 2),
-            divergence=divergence, p50_ms=p50, p50_range_ms=(0.97 * p50, 1.04 * p50), p95_ms=p95,
-            bytes=int(size * 1e6), quantized=quantized, front=front, chosen=_name(speedup, scheme) == CHOSEN,
+            name=_name(speedup, scheme),
+            speedup=speedup,
+            scheme=scheme,
+            accuracy=0.9088 + points / 100,
+            difference=points,
+            lower_bound=bound,
+            estimate=round(0.8 * points, 2),
+            estimate_error=round(0.4 * (points - bound), 2),
+            divergence=divergence,
+            p50_ms=p50,
+            p50_range_ms=(0.97 * p50, 1.04 * p50),
+            p95_ms=p95,
+            bytes=int(size * 1e6),
+            quantized=quantized,
+            front=front,
+            chosen=_name(speedup, scheme) == CHOSEN,
         )
         for speedup, scheme, points, bound, p50, p95, size, divergence, quantized, front in _TRIED
-    )  # fmt: skip
+    )
 
 
 def search(**changed: object) -> Search:
     given: dict[str, object] = {
-        "rows": 800, "metric": "accuracy", "baseline": 0.9088, "max_drop": 0.5, "target_speedup": None,
-        "budget_seconds": 600.0, "seconds": 432.0, "candidates": candidates(),
+        "rows": 800,
+        "metric": "accuracy",
+        "baseline": 0.9088,
+        "max_drop": 0.5,
+        "target_speedup": None,
+        "budget_seconds": 600.0,
+        "seconds": 432.0,
+        "candidates": candidates(),
         "ended": "the time budget was used up",
-    }  # fmt: skip
+    }
     return Search.model_validate(given | changed)
 
 
 def quality(**changed: object) -> Quality:
     given: dict[str, object] = {
-        "metric": "accuracy", "baseline": 0.9025, "exported": 0.9002, "difference": -0.23, "lower_bound": -0.48,
-        "max_drop": 0.5, "verdict": "pass", "rows": 8720, "flips": 61, "batch_flip_rate": 0.001,
+        "metric": "accuracy",
+        "baseline": 0.9025,
+        "exported": 0.9002,
+        "difference": -0.23,
+        "lower_bound": -0.48,
+        "max_drop": 0.5,
+        "verdict": "pass",
+        "rows": 8720,
+        "flips": 61,
+        "batch_flip_rate": 0.001,
         "calibration": Calibration(baseline=0.041, exported=0.048, bins=15),
         "classes": {
             "negative": ClassChange(rows=4280, baseline=0.893, exported=0.886),
             "positive": ClassChange(rows=4440, baseline=0.912, exported=0.914),
         },
-    }  # fmt: skip
+    }
     return Quality.model_validate(given | changed)
 
 
@@ -96,41 +121,67 @@ def latencies() -> tuple[Latency, ...]:
     ]
     return tuple(
         Latency(
-            name=name, p50_ms=p50, p95_ms=p95, p50_range_ms=(0.98 * p50, 1.03 * p50), hardware=CPU, threads=1, batch=1,
-            tokens=24, bytes=size,
+            name=name,
+            p50_ms=p50,
+            p95_ms=p95,
+            p50_range_ms=(0.98 * p50, 1.03 * p50),
+            hardware=CPU,
+            threads=1,
+            batch=1,
+            tokens=24,
+            bytes=size,
         )
         for name, p50, p95, size in rows
-    )  # fmt: skip
+    )
 
 
 def manifest(**changed: object) -> Manifest:
     """A pruned, quantized CPU model after a search, unless ``changed``."""
     entry = FileEntry(sha256="0" * 64, bytes=1000)
     stages = (
-        Stage(name="search", applied=True, seconds=432.0, details={
-            "scheme": "dynamic int8 per channel", "quantized": 30, "candidates": 14, "fused": {"Attention": 6},
-            "heads_kept": [9, 8, 7, 6, 6, 5], "neurons_kept": [900, 880, 850, 820, 800, 762],
-            "deep": {"one": {"two": 3}},
-        }),
+        Stage(
+            name="search",
+            applied=True,
+            seconds=432.0,
+            details={
+                "scheme": "dynamic int8 per channel",
+                "quantized": 30,
+                "candidates": 14,
+                "fused": {"Attention": 6},
+                "heads_kept": [9, 8, 7, 6, 6, 5],
+                "neurons_kept": [900, 880, 850, 820, 800, 762],
+                "deep": {"one": {"two": 3}},
+            },
+        ),
         Stage(name="parity", applied=True, seconds=1.2, details={"shapes": 12, "largest_difference": 2.1e-06}),
         Stage(name="gate", applied=True, seconds=22.8),
-    )  # fmt: skip
+    )
     given: dict[str, object] = {
-        "name": "reviews", "version": "3", "task": "single-label", "labels": ("negative", "positive"),
-        "max_length": 128, "created": datetime(2026, 1, 31, 7, 0, tzinfo=UTC),
+        "name": "reviews",
+        "version": "3",
+        "task": "single-label",
+        "labels": ("negative", "positive"),
+        "max_length": 128,
+        "created": datetime(2026, 1, 31, 7, 0, tzinfo=UTC),
         "variants": {"cpu": Variant(file=INT8, precision="int8", instruction_set="avx512_vnni", golden_atol=0.05)},
         "inputs": (Tensor(name="input_ids", dtype="int64", shape=("batch", "length")),),
         "outputs": (Tensor(name="logits", dtype="float32", shape=("batch", 2)),),
         "files": {
             **dict.fromkeys((TOKENIZER, REFERENCE, GOLDEN), entry),
-            INT8: FileEntry(sha256="1" * 64, bytes=INT8_BYTES), FP16: FileEntry(sha256="2" * 64, bytes=FP16_BYTES),
+            INT8: FileEntry(sha256="1" * 64, bytes=INT8_BYTES),
+            FP16: FileEntry(sha256="2" * 64, bytes=FP16_BYTES),
         },
         "source": Source(
-            checkpoint_sha256="ab" * 32, base_model="sentence-transformers/all-MiniLM-L6-v2",
-            libraries={"torch": "2.13.0", "onnxruntime": "1.31.1"}, seed=0,
+            checkpoint_sha256="ab" * 32,
+            base_model="sentence-transformers/all-MiniLM-L6-v2",
+            libraries={"torch": "2.13.0", "onnxruntime": "1.31.1"},
+            seed=0,
             arguments={"train_rows": 6920, "eval_rows": 8720, "max_drop": 0.5},
         ),
-        "pipeline": stages, "quality": {"cpu": quality()}, "latency": latencies(), "search": search(),
+        "pipeline": stages,
+        "quality": {"cpu": quality()},
+        "latency": latencies(),
+        "search": search(),
         "reference": Reference(rows=5000, feature_version=1),
-    }  # fmt: skip
+    }
     return Manifest.model_validate(given | changed)

@@ -25,7 +25,7 @@ def free_port() -> int:
 
 def plumbline(*arguments: str | Path) -> list[str]:
     """The command line in this interpreter."""
-    return [sys.executable, "-m", "service", *map(str, arguments)]
+    return [sys.executable, "-m", "plumbline", *map(str, arguments)]
 
 
 def until(condition: Callable[[], object], seconds: float = 30, what: str = "condition") -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from docs import build_pages
 from monitoring.metrics import Metrics as MonitorMetrics
-from service import cli
-from service.metrics import Metrics as ServiceMetrics
+from plumbline import cli
+from service.telemetry.metrics import Metrics as ServiceMetrics
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,7 +35,7 @@ def test_every_link_and_command_in_the_documentation_exists(page: str) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert ((ROOT / page).parent / target).exists(), target
     for command in re.findall(r"(?:^|`|\$ )plumbline ([a-z]+)", text, re.M):
-        assert command in cli._COMMANDS, command
+        assert command in cli.COMMANDS, command
     for command in re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M):
         assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text(), re.M), command
 

@@ -9,11 +9,11 @@ from html import escape
 import pyarrow as pa
 
 from export.card.plot import pareto_plot
+from service.card.content import Card
+from service.card.page import figures, page, table
+from service.card.tables import Table
 from service.contract.bundle import Manifest
-from service.contract.card.content import Card
-from service.contract.card.tables import Table
-from service.contract.classify import correct
-from service.contract.page import figures, page, table
+from service.tasks.classification import correct
 
 _STYLE = """\
 figure { margin: 0 0 1rem; max-width: 40rem } svg { display: block; width: 100%; height: auto }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from service.contract.card.content import Card
-from service.contract.card.tables import Table
+from service.card.content import Card
+from service.card.tables import Table
 
 
 def as_markdown(card: Card) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from service.card.facts import ranked
 from service.contract.bundle import Candidate, Search
-from service.contract.card.facts import ranked
 
 WIDTH, HEIGHT = 480, 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 48
@@ -109,8 +109,16 @@ def place_labels(points: Sequence[tuple[float, float]]) -> list[Box]:
         wide = _CHARACTER * len(str(place))
         right, left, above, below = x + 8, x - 8 - wide, y - 7 - _LINE, y + 7
         middle = (x - wide / 2, y - _LINE / 2)
-        corners = ((right, above + 3), (left, above + 3), (right, below - 3), (left, below - 3), (middle[0], above),
-                   (middle[0], below), (right, middle[1]), (left, middle[1]))  # fmt: skip
+        corners = (
+            (right, above + 3),
+            (left, above + 3),
+            (right, below - 3),
+            (left, below - 3),
+            (middle[0], above),
+            (middle[0], below),
+            (right, middle[1]),
+            (left, middle[1]),
+        )
         boxes = [Box(one, top, one + wide, top + _LINE) for one, top in corners]
         inside = Box(_LEFT, 0, WIDTH, HEIGHT - _BOTTOM)
         best = min(boxes, key=lambda box: sum(map(box.overlap, taken)) + wide * _LINE - box.overlap(inside))

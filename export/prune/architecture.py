@@ -65,7 +65,7 @@ _DISTILBERT = Architecture(
     feed_forward="ffn",
 )
 _LIKE_BERT = ("bert", "roberta", "xlm-roberta", "camembert", "data2vec-text", "electra", "megatron-bert")
-KNOWN = dict.fromkeys(_LIKE_BERT, _BERT) | {"distilbert": _DISTILBERT}
+ARCHITECTURES = dict.fromkeys(_LIKE_BERT, _BERT) | {"distilbert": _DISTILBERT}
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,14 @@ class Layer:
 
 
 def architecture(model: PreTrainedModel) -> Architecture:
-    """:raises InvalidInput: if the model's type is not one of :data:`KNOWN`."""
+    """:raises InvalidInput: if the model's type is not one of :data:`ARCHITECTURES`."""
     kind = str(model.config.model_type)
-    if kind not in KNOWN:
+    if kind not in ARCHITECTURES:
         raise InvalidInput(
-            f"models of type {kind!r} cannot be pruned; known are {', '.join(sorted(KNOWN))}. "
+            f"models of type {kind!r} cannot be pruned; known are {', '.join(sorted(ARCHITECTURES))}. "
             "Add --no-prune to export it as it is."
         )
-    return KNOWN[kind]
+    return ARCHITECTURES[kind]
 
 
 def layers_of(model: PreTrainedModel) -> list[Layer]:

@@ -16,11 +16,11 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from export.predict import BATCH, torch_inputs
+from export.inference.predict import BATCH, torch_inputs
 from export.prune.architecture import layers_of
 from export.prune.surgery import Mask, masked
 from service.contract.bundle import Task
-from service.tokenizer import Tokens
+from service.tasks.tokenizer import Tokens
 
 Floats = npt.NDArray[np.float32]
 
@@ -36,7 +36,7 @@ class Gradients:
 def mask_gradients(
     model: PreTrainedModel, tokens: Sequence[Tokens], targets: npt.NDArray[np.int64 | np.float32], task: Task
 ) -> list[Gradients]:
-    """The gradients of each example's own loss, layer by layer; ``targets`` as ``export.labels.encode`` makes them."""
+    """The gradients of each example's own loss, layer by layer; ``targets`` as :func:`export.data.labels.encode`."""
     layers = layers_of(model)
     order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
     found: list[list[list[Floats]]] = [[[], []] for _ in layers]

@@ -19,10 +19,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from export.predict import BATCH, torch_inputs
+from export.inference.predict import BATCH, torch_inputs
 from export.prune.architecture import layers_of
 from export.prune.surgery import Kept, cut_layer
-from service.tokenizer import Tokens
+from service.tasks.tokenizer import Tokens
 
 _RIDGE = 0.01  # pulls towards the weights as they were, in shares of the inputs' mean square
 _MOST_TOKENS = 32_768

@@ -14,14 +14,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from export.divergence import Logits, divergence
 from export.hardware import has_native_bfloat16
-from export.predict import torch_inputs
-from export.reference import choose_rows
-from export.teaching import softened_loss
+from export.inference.predict import torch_inputs
+from export.inference.reference import choose_rows
+from export.judge.divergence import Logits, divergence
+from export.train.teaching import softened_loss
 from service.contract.bundle import Task
 from service.engine import usable_cores
-from service.tokenizer import Tokens
+from service.tasks.tokenizer import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _OVERTIME = 1.5  # a machine that became slower may take this much longer than w
 
 
 @dataclass(frozen=True)
-class Lesson:
+class RecoveryPlan:
     """How to distil: at most ``epochs`` and ``minutes``, whichever ends first; or exactly what ``again`` says."""
 
     minutes: float = 3.0
@@ -70,7 +70,7 @@ def recover(
     teacher: PreTrainedModel,
     tokens: Sequence[Tokens],
     task: Task,
-    lesson: Lesson,
+    recovery: RecoveryPlan,
     *,
     seed: int,
     clock: Callable[[], float] = time.monotonic,
@@ -95,15 +95,15 @@ def recover(
         wanted = pair.logits(teacher, judged)
         best = before = divergence(pair.logits(student, judged), wanted, task)
         weights, kept_step, losses = _copy(student), 0, [before]
-        batches = _batches(learned, lesson.batch_size, seed)
-        schedule = _Schedule(lesson, -(-len(learned) // lesson.batch_size), started, clock)
-        peak = lesson.learning_rate
+        batches = _batches(learned, recovery.batch_size, seed)
+        schedule = _Schedule(recovery, -(-len(learned) // recovery.batch_size), started, clock)
+        peak = recovery.learning_rate
         learning = [parameter for parameter in student.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learning, lr=peak, weight_decay=0.01)
         for step in schedule:
             for group in optimizer.param_groups:
                 group["lr"] = peak * schedule.rate(step)
-            loss = pair.loss(next(batches), lesson.hidden_weight)
+            loss = pair.loss(next(batches), recovery.hidden_weight)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(learning, 1.0)
@@ -118,13 +118,25 @@ def recover(
                     optimizer = torch.optim.AdamW(learning, lr=peak, weight_decay=0.01)
                 logger.info(
                     "recovery: step %d of %d, held-out loss %.4f (%.4f before), %.0f s",
-                    step, schedule.planned, losses[-1], before, clock() - started,
-                )  # fmt: skip
+                    step,
+                    schedule.planned,
+                    losses[-1],
+                    before,
+                    clock() - started,
+                )
         student.load_state_dict(weights)
     return Recovered(
-        schedule.done, schedule.planned, kept_step, before, best, tuple(losses), len(learned), len(judged),
-        clock() - started, device,
-    )  # fmt: skip
+        steps=schedule.done,
+        planned_steps=schedule.planned,
+        kept_step=kept_step,
+        loss_before=before,
+        loss_after=best,
+        losses=tuple(losses),
+        train_rows=len(learned),
+        held_out_rows=len(judged),
+        seconds=clock() - started,
+        device=device,
+    )
 
 
 class _Schedule:
@@ -133,16 +145,16 @@ class _Schedule:
     How many the time allows is decided once, after the first few, so that two numbers are enough to do it all again.
     """
 
-    def __init__(self, lesson: Lesson, epoch: int, started: float, clock: Callable[[], float]) -> None:
-        self._lesson, self._clock, self._started = lesson, clock, started
-        self._total = lesson.epochs * epoch
-        self.planned, self._last = lesson.again or (self._total, self._total)
+    def __init__(self, recovery: RecoveryPlan, epoch: int, started: float, clock: Callable[[], float]) -> None:
+        self._recovery_plan, self._clock, self._started = recovery, clock, started
+        self._total = recovery.epochs * epoch
+        self.planned, self._last = recovery.again or (self._total, self._total)
         self.done = 0
 
     def __iter__(self) -> Iterator[int]:
-        limit = 60 * self._lesson.minutes
+        limit = 60 * self._recovery_plan.minutes
         first = self._clock()
-        timed = self._lesson.again is None
+        timed = self._recovery_plan.again is None
         while self.done < self._last:
             if timed and (self._clock() - self._started) > limit * (1 if self.done < _PACE else _OVERTIME):
                 break

@@ -17,23 +17,23 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedModel
 
+from export.data.labels import encode
+from export.graph.onnx import export_onnx
+from export.graph.projections import join_projections
+from export.graph.quantize import DYNAMIC, quantize
 from export.hardware import instruction_set
-from export.labels import encode
-from export.latency import Run, graph_run, time_in_turns
-from export.onnx import export_onnx
-from export.projections import join_projections
+from export.inference.reference import choose_rows
+from export.measure.latency import Run, graph_run, time_in_turns
 from export.prune.architecture import layers_of
 from export.prune.importance import mask_gradients, removal
 from export.prune.reconstruct import cut_and_reconstruct, input_moments
 from export.prune.search import Ranking, search
 from export.prune.surgery import Kept, cut
 from export.prune.table import LatencyTable, measure_layer
-from export.quantize import DYNAMIC, quantize
-from export.reference import choose_rows
 from service.contract.bundle import Task
 from service.contract.dataset import Dataset
 from service.contract.errors import InvalidInput
-from service.tokenizer import TextTokenizer, Tokens
+from service.tasks.tokenizer import TextTokenizer, Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ _SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Ground:
+class PruningBasis:
     """What all steps stand on: the rows that rank units, how long a layer takes, and the model to be faster than.
 
     ``gain`` is how much more a cut model gains than ``table`` says: the more of it goes, the better the caches hold it.
@@ -69,7 +69,7 @@ class Ground:
 
 
 @dataclass(frozen=True)
-class Shrunk:
+class PrunedModel:
     """A smaller model, not yet recovered, and how many times as fast as the unpruned one it was measured to be."""
 
     model: PreTrainedModel
@@ -95,7 +95,7 @@ def sample(rows: Dataset, seed: int) -> Dataset:
     return Dataset([rows.texts[row] for row in drawn], [rows.targets[row] for row in drawn])
 
 
-def survey(
+def measure_basis(
     model: PreTrainedModel,
     tokenizer: TextTokenizer,
     rows: Dataset,
@@ -105,51 +105,53 @@ def survey(
     work: Path,
     *,
     seed: int,
-) -> Ground:
+) -> PruningBasis:
     """Time the layers of the unpruned ``model`` and draw the rows that rank units; ``work`` is scratch."""
     drawn = sample(rows, seed)
     tokens = tokenizer(drawn.texts)
     targets = encode(drawn.targets, labels, task)
     unpruned = graph_run(unpruned_int8)
     table = measure_layer(model, unpruned, _typical(tokens), work)
-    ground = Ground(task, tokens, targets, table, len(layers_of(model)), unpruned, work)
-    return replace(ground, gain=_gain(ground, model))
+    basis = PruningBasis(task, tokens, targets, table, len(layers_of(model)), unpruned, work)
+    return replace(basis, gain=_gain(basis, model))
 
 
-def _gain(ground: Ground, model: PreTrainedModel) -> float:
+def _gain(basis: PruningBasis, model: PreTrainedModel) -> float:
     """Of the model cut to half, what it gains over what the table promises."""
-    layer, table = layers_of(model)[0], ground.table
+    layer, table = layers_of(model)[0], basis.table
     heads, neurons = max(1, layer.heads // 2), max(1, layer.neurons // 2)
-    halves = [Kept(tuple(range(heads)), tuple(range(neurons)))] * ground.layers
+    halves = [Kept(tuple(range(heads)), tuple(range(neurons)))] * basis.layers
     cost = float(table.attention_ms(np.array([heads]))[0] + table.feed_forward_ms(np.array([neurons]))[0])
-    promised = table.model_ms / (table.beside_layers_ms(ground.layers) + ground.layers * cost)
-    measured = _speedup(ground, cut(model, halves))
+    promised = table.model_ms / (table.beside_layers_ms(basis.layers) + basis.layers * cost)
+    measured = _speedup(basis, cut(model, halves))
     logger.info("prune: cut to half, promised %.2fx, measured %.2fx", promised, measured)
     return min(_MOST_GAIN, max(1 / _MOST_GAIN, (measured - 1) / max(promised - 1, 0.02)))
 
 
-def shrink(ground: Ground, model: PreTrainedModel, target: float, *, exactly: bool) -> Shrunk | None:
+def prune_to_speedup(
+    basis: PruningBasis, model: PreTrainedModel, target: float, *, exactly: bool
+) -> PrunedModel | None:
     """Cut ``model`` so that it is ``target`` times as fast as the unpruned one; None if that is out of reach.
 
     The table is off by more than a little, so a few times the budget is moved by what the graph really takes.
     With ``exactly`` the slowest of those that reach the target is taken, else the nearest to it.
     """
-    gradients = mask_gradients(model, ground.tokens, ground.targets, ground.task)
+    gradients = mask_gradients(model, basis.tokens, basis.targets, basis.task)
     rankings = [Ranking(removal(one.heads), removal(one.neurons)) for one in gradients]
-    table, beside = ground.table, ground.table.beside_layers_ms(ground.layers)
-    aim = 1 + (target * (1 + _ABOVE) / 2 - 1) / ground.gain
-    moments = input_moments(model, ground.tokens)
-    found: list[Shrunk] = []
+    table, beside = basis.table, basis.table.beside_layers_ms(basis.layers)
+    goal = 1 + (target * (1 + _ABOVE) / 2 - 1) / basis.gain
+    moments = input_moments(model, basis.tokens)
+    found: list[PrunedModel] = []
     for _ in range(_TRIES):
-        kept = search(rankings, table, table.model_ms / aim - beside)
+        kept = search(rankings, table, table.model_ms / goal - beside)
         if kept is None or any(kept == one.kept for one in found):
             break
         smaller = cut_and_reconstruct(model, kept, moments)
-        found.append(Shrunk(smaller, kept, _speedup(ground, smaller)))
-        logger.info("prune: aimed at %.2fx, measured %.2fx as fast as the unpruned int8", aim, found[-1].speedup)
+        found.append(PrunedModel(smaller, kept, _speedup(basis, smaller)))
+        logger.info("prune: aimed at %.2fx, measured %.2fx as fast as the unpruned int8", goal, found[-1].speedup)
         if _BELOW <= found[-1].speedup / target <= _ABOVE:
             break
-        aim = 1 + (aim - 1) * (target - 1) / max(found[-1].speedup - 1, 0.02)
+        goal = 1 + (goal - 1) * (target - 1) / max(found[-1].speedup - 1, 0.02)
     if not found:
         return None
     enough = [one for one in found if one.speedup >= target * _BELOW]
@@ -158,12 +160,12 @@ def shrink(ground: Ground, model: PreTrainedModel, target: float, *, exactly: bo
     return min(found, key=lambda one: abs(math.log(one.speedup / target)))
 
 
-def _speedup(ground: Ground, pruned: PreTrainedModel) -> float:
+def _speedup(basis: PruningBasis, pruned: PreTrainedModel) -> float:
     """p50 of the unpruned int8 graph over that of ``pruned``, run in turns on the sampled texts."""
-    raw, joined = export_onnx(pruned, ground.work), ground.work / "joined.onnx"
+    raw, joined = export_onnx(pruned, basis.work), basis.work / "joined.onnx"
     join_projections(raw, joined)
-    int8 = quantize(joined, ground.work, DYNAMIC, target=instruction_set()).file
-    timed = time_in_turns({"unpruned": ground.unpruned, "pruned": graph_run(int8)}, ground.tokens, seconds=_SECONDS)
+    int8 = quantize(joined, basis.work, DYNAMIC, target=instruction_set()).file
+    timed = time_in_turns({"unpruned": basis.unpruned, "pruned": graph_run(int8)}, basis.tokens, seconds=_SECONDS)
     return timed["unpruned"].p50 / timed["pruned"].p50
 
 

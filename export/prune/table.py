@@ -21,16 +21,16 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from export.graph.onnx import OPSET
+from export.graph.projections import join_projections
+from export.graph.quantize import DYNAMIC, quantize
 from export.hardware import instruction_set
-from export.latency import Run
-from export.onnx import OPSET
-from export.predict import torch_inputs
-from export.projections import join_projections
+from export.inference.predict import torch_inputs
+from export.measure.latency import Run
 from export.prune.architecture import Layer, layers_of
 from export.prune.surgery import Kept, cut_layer
-from export.quantize import DYNAMIC, quantize
 from service.engine import SLOWER_FUSED
-from service.tokenizer import Tokens
+from service.tasks.tokenizer import Tokens
 
 _ROUNDS = 60
 _TRACED = (4, 5)  # lengths whose calls tell which axes are dynamic
@@ -102,11 +102,13 @@ def measure_layer(
     whole, empty, *others = np.mean(taken, axis=0)
     beyond = [0.0, *(max(0.0, float(one - empty)) for one in others)]
     return LatencyTable(
-        float(whole), layer.heads, layer.neurons,
+        float(whole),
+        layer.heads,
+        layer.neurons,
         dict(zip(heads, beyond, strict=False)),
         dict(zip(neurons, [0.0, *beyond[len(heads) :]], strict=True)),
         tuple(lengths),
-    )  # fmt: skip
+    )
 
 
 def _points(units: int) -> list[int]:
@@ -180,9 +182,15 @@ def _session(layer: Layer, kept: Kept, calls: Sequence[_Call], folder: Path) -> 
         for name, one in inputs.items()
     }
     torch.onnx.export(
-        _Replayed(small.module, calls[0]).eval(), tuple(inputs.values()), str(raw), input_names=list(inputs),
-        output_names=["out"], dynamic_axes=axes, opset_version=OPSET, dynamo=False,
-    )  # fmt: skip
+        _Replayed(small.module, calls[0]).eval(),
+        tuple(inputs.values()),
+        str(raw),
+        input_names=list(inputs),
+        output_names=["out"],
+        dynamic_axes=axes,
+        opset_version=OPSET,
+        dynamo=False,
+    )
     if kept.heads or kept.neurons:
         joined = folder / "joined.onnx"
         join_projections(raw, joined)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from export.gate import MAX_BATCH_FLIPS
-from export.latency import Timed
-from export.paired import lower_bound
+from export.judge.gate import MAX_BATCH_FLIPS
+from export.judge.paired import lower_bound
+from export.measure.latency import Timed
 from export.search.trial import Trial
 from service.contract.errors import Refused
 

@@ -23,9 +23,9 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax
 
-from export.divergence import Logits
+from export.judge.divergence import Logits
 from service.contract.bundle import Task
-from service.contract.classify import MULTI_LABEL_THRESHOLD, probabilities
+from service.tasks.classification import MULTI_LABEL_THRESHOLD, probabilities
 
 _DOUBT = 0.5  # the least error of what the probabilities say, as a share of it
 _LOG_TEMPERATURES = (-3.0, 3.0)

@@ -18,7 +18,7 @@ from export.search.trial import Trial
 logger = logging.getLogger(__name__)
 
 
-class Budget:
+class TimeBudget:
     """The seconds that a search may take, ``spent`` of them already before an interruption."""
 
     def __init__(self, seconds: float, spent: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,7 +37,7 @@ class Budget:
 class _Left(ProgressColumn):
     """What is left of the time budget; it runs on while a candidate is tried."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: TimeBudget) -> None:
         super().__init__()
         self._budget = budget
 
@@ -45,10 +45,10 @@ class _Left(ProgressColumn):
         return Text(str(timedelta(seconds=int(self._budget.left))), style="progress.remaining")
 
 
-class Teller:
+class ProgressReporter:
     """Says what is tried and what was found."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: TimeBudget) -> None:
         self._budget = budget
         self._bar: Progress | None = None
 
@@ -61,9 +61,14 @@ class Teller:
         logger.info(
             "search: %s: %+.2f points (at least %+.2f), expected %+.2f, divergence %.4f, %d multiplications in int8, "
             "%.1f MB",
-            trial.name, trial.difference, trial.lower_bound, trial.estimate, trial.divergence, trial.quantized,
+            trial.name,
+            trial.difference,
+            trial.lower_bound,
+            trial.estimate,
+            trial.divergence,
+            trial.quantized,
             trial.bytes / 1e6,
-        )  # fmt: skip
+        )
 
     @contextmanager
     def showing(self) -> Iterator[None]:
@@ -72,9 +77,13 @@ class Teller:
             yield
             return
         columns = (
-            TextColumn("search: {task.description}"), BarColumn(bar_width=20),
-            TimeElapsedColumn(), TextColumn("elapsed"), _Left(self._budget), TextColumn("left"),
-        )  # fmt: skip
+            TextColumn("search: {task.description}"),
+            BarColumn(bar_width=20),
+            TimeElapsedColumn(),
+            TextColumn("elapsed"),
+            _Left(self._budget),
+            TextColumn("left"),
+        )
         with Progress(*columns, console=Console(stderr=True), transient=True) as self._bar:
             self._bar.add_task("starting", total=self._budget.seconds)
             yield

@@ -50,7 +50,7 @@ class Progress(BaseModel):
         return (*self.chain(self.bases[step - 1]), self.steps[step - 1]) if step else ()
 
 
-class Store:
+class SearchStore:
     """A folder with the graphs tried, the weights after each pruning step, and :class:`Progress`."""
 
     def __init__(self, folder: Path) -> None:
@@ -127,7 +127,7 @@ def search_folder(root: Path, name: str, key: str) -> Iterator[Path]:
         try:
             yield folder
         except BaseException:
-            if not Store(folder).load().trials:
+            if not SearchStore(folder).load().trials:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)

@@ -12,17 +12,17 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel
 
-from export.divergence import Logits, divergence
-from export.gate import flip_rate
-from export.labels import one_hot
-from export.paired import paired_difference, standard_error
-from export.predict import batched_logits, checkpoint_logits, load_engine
-from export.quantize import Quantized
+from export.data.labels import one_hot
+from export.graph.quantize import Quantized
+from export.inference.predict import batched_logits, checkpoint_logits, load_engine
+from export.judge.divergence import Logits, divergence
+from export.judge.gate import flip_rate
+from export.judge.paired import paired_difference, standard_error
 from export.search.estimate import Estimate, Judge
 from service.contract.bundle import Scheme, Task
-from service.contract.classify import correct, predicted_labels, probabilities
 from service.contract.dataset import Dataset
-from service.tokenizer import TextTokenizer, Tokens
+from service.tasks.classification import correct, predicted_labels, probabilities
+from service.tasks.tokenizer import TextTokenizer, Tokens
 
 ANSWERS = "answers.npy"  # beside each graph: its logits of the search rows
 
@@ -108,11 +108,17 @@ class SearchRows:
             batched = batched_logits(engine, self.tokens)
         np.save(made.file.with_name(ANSWERS), logits)
         return Trial(
-            file=made.file.relative_to(folder).as_posix(), step=step, model=model, speedup=speedup, scheme=made.scheme,
+            file=made.file.relative_to(folder).as_posix(),
+            step=step,
+            model=model,
+            speedup=speedup,
+            scheme=made.scheme,
             divergence=divergence(logits, self.judge.wanted, self.task),
             batch_flip_rate=flip_rate(self._labels(logits), self._labels(batched)),
-            quantized=made.matmuls, bytes=made.bytes, **self.figures(logits),
-        )  # fmt: skip
+            quantized=made.matmuls,
+            bytes=made.bytes,
+            **self.figures(logits),
+        )
 
     def figures(self, logits: Logits) -> dict[str, Any]:
         """How accurate a model with these answers is, as :class:`Trial` names it."""
@@ -120,10 +126,15 @@ class SearchRows:
         paired = paired_difference(self._correct(self.judge.wanted), right)
         estimate = self.judge.estimate(logits, Estimate(100 * paired.difference, 100 * standard_error(paired)))
         return {
-            "rows": paired.rows, "gained": paired.gained, "lost": paired.lost,
-            "accuracy": float(right.mean()), "difference": 100 * paired.difference, "lower_bound": 100 * paired.lower,
-            "estimate": estimate.points, "error": estimate.error,
-        }  # fmt: skip
+            "rows": paired.rows,
+            "gained": paired.gained,
+            "lost": paired.lost,
+            "accuracy": float(right.mean()),
+            "difference": 100 * paired.difference,
+            "lower_bound": 100 * paired.lower,
+            "estimate": estimate.points,
+            "error": estimate.error,
+        }
 
     def _labels(self, logits: Logits) -> list[str]:
         return predicted_labels(probabilities(logits, self.task), self.labels, self.task)

@@ -11,29 +11,29 @@ import torch
 from pydantic import JsonValue
 from transformers import PreTrainedModel
 
-from export.baselines import optimum_baselines
-from export.checkpoint import Checkpoint
-from export.gate import METRIC
-from export.graphs import graph_bytes
+from export.checkpoint.load import Checkpoint
+from export.graph.files import graph_bytes
+from export.graph.quantize import DYNAMIC, Quantized
 from export.hardware import processor
-from export.latency import Run, Timed, graph_run, spread_out, time_in_turns, torch_run
+from export.judge.gate import METRIC
+from export.measure.baselines import optimum_baselines
+from export.measure.latency import Run, Timed, graph_run, spread_out, time_in_turns, torch_run
 from export.prune.architecture import layers_of
-from export.quantize import DYNAMIC, Quantized
 from export.search.choice import choose, front, is_provable, most_faithful
-from export.search.progress import Budget
-from export.search.store import Progress, Store
+from export.search.progress import TimeBudget
+from export.search.store import Progress, SearchStore
 from export.search.trial import SearchRows, Trial
-from export.search.walk import Subject, Walk, follow
+from export.search.walk import Compressor, Walk, execute_plan
 from service.contract.bundle import Candidate, Latency, Plan, Search
 from service.contract.dataset import Dataset
-from service.tokenizer import Tokens
+from service.tasks.tokenizer import Tokens
 
 TORCH, FLOAT32, OPTIMUM, UNPRUNED = "torch fp32", "onnxruntime fp32", "optimum int8", "unpruned int8"
 SERVED = "cpu variant"
 
 
 @dataclass(frozen=True)
-class Wish:
+class SearchRequest:
     """What the search is to find; ``time_budget`` in seconds.
 
     ``target_speedup`` is against the unpruned int8 model; None means as fast as the tolerance allows. With
@@ -76,61 +76,71 @@ class CpuVariant:
         }
 
 
-def search_variant(subject: Subject, checkpoint: Checkpoint, wish: Wish, store: Store, max_drop: float) -> CpuVariant:
+def search_variant(
+    compressor: Compressor, checkpoint: Checkpoint, search_request: SearchRequest, store: SearchStore, max_drop: float
+) -> CpuVariant:
     """Walk, time everything that was tried in one run, and take one candidate.
 
     :raises Refused: if the speed-up that was asked for is not reached.
     """
-    rows = SearchRows.of(subject.model, subject.tokenizer, wish.rows, subject.labels, subject.task)
-    budget = Budget(wish.time_budget, spent=store.load().seconds)
-    walk = Walk(subject, rows, store, budget, max_drop, wish.target_speedup, wish.prune)
+    rows = SearchRows.of(
+        compressor.model, compressor.tokenizer, search_request.rows, compressor.labels, compressor.task
+    )
+    budget = TimeBudget(search_request.time_budget, spent=store.load().seconds)
+    walk = Walk(compressor, rows, store, budget, max_drop, search_request.target_speedup, search_request.prune)
     progress = walk.run()
     unpruned = next(one for one in progress.trials if one.step == 0 and one.scheme == DYNAMIC)
     graphs: dict[str, Run] = {one.file: graph_run(store.folder / one.file) for one in progress.trials}
-    baselines = _baselines(subject, checkpoint, store)
+    baselines = _baselines(compressor, checkpoint, store)
     timed = time_in_turns(graphs | {name: run for name, (run, _) in baselines.items()}, rows.tokens)
-    provable = partial(is_provable, max_drop=max_drop, gate_rows=wish.gate_rows)
+    provable = partial(is_provable, max_drop=max_drop, gate_rows=search_request.gate_rows)
     pick = partial(
-        choose, timed=timed, max_drop=max_drop, target_speedup=wish.target_speedup, unpruned=unpruned.file,
-        provable=provable if wish.must_prove else None,
-    )  # fmt: skip
-    asked = rows.halves(progress.trials, store.folder) if wish.cross_fit else [progress.trials]
+        choose,
+        timed=timed,
+        max_drop=max_drop,
+        target_speedup=search_request.target_speedup,
+        unpruned=unpruned.file,
+        provable=provable if search_request.must_prove else None,
+    )
+    asked = rows.halves(progress.trials, store.folder) if search_request.cross_fit else [progress.trials]
     picked = {pick(trials).file for trials in asked}
     taken = most_faithful([one for one in progress.trials if one.file in picked], timed)
     rest = {UNPRUNED: (unpruned.file, unpruned.bytes), SERVED: (taken.file, taken.bytes)}
     sizes = {name: (name, size) for name, (_, size) in baselines.items()} | rest
     return CpuVariant(
         made=Quantized(store.folder / taken.file, taken.scheme, taken.quantized, taken.bytes),
-        model=store.model_after(subject.model, progress.chain(taken.step), taken.step),
+        model=store.model_after(compressor.model, progress.chain(taken.step), taken.step),
         float32=store.folder / f"{taken.step}/float/joined.onnx",
         plan=Plan(steps=progress.chain(taken.step), scheme=taken.scheme, torch_threads=torch.get_num_threads()),
         latency=_latency(timed, sizes, rows.tokens),
-        search=_search(progress, rows, taken, timed, wish, max_drop, budget),
+        search=_search(progress, rows, taken, timed, search_request, max_drop, budget),
     )
 
 
-def planned_variant(subject: Subject, checkpoint: Checkpoint, plan: Plan, store: Store, texts: list[str]) -> CpuVariant:
+def planned_variant(
+    compressor: Compressor, checkpoint: Checkpoint, plan: Plan, store: SearchStore, texts: list[str]
+) -> CpuVariant:
     """Make what ``plan`` says; ``texts`` are for its latency."""
-    made = follow(subject, plan, store)
-    baselines = _baselines(subject, checkpoint, store)
+    made = execute_plan(compressor, plan, store)
+    baselines = _baselines(compressor, checkpoint, store)
     runs = {name: run for name, (run, _) in baselines.items()} | {SERVED: graph_run(made.file)}
     sizes = {name: (name, size) for name, (_, size) in baselines.items()} | {SERVED: (SERVED, made.bytes)}
-    tokens = subject.tokenizer(texts)
+    tokens = compressor.tokenizer(texts)
     return CpuVariant(
         made=made,
-        model=store.model_after(subject.model, plan.steps, len(plan.steps)),
+        model=store.model_after(compressor.model, plan.steps, len(plan.steps)),
         float32=store.folder / f"{len(plan.steps)}/float/joined.onnx",
         plan=plan,
         latency=_latency(time_in_turns(runs, tokens), sizes, tokens),
     )
 
 
-def _baselines(subject: Subject, checkpoint: Checkpoint, store: Store) -> dict[str, tuple[Run, int]]:
+def _baselines(compressor: Compressor, checkpoint: Checkpoint, store: SearchStore) -> dict[str, tuple[Run, int]]:
     """What others would run, each with its size in bytes."""
     optimum = optimum_baselines(checkpoint, store.place(0, "optimum"))
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in subject.model.parameters())
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in compressor.model.parameters())
     return {
-        TORCH: (torch_run(subject.model), weights),
+        TORCH: (torch_run(compressor.model), weights),
         FLOAT32: (graph_run(optimum.float32, as_served=False), graph_bytes(optimum.float32)),
         OPTIMUM: (graph_run(optimum.int8, as_served=False), graph_bytes(optimum.int8)),
     }
@@ -144,28 +154,45 @@ def _latency(
 
 
 def _search(
-    progress: Progress, rows: SearchRows, taken: Trial, timed: Mapping[str, Timed], wish: Wish, max_drop: float,
-    budget: Budget,
-) -> Search:  # fmt: skip
+    progress: Progress,
+    rows: SearchRows,
+    taken: Trial,
+    timed: Mapping[str, Timed],
+    search_request: SearchRequest,
+    max_drop: float,
+    budget: TimeBudget,
+) -> Search:
     on_front = front([(timed[one.file].p50, -one.accuracy) for one in progress.trials])
     return Search(
-        rows=len(wish.rows),
-        cross_fitted=wish.cross_fit,
+        rows=len(search_request.rows),
+        cross_fitted=search_request.cross_fit,
         metric=METRIC[rows.task],
         baseline=rows.baseline,
         max_drop=max_drop,
-        target_speedup=wish.target_speedup,
-        budget_seconds=wish.time_budget,
+        target_speedup=search_request.target_speedup,
+        budget_seconds=search_request.time_budget,
         seconds=round(budget.spent, 1),
         ended=progress.ended or "",
         candidates=tuple(
             Candidate(
-                name=one.name, speedup=one.speedup, scheme=one.scheme.name, accuracy=one.accuracy,
-                difference=one.difference, lower_bound=one.lower_bound, divergence=one.divergence,
-                estimate=one.estimate, estimate_error=one.error, batch_flip_rate=one.batch_flip_rate,
-                p50_ms=timed[one.file].p50, p50_range_ms=timed[one.file].p50_range, p95_ms=timed[one.file].p95,
-                bytes=one.bytes, quantized=one.quantized, front=kept, chosen=one is taken,
+                name=one.name,
+                speedup=one.speedup,
+                scheme=one.scheme.name,
+                accuracy=one.accuracy,
+                difference=one.difference,
+                lower_bound=one.lower_bound,
+                divergence=one.divergence,
+                estimate=one.estimate,
+                estimate_error=one.error,
+                batch_flip_rate=one.batch_flip_rate,
+                p50_ms=timed[one.file].p50,
+                p50_range_ms=timed[one.file].p50_range,
+                p95_ms=timed[one.file].p95,
+                bytes=one.bytes,
+                quantized=one.quantized,
+                front=kept,
+                chosen=one is taken,
             )
             for one, kept in zip(progress.trials, on_front, strict=True)
         ),
-    )  # fmt: skip
+    )

@@ -19,27 +19,27 @@ import torch
 from transformers import PreTrainedModel
 
 from export.errors import ParityError
-from export.graphs import weights_file
+from export.graph.files import weights_file
+from export.graph.onnx import export_onnx
+from export.graph.projections import join_projections
+from export.graph.quantize import DYNAMIC, FIRST, FLOAT, SCHEMES, UNSIGNED, Feeds, Quantized, quantize
 from export.hardware import instruction_set, saturates
-from export.latency import graph_run, time_in_turns
-from export.onnx import export_onnx
-from export.predict import torch_inputs
-from export.projections import join_projections
+from export.inference.predict import torch_inputs
+from export.inference.reference import choose_rows
+from export.measure.latency import graph_run, time_in_turns
 from export.prune.reconstruct import cut_and_reconstruct, input_moments
-from export.prune.recover import Lesson, Recovered, recover
-from export.prune.step import Ground, Shrunk, sample, shrink, survey
+from export.prune.recover import Recovered, RecoveryPlan, recover
+from export.prune.step import PrunedModel, PruningBasis, measure_basis, prune_to_speedup, sample
 from export.prune.surgery import as_mask, everything
-from export.quantize import DYNAMIC, FLOAT, PER_TENSOR, STATIC, UNSIGNED, Feeds, Quantized, quantize
-from export.reference import choose_rows
 from export.search.choice import LIKELY, front, is_inside
-from export.search.progress import Budget, Teller
-from export.search.store import Progress, Store, kept_units
+from export.search.progress import ProgressReporter, TimeBudget
+from export.search.sensitivity import ROWS, mixed_schemes, sensitivity
+from export.search.store import Progress, SearchStore, kept_units
 from export.search.trial import SearchRows
-from export.sensitivity import ROWS, mixed_schemes, sensitivity
 from service.contract.bundle import Plan, PruneStep, Scheme, Task
 from service.contract.dataset import Dataset
 from service.contract.errors import Refused
-from service.tokenizer import TextTokenizer, Tokens
+from service.tasks.tokenizer import TextTokenizer, Tokens
 
 _FIRST, _GROWTH = 1.4, 1.25  # how fast the first step aims to be, and how much faster each next one
 _CLOSE = 1.1  # times as fast as a model inside the tolerance is one that is not: no other is cut between
@@ -55,7 +55,7 @@ _SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Subject:
+class Compressor:
     """The model to make smaller, and the data to do it with: ``train`` ranks units and teaches recovery."""
 
     model: PreTrainedModel
@@ -65,7 +65,7 @@ class Subject:
     task: Task
     seed: int
 
-    def joined(self, model: PreTrainedModel, store: Store, step: int) -> Path:
+    def joined(self, model: PreTrainedModel, store: SearchStore, step: int) -> Path:
         """The float32 graph of ``model``, the subject's own or a pruned one."""
         folder = store.place(step, "float")
         raw, joined = export_onnx(model, folder), folder / "joined.onnx"
@@ -74,13 +74,13 @@ class Subject:
         weights_file(raw).unlink(missing_ok=True)
         return joined
 
-    def quantized(self, joined: Path, store: Store, step: int, scheme: Scheme) -> Quantized:
+    def quantized(self, joined: Path, store: SearchStore, step: int, scheme: Scheme) -> Quantized:
         calibration = self._calibration if scheme.method == "static" else []
         folder = store.place(step, scheme.name)
         return quantize(joined, folder, scheme, target=instruction_set(), calibration=calibration)
 
-    def recover(self, student: PreTrainedModel, lesson: Lesson, step: int) -> Recovered:
-        return recover(student, self.model, self._train_tokens, self.task, lesson, seed=self.seed + step)
+    def recover(self, student: PreTrainedModel, recovery: RecoveryPlan, step: int) -> Recovered:
+        return recover(student, self.model, self._train_tokens, self.task, recovery, seed=self.seed + step)
 
     @cached_property
     def _train_tokens(self) -> list[Tokens]:
@@ -93,20 +93,20 @@ class Subject:
         return [{name: one.numpy() for name, one in torch_inputs(self.model, [text]).items()} for text in tokens]
 
 
-def follow(subject: Subject, plan: Plan, store: Store) -> Quantized:
+def execute_plan(compressor: Compressor, plan: Plan, store: SearchStore) -> Quantized:
     """Do what ``plan`` says, without measuring anything: the same subject gives the same file."""
-    model, threads = subject.model, torch.get_num_threads()
-    seen = subject.tokenizer(sample(subject.train, subject.seed).texts)
+    model, threads = compressor.model, torch.get_num_threads()
+    seen = compressor.tokenizer(sample(compressor.train, compressor.seed).texts)
     torch.set_num_threads(plan.torch_threads)
     try:
         for place, step in enumerate(plan.steps, 1):
             model = cut_and_reconstruct(model, kept_units(step), input_moments(model, seen))
-            subject.recover(model, Lesson(again=(step.planned_steps, step.train_steps)), place)
+            compressor.recover(model, RecoveryPlan(again=(step.planned_steps, step.train_steps)), place)
             store.keep_weights(model, place)
     finally:
         torch.set_num_threads(threads)
-    joined = subject.joined(model, store, len(plan.steps))
-    return subject.quantized(joined, store, len(plan.steps), plan.scheme)
+    joined = compressor.joined(model, store, len(plan.steps))
+    return compressor.quantized(joined, store, len(plan.steps), plan.scheme)
 
 
 @dataclass
@@ -116,10 +116,10 @@ class Walk:
     ``target_speedup`` is against the unpruned int8 model, None for as fast as ``max_drop`` (points) allows.
     """
 
-    subject: Subject
+    compressor: Compressor
     rows: SearchRows
-    store: Store
-    budget: Budget
+    store: SearchStore
+    budget: TimeBudget
     max_drop: float
     target_speedup: float | None = None
     prune: bool = True
@@ -128,10 +128,10 @@ class Walk:
         self.progress = self.store.load()
         if self.progress.ended == _OUT_OF_TIME:  # there may be more time now
             self._save(ended=None)
-        self._teller = Teller(self.budget)
+        self._teller = ProgressReporter(self.budget)
         if self.target_speedup is not None:
             steps = max(1, round(math.log(self.target_speedup) / math.log(_FIRST)))
-            self._aims = [self.target_speedup ** ((step + 1) / steps) for step in range(steps)]
+            self._goals = [self.target_speedup ** ((step + 1) / steps) for step in range(steps)]
 
     def run(self) -> Progress:
         """Try candidates until the walk ends.
@@ -152,19 +152,24 @@ class Walk:
 
         All of them, unless that would leave too little time to prune: a step gains more than another scheme.
         """
-        subject, store, rows = self.subject, self.store, self.rows
-        joined = subject.joined(subject.model, store, 0)
+        compressor, store, rows = self.compressor, self.store, self.rows
+        joined = compressor.joined(compressor.model, store, 0)
         self._teller.trying("each multiplication in int8 alone")
         scratch = store.place(0, "sensitivity")
         hurt = sensitivity(
-            joined, rows.tokens[:ROWS], subject.task, scratch, pad_id=rows.pad_id, target=instruction_set(),
+            joined,
+            rows.tokens[:ROWS],
+            compressor.task,
+            scratch,
+            pad_id=rows.pad_id,
+            target=instruction_set(),
             seconds=_SENSITIVITY_SHARE * self.budget.seconds,
-        )  # fmt: skip
-        exact = [UNSIGNED] if saturates(instruction_set()) else []
+        )
+        useless = () if saturates(instruction_set()) else (UNSIGNED,)
         longest = 0.0
-        for scheme in (FLOAT, DYNAMIC, *mixed_schemes(hurt), PER_TENSOR, *exact, STATIC):
+        for scheme in (*FIRST, *mixed_schemes(hurt), *(one for one in SCHEMES[len(FIRST) :] if one not in useless)):
             short = self.prune and self.budget.left - longest < self.progress.overhead + _LEAST_SECONDS
-            if short and scheme not in (FLOAT, DYNAMIC):
+            if short and scheme not in FIRST:
                 break
             begun = self.budget.spent
             self._try(joined, scheme, 0, "unpruned", 1.0)
@@ -179,47 +184,47 @@ class Walk:
 
     def _prune_on(self) -> None:
         """Step by step, until there is a reason to end."""
-        ground: Ground | None = None
+        basis: PruningBasis | None = None
         while self.progress.ended is None:
             if self.budget.left < self.progress.overhead + _LEAST_SECONDS:
                 self._save(ended=_OUT_OF_TIME)
                 return
             begun, place = self.budget.spent, len(self.progress.steps) + 1
-            base, aim = self._next()
+            base, goal = self._next()
             chain = self.progress.chain(base)
-            model = self.store.model_after(self.subject.model, chain, base)
-            if aim is None:
-                shrunk: Shrunk | None = Shrunk(model, everything(model), chain[-1].speedup)
+            model = self.store.model_after(self.compressor.model, chain, base)
+            if goal is None:
+                shrunk: PrunedModel | None = PrunedModel(model, everything(model), chain[-1].speedup)
             else:
-                ground = ground or self._survey()
-                shrunk = self._shrink(ground, model, aim, chain[-1].speedup if chain else 1.0)
+                basis = basis or self._measure_basis()
+                shrunk = self._prune_to(basis, model, goal, chain[-1].speedup if chain else 1.0)
             if shrunk is None:
                 return
             model, what = shrunk.model, self._name(shrunk.speedup)
             self._teller.trying(f"recovery, {what}")
-            did = self.subject.recover(model, self._lesson(self._recovery_seconds()), len(chain) + 1)
+            did = self.compressor.recover(model, self._recovery_plan(self._recovery_seconds()), len(chain) + 1)
             self.store.keep_weights(model, place)
-            joined = self.subject.joined(model, self.store, place)
+            joined = self.compressor.joined(model, self.store, place)
             for scheme in self.progress.schemes:
                 self._try(joined, scheme, place, what, shrunk.speedup)
             overhead = self.budget.spent - begun - did.seconds
             steps, bases = (*self.progress.steps, _record(shrunk, did)), (*self.progress.bases, base)
             self.progress = self.progress.model_copy(update={"steps": steps, "bases": bases})
-            self._save(overhead=overhead, ended=self._reason_to_end(learnt=aim is not None or did.kept_step > 0))
+            self._save(overhead=overhead, ended=self._reason_to_end(learnt=goal is not None or did.kept_step > 0))
 
     def _next(self) -> tuple[int, float | None]:
         """Which step to go on from, and what speed to cut its model to; None to let it learn on as it is."""
         if self.target_speedup is not None:
-            return len(self.progress.steps), self._aims[len(self.progress.steps)]
+            return len(self.progress.steps), self._goals[len(self.progress.steps)]
         speeds = {0: 1.0} | {place: step.speedup for place, step in enumerate(self.progress.steps, 1)}
         good = max((place for place in speeds if not place or self._is_inside(place)), key=lambda one: speeds[one])
         bad = [place for place in speeds if speeds[place] > speeds[good]]
-        aim = speeds[good] * (_GROWTH if good else _FIRST)
+        goal = speeds[good] * (_GROWTH if good else _FIRST)
         if not bad:
-            return good, aim
+            return good, goal
         slowest = min(speeds[place] for place in bad)
         if slowest > _CLOSE * speeds[good] and self.progress.bases.count(good) < _MOST_CUTS:
-            return good, min(aim, math.sqrt(speeds[good] * slowest))
+            return good, min(goal, math.sqrt(speeds[good] * slowest))
         return max(place for place in bad if speeds[place] == slowest), None
 
     def _is_inside(self, place: int) -> bool:
@@ -227,25 +232,31 @@ class Walk:
         trials = [trial for trial in self.progress.trials if trial.step == place]
         return any(is_inside(trial, self.max_drop, errors=LIKELY) for trial in trials)
 
-    def _survey(self) -> Ground:
+    def _measure_basis(self) -> PruningBasis:
         self._teller.trying("how long layers of several widths take")
         unpruned = next(one for one in self.progress.trials if one.step == 0 and one.scheme == DYNAMIC)
-        subject = self.subject
-        return survey(
-            subject.model, subject.tokenizer, subject.train, subject.labels, subject.task,
-            self.store.folder / unpruned.file, self.store.place(0, "survey"), seed=subject.seed,
-        )  # fmt: skip
+        compressor = self.compressor
+        return measure_basis(
+            compressor.model,
+            compressor.tokenizer,
+            compressor.train,
+            compressor.labels,
+            compressor.task,
+            self.store.folder / unpruned.file,
+            self.store.place(0, "survey"),
+            seed=compressor.seed,
+        )
 
-    def _shrink(self, ground: Ground, model: PreTrainedModel, aim: float, reached: float) -> Shrunk | None:
+    def _prune_to(self, basis: PruningBasis, model: PreTrainedModel, goal: float, reached: float) -> PrunedModel | None:
         """A smaller model; None, with the reason, if there is none that is faster than ``reached``."""
-        self._teller.trying(f"pruning to {aim:.2f} times the speed")
-        shrunk = shrink(ground, model, aim, exactly=aim == self.target_speedup)
+        self._teller.trying(f"pruning to {goal:.2f} times the speed")
+        shrunk = prune_to_speedup(basis, model, goal, exactly=goal == self.target_speedup)
         if shrunk is not None and shrunk.speedup > reached:
             return shrunk
         if self.target_speedup is not None:
             raise Refused(
                 f"no pruned model is {self.target_speedup:g} times as fast here; {reached:.2f} times was reached, and "
-                f"about {ground.limit:.1f} times is the limit, without any heads and neurons. "
+                f"about {basis.limit:.1f} times is the limit, without any heads and neurons. "
                 "Give a lower --target-speedup."
             )
         self._save(ended=f"no model faster than {reached:.2f} times was found")
@@ -260,23 +271,23 @@ class Walk:
         """An equal part of the time left for each step to a given speed-up, or for as many as good recovery allows."""
         overhead, left = self.progress.overhead, self.budget.left
         if self.target_speedup is not None:
-            steps = len(self._aims) - len(self.progress.steps)
+            steps = len(self._goals) - len(self.progress.steps)
         else:
             steps = int(left / (overhead + _GOOD_SECONDS))
         steps = max(1, steps)
         return max(_LEAST_SECONDS, (left - (steps - 1 + _TRYING_SHARE) * overhead) / steps)
 
-    def _lesson(self, seconds: float) -> Lesson:
+    def _recovery_plan(self, seconds: float) -> RecoveryPlan:
         """Three epochs, or as many as give a few hundred updates, within the seconds."""
-        epoch = max(1, len(self.subject.train) // Lesson.batch_size)
-        return Lesson(minutes=seconds / 60, epochs=max(Lesson.epochs, math.ceil(_LEAST_UPDATES / epoch)))
+        epoch = max(1, len(self.compressor.train) // RecoveryPlan.batch_size)
+        return RecoveryPlan(minutes=seconds / 60, epochs=max(RecoveryPlan.epochs, math.ceil(_LEAST_UPDATES / epoch)))
 
     def _try(self, joined: Path, scheme: Scheme, step: int, model: str, speedup: float) -> None:
         if any((trial.step, trial.scheme) == (step, scheme) for trial in self.progress.trials):
             return  # it was tried before an interruption
         self._teller.trying(f"{model}, {scheme.name}")
         try:
-            made = self.subject.quantized(joined, self.store, step, scheme)
+            made = self.compressor.quantized(joined, self.store, step, scheme)
         except ParityError:
             if not scheme.float_nodes:
                 raise
@@ -288,7 +299,7 @@ class Walk:
     def _reason_to_end(self, *, learnt: bool) -> str | None:
         speed = f"{self.progress.steps[-1].speedup:.2f} times the speed"
         if self.target_speedup is not None:
-            return f"the last step was done ({speed})" if len(self.progress.steps) == len(self._aims) else None
+            return f"the last step was done ({speed})" if len(self.progress.steps) == len(self._goals) else None
         if not learnt:
             return f"at {speed} too much accuracy was lost, and learning on brought no more of it back"
         return None
@@ -298,7 +309,7 @@ class Walk:
         self.store.save(self.progress)
 
 
-def _record(shrunk: Shrunk, did: Recovered) -> PruneStep:
+def _record(shrunk: PrunedModel, did: Recovered) -> PruneStep:
     return PruneStep(
         speedup=shrunk.speedup,
         heads=tuple(as_mask(one.heads) for one in shrunk.kept),

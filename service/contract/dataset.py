@@ -12,9 +12,9 @@ from pathlib import Path
 
 import orjson
 
+from service.contract.dataset_rows import Wanted, is_missing, reader_of
 from service.contract.errors import DatasetError
 from service.contract.labels import SEPARATOR, clean_target, join_labels, split_labels
-from service.contract.rows import Wanted, is_missing, reader_of
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The events that Plumbline sends: CloudEvents 1.0, structured JSON mode.
 
-The bodies are signed by Standard Webhooks 1.0 when they are delivered; see ``monitoring.webhook``.
+The bodies are signed by Standard Webhooks 1.0 when they are delivered; see ``monitoring.delivery.webhook``.
 """
 
 from __future__ import annotations

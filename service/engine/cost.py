@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from service.packing import BatchCost
-from service.tokenizer import Tokens
+from service.batching.packing import BatchCost
+from service.tasks.tokenizer import Tokens
 
 _LENGTH = 32  # of the texts that are timed, in tokens
 _LARGEST = 512  # of them in a batch

@@ -19,7 +19,7 @@ import onnxruntime as ort
 from service.contract.errors import PlumblineError
 from service.engine.captured import Captured
 from service.engine.pinned import PinnedMemory, cuda_runtime
-from service.tokenizer import Tokens
+from service.tasks.tokenizer import Tokens
 
 logger = logging.getLogger(__name__)
 

@@ -92,9 +92,20 @@ class Workshop:
 
     def _bud(self, target: str, folder: Path, *options: str) -> str:
         return self._buildah(
-            "bud", "--layers", "--format", "docker", "--network", "host", *self._pip(), *options,
-            "--build-arg", "BASE_IMAGE=localhost/base", "--target", target, str(folder),
-        )  # fmt: skip
+            "bud",
+            "--layers",
+            "--format",
+            "docker",
+            "--network",
+            "host",
+            *self._pip(),
+            *options,
+            "--build-arg",
+            "BASE_IMAGE=localhost/base",
+            "--target",
+            target,
+            str(folder),
+        )
 
     def close(self) -> None:
         """Unmount and delete everything."""
@@ -109,8 +120,10 @@ class Workshop:
         with log.open("wb") as output:
             done = subprocess.run(
                 ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", files],
-                stdout=output, stderr=output, check=False,
-            )  # fmt: skip
+                stdout=output,
+                stderr=output,
+                check=False,
+            )
         assert done.returncode == 0, log.read_text()[-2000:]
         for litter in ("var/cache/apt/archives", "var/lib/apt/lists"):
             shutil.rmtree(files / litter)
@@ -145,8 +158,11 @@ class Workshop:
     def _buildah(self, *arguments: str) -> str:
         done = subprocess.run(
             ["buildah", *self._storage, *arguments],
-            env={**os.environ, "BUILDAH_ISOLATION": "chroot"}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            env={**os.environ, "BUILDAH_ISOLATION": "chroot"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, f"buildah {' '.join(arguments)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
         return done.stdout.strip()
 

@@ -18,8 +18,10 @@ from tests.container.boxes import ROOT
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS: dict[str, type[Settings]] = {
-    "server": ServiceSettings, "server-gpu": ServiceSettings, "monitor": MonitorSettings,
-}  # fmt: skip
+    "server": ServiceSettings,
+    "server-gpu": ServiceSettings,
+    "monitor": MonitorSettings,
+}
 EACH = pytest.mark.parametrize("name", SERVICES)
 
 

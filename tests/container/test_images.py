@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from monitoring.webhook import verify
+from monitoring.delivery.webhook import verify
 from service.contract.bundle import open_bundle
 from service.contract.hardware import instruction_set
 from service.contract.repository import read_serving
@@ -137,9 +137,16 @@ def test_serve_predicts_and_on_sigterm_it_answers_what_it_has_and_ends_with_0(
             assert answer.status_code == 200
             assert "positive" in answer.text
             health = subprocess.run(
-                ["chroot", serve.files, "env", *serve.config["Env"], *(f"{k}={v}" for k, v in environment.items()),
-                 *serve.config["Healthcheck"]["Test"][1:]], check=False,
-            )  # fmt: skip
+                [
+                    "chroot",
+                    serve.files,
+                    "env",
+                    *serve.config["Env"],
+                    *(f"{k}={v}" for k, v in environment.items()),
+                    *serve.config["Healthcheck"]["Test"][1:],
+                ],
+                check=False,
+            )
             assert health.returncode == 0
             memory = server.memory()
             statuses: list[int] = []
@@ -184,9 +191,11 @@ def test_monitor_finds_drift_and_sends_the_signed_event(monitor: Image, writable
     secret.mkdir()
     (secret / "webhook").write_text(SECRET)
     volumes = {
-        "/models": (world.repo, "ro"), "/log": (world.log, "rw"), "/state": (writable, "rw"),
+        "/models": (world.repo, "ro"),
+        "/log": (world.log, "rw"),
+        "/state": (writable, "rw"),
         "/run/secrets": (secret, "ro"),
-    }  # fmt: skip
+    }
     with receiver() as hook:
         environment = {
             "PLUMBLINE_WEBHOOK_URLS": hook.url(),
@@ -243,14 +252,29 @@ def test_export_publishes_a_bundle_without_a_network(
     export: Image, checkpoint: Path, writable: Path, tmp_path: Path
 ) -> None:
     arguments = (
-        "export", "/data/checkpoint", "--train", "/data/train.csv", "--eval", "/data/eval.csv", "--repo", "/models",
-        "--name", "tiny", "--no-prune", "--allow-weak", "--json",
-    )  # fmt: skip
+        "export",
+        "/data/checkpoint",
+        "--train",
+        "/data/train.csv",
+        "--eval",
+        "/data/eval.csv",
+        "--repo",
+        "/models",
+        "--name",
+        "tiny",
+        "--no-prune",
+        "--allow-weak",
+        "--json",
+    )
     started = time.monotonic()
     code, output = run(
-        export, tmp_path / "output", *arguments, seconds=400,
-        volumes={"/models": (writable, "rw"), "/data": (checkpoint, "ro")}, network=False,
-    )  # fmt: skip
+        export,
+        tmp_path / "output",
+        *arguments,
+        seconds=400,
+        volumes={"/models": (writable, "rw"), "/data": (checkpoint, "ro")},
+        network=False,
+    )
     assert code == 0, output
     print(f"\n{instruction_set()}: export of a tiny checkpoint {time.monotonic() - started:.0f} s")
     assert open_bundle(writable / "tiny" / "1").manifest.variants.keys() == {"cpu"}  # every file is what it says
@@ -262,19 +286,44 @@ def test_export_publishes_a_bundle_without_a_network(
     [
         ("serve", (), {"/models": "empty"}, {}, ["/models holds no model", "plumbline export", "mount"]),
         ("serve", (), {"/models": "closed"}, {}, ["/models cannot be read", f"user {SOMEBODY}"]),
-        ("serve", (), {"/models": "repo"}, {"PLUMBLINE_LOG": "/log"},
-         ["PLUMBLINE_LOG", "/log", "mount", f"user {SOMEBODY}"]),
-        ("serve", (), {"/models": "repo"}, {"PLUMBLINE_API_KEYS_FILE": "/run/secrets/keys"},
-         ["PLUMBLINE_API_KEYS_FILE", "/run/secrets/keys", "No such file", "mount"]),
-        ("serve", (), {"/models": "both"}, {"PLUMBLINE_DEVICE": "cuda"},
-         ["cuda", "CPUExecutionProvider", "--device cpu"]),
+        (
+            "serve",
+            (),
+            {"/models": "repo"},
+            {"PLUMBLINE_LOG": "/log"},
+            ["PLUMBLINE_LOG", "/log", "mount", f"user {SOMEBODY}"],
+        ),
+        (
+            "serve",
+            (),
+            {"/models": "repo"},
+            {"PLUMBLINE_API_KEYS_FILE": "/run/secrets/keys"},
+            ["PLUMBLINE_API_KEYS_FILE", "/run/secrets/keys", "No such file", "mount"],
+        ),
+        (
+            "serve",
+            (),
+            {"/models": "both"},
+            {"PLUMBLINE_DEVICE": "cuda"},
+            ["cuda", "CPUExecutionProvider", "--device cpu"],
+        ),
         ("monitor", (), {}, {}, ["/state", "Read-only file system", f"user {SOMEBODY}", "mount"]),
-        ("monitor", (), {}, {"PLUMBLINE_WEBHOOK_SECRET_FILE": "/run/secrets/webhook"},
-         ["PLUMBLINE_WEBHOOK_SECRET_FILE", "/run/secrets/webhook", "mount"]),
-        ("export", ("export", "/models", "--train", "/models", "--eval", "/models", "--repo", "/models", "--name", "x"),
-         {"/models": "empty"}, {}, ["/models", "cannot be written", f"user {SOMEBODY}", "mount"]),
+        (
+            "monitor",
+            (),
+            {},
+            {"PLUMBLINE_WEBHOOK_SECRET_FILE": "/run/secrets/webhook"},
+            ["PLUMBLINE_WEBHOOK_SECRET_FILE", "/run/secrets/webhook", "mount"],
+        ),
+        (
+            "export",
+            ("export", "/models", "--train", "/models", "--eval", "/models", "--repo", "/models", "--name", "x"),
+            {"/models": "empty"},
+            {},
+            ["/models", "cannot be written", f"user {SOMEBODY}", "mount"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_a_volume_or_a_secret_is_told_with_its_mend(
     target: str,
     command: tuple[str, ...],
@@ -291,9 +340,12 @@ def test_what_is_wrong_with_a_volume_or_a_secret_is_told_with_its_mend(
     folders["closed"].mkdir(mode=0o700)
     mounted = {place: (folders[name], "ro") for place, name in volumes.items()}
     code, output = run(
-        request.getfixturevalue(target), tmp_path / "output", *command, volumes=mounted,
+        request.getfixturevalue(target),
+        tmp_path / "output",
+        *command,
+        volumes=mounted,
         environment={**_serving(free_port()), **environment},
-    )  # fmt: skip
+    )
     assert code in (1, 2), output
     assert "Traceback" not in output
     for message in messages:

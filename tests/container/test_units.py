@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from monitoring.settings import MonitorSettings
-from service import cli
+from plumbline import cli
 from service.contract.settings import PREFIX, Settings, _is_secret
 from service.settings import ServiceSettings
 from tests.container.boxes import ROOT
@@ -42,7 +42,7 @@ def environment(name: str) -> dict[str, str]:
 def test_it_starts_a_command_that_exists(name: str) -> None:
     program, command = values(name, "ExecStart")
     assert program.endswith("/bin/plumbline")
-    assert command in cli._COMMANDS
+    assert command in cli.COMMANDS
 
 
 @EACH
@@ -104,6 +104,8 @@ def test_systemd_accepts_it_and_finds_it_well_shut(name: str, tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (0, "")
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=yes", "--threshold=25", "--no-pager", unit],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout

@@ -13,8 +13,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-from export.finetune import Recipe, finetune
 from export.pipeline import Exported, Options, export_checkpoint
+from export.train.finetune import Recipe, finetune
 from service.contract.dataset import Dataset
 
 GOOD = ("fine", "great", "lovely", "superb", "warm", "bright")
@@ -58,9 +58,15 @@ def make_base(folder: Path) -> Path:
     file.write_text("\n".join(vocabulary) + "\n")
     BertTokenizerFast(vocab_file=str(file), model_max_length=32).save_pretrained(folder)
     config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=64, max_position_embeddings=32, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
     BertModel(config).save_pretrained(folder)
     return folder
 

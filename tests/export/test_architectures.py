@@ -29,19 +29,19 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from typer.testing import CliRunner
 
-from export import gate as gate_module
-from export.latency import Timed
+from export.judge import gate as gate_module
+from export.measure.latency import Timed
 from export.prune import step as step_module
 from export.prune import table as table_module
-from export.prune.architecture import KNOWN
+from export.prune.architecture import ARCHITECTURES as PRUNABLE
 from export.search import variant as variant_module
 from export.search import walk as walk_module
-from service import cli
+from plumbline import cli
 from service.contract.bundle import Bundle, open_bundle
 from service.contract.dataset import Dataset, write_jsonl
 from service.contract.repository import live_bundle
-from service.live import Resources, load
-from service.metrics import Metrics
+from service.models.loaded import Resources, load
+from service.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.slow
 
@@ -52,21 +52,39 @@ SPECIAL = ["<s>", "</s>", "<unk>", "<pad>"]  # padding is not 0, with which padd
 BOS, EOS, UNKNOWN, PAD = range(4)
 WORDS = [a + b + c for a in "bdfgk" for b in "aeiou" for c in "lmnrst"]
 SIZE = {
-    "vocab_size": len(SPECIAL) + len(WORDS), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "intermediate_size": 48, "max_position_embeddings": 64, "pad_token_id": PAD, "bos_token_id": BOS,
+    "vocab_size": len(SPECIAL) + len(WORDS),
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+    "pad_token_id": PAD,
+    "bos_token_id": BOS,
     "eos_token_id": EOS,
-}  # fmt: skip
+}
 GPT = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "n_inner": 48}
 STACKS = {
-    "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "decoder_start_token_id": EOS, "num_layers": 2, "num_heads": 2,
-    "d_ff": 48, "d_kv": 16,
-}  # fmt: skip
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "decoder_start_token_id": EOS,
+    "num_layers": 2,
+    "num_heads": 2,
+    "d_ff": 48,
+    "d_kv": 16,
+}
 XLM = {"emb_dim": 32, "n_layers": 2, "n_heads": 2, "dropout": 0.0, "attention_dropout": 0.0, "pad_index": PAD}
 MODERN = {
-    "cls_token_id": BOS, "sep_token_id": EOS, "global_attn_every_n_layers": 1, "local_attention": 8,
+    "cls_token_id": BOS,
+    "sep_token_id": EOS,
+    "global_attn_every_n_layers": 1,
+    "local_attention": 8,
     "reference_compile": False,
-}  # fmt: skip
+}
 # Whatever differs from SIZE; None for what the type does not have.
 ARCHITECTURES: dict[str, dict[str, object]] = {
     "albert": {"embedding_size": 16},
@@ -149,10 +167,16 @@ def write_tokenizer(folder: Path) -> None:
         single="<s> $A </s>", special_tokens=[("<s>", BOS), ("</s>", EOS)]
     )
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", cls_token="<s>", eos_token="</s>", sep_token="</s>",
-        unk_token="<unk>", pad_token="<pad>", model_max_length=32,
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        cls_token="<s>",
+        eos_token="</s>",
+        sep_token="</s>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+        model_max_length=32,
         model_input_names=["input_ids", "attention_mask"],
-    ).save_pretrained(folder)  # fmt: skip
+    ).save_pretrained(folder)
 
 
 def texts(rows: int, seed: int) -> list[str]:
@@ -201,7 +225,7 @@ def random_model(kind: str, seed: int) -> PreTrainedModel:
 def export(saved: Saved, repo: Path, *options: str) -> Outcome:
     """The command itself, in this process."""
     call = ["export", str(saved.checkpoint), *saved.files, "--repo", str(repo), "--name", "tiny", "--max-drop", "100"]
-    result = CliRunner().invoke(cli._build(), [*call, *options])
+    result = CliRunner().invoke(cli.build(), [*call, *options])
     if result.exit_code == 0:
         return Outcome(open_bundle(live_bundle(repo, "tiny").path), "")
     assert isinstance(result.exception, SystemExit), result.exception
@@ -274,7 +298,7 @@ def test_what_is_served_in_padded_batches_is_what_the_checkpoint_answers(
     np.testing.assert_allclose(served(bundle, saved.texts), wanted, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", sorted(KNOWN))
+@pytest.mark.parametrize("kind", sorted(PRUNABLE))
 def test_what_can_be_pruned_is_pruned_by_default(kind: str, tmp_path: Path) -> None:
     saved = save(kind, tmp_path)
     given = ("--target-speedup", "1.6", "--time-budget", "2m")
@@ -299,7 +323,7 @@ def test_the_guide_says_for_each_type_what_becomes_of_it(
 def told(kind: str, outcome: Outcome) -> str:
     """One cell of the table; for a refusal what the command says, without the place and the figures."""
     if outcome.bundle is not None:
-        return "exported, and pruned" if kind in KNOWN else "exported with `--no-prune`"
+        return "exported, and pruned" if kind in PRUNABLE else "exported with `--no-prune`"
     reason = re.sub(rf"^(models|It is|It,) of type '{kind}',? ", "", outcome.said)
     reason = re.sub(r" by up to [0-9.e-]+", "", reason).split(". ")[0].rstrip(".")
     return f"refused: {reason}"

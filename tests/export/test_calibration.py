@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.calibration import calibration_error, class_changes
-from export.gate import Predicted, judge, predicted
+from export.judge.calibration import calibration_error, class_changes
+from export.judge.gate import PredictedLabels, judge_quality, predicted
 from service.contract.bundle import ClassChange
 
 
@@ -62,9 +62,9 @@ def test_the_labels_that_changed_most_come_first_and_the_rest_is_left_out() -> N
 
 def test_the_gate_reports_both_for_the_checkpoint_and_the_variant() -> None:
     targets = ["a", "b"]
-    before = Predicted(["a", "b"], np.array([1.0, 1.0], dtype=np.float32))
-    after = Predicted(["a", "a"], np.array([1.0, 1.0], dtype=np.float32))
-    quality = judge(before, after, [], targets, task="single-label", max_drop=1.0)
+    before = PredictedLabels(["a", "b"], np.array([1.0, 1.0], dtype=np.float32))
+    after = PredictedLabels(["a", "a"], np.array([1.0, 1.0], dtype=np.float32))
+    quality = judge_quality(before, after, [], targets, task="single-label", max_drop=1.0)
     assert quality.calibration is not None
     assert (quality.calibration.baseline, quality.calibration.exported, quality.calibration.bins) == (0.0, 0.5, 15)
     assert list(quality.classes) == ["b", "a"]

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from export.card.html import as_html, mistakes
 from export.card.markdown import as_markdown
 from export.card.plot import HEIGHT, WIDTH, Axis, axes, pareto_plot, place_labels
+from service.card.content import card_of
+from service.card.facts import ranked
 from service.contract.bundle import Challenge, Champion, ClassChange, Manifest
-from service.contract.card.content import card_of
-from service.contract.card.facts import ranked
 from tests.manifests import CHOSEN, manifest, quality, search
 
 HOSTILE = "<b>x</b>|y\n# z"
@@ -85,10 +85,13 @@ def test_where_the_model_is_wrong_is_shown_the_surest_first() -> None:
     rows = [
         {"text": text, "label": label, "target": target, "confidence": confidence}
         for text, label, target, confidence in (
-            ("right", "fine", "fine", 0.99), ("unsure", "fine", "bad", 0.6), ("sure", "fine", "bad", 0.9),
-            ("unknown", "fine", None, 0.99), ("<i>tag</i>" * 100, "", "bad", 0.7),
+            ("right", "fine", "fine", 0.99),
+            ("unsure", "fine", "bad", 0.6),
+            ("sure", "fine", "bad", 0.9),
+            ("unknown", "fine", None, 0.99),
+            ("<i>tag</i>" * 100, "", "bad", 0.7),
         )
-    ]  # fmt: skip
+    ]
     wrong = mistakes(pa.Table.from_pylist(rows))
     assert [one.confidence for one in wrong] == [0.9, 0.7, 0.6]
     page = as_html(card_of(manifest()), manifest(), wrong)
@@ -123,8 +126,9 @@ def test_markdown_says_what_the_page_says() -> None:
     card, text = card_of(manifest()), as_markdown(card_of(manifest()))
     assert all(sentence in text for sentence in (*card.sentences, *card.warnings))
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [
-        "Be careful", *(table.title for table in card.tables),
-    ]  # fmt: skip
+        "Be careful",
+        *(table.title for table in card.tables),
+    ]
     assert f"| **7** | **{CHOSEN}** | **chosen** |" in text
 
 

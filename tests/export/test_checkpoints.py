@@ -22,11 +22,11 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from export.checkpoint import checkpoint_digest, kept_checkpoint, read_checkpoint
+from export.checkpoint.load import checkpoint_digest, kept_checkpoint, read_checkpoint
 from export.errors import CheckpointError
-from export.heads import load_classifier, output_layer
-from export.onnx import load_model
-from service import cli
+from export.graph.onnx import load_model
+from export.train.head import load_classifier, output_layer
+from plumbline import cli
 from service.contract.bundle import Bundle
 from service.contract.dataset import Dataset, write_jsonl
 from service.contract.repository import live_bundle
@@ -49,7 +49,7 @@ def files(trained: Trained, tmp_path: Path) -> list[str]:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli._build(), list(map(str, arguments)))
+    return CliRunner().invoke(cli.build(), list(map(str, arguments)))
 
 
 def export(folder: Path, files: list[str], *options: str) -> Result:
@@ -221,9 +221,14 @@ def test_a_trainers_folder_is_kept_without_what_only_training_needs(folder: Path
     kept = kept_checkpoint(folder.parent / "models", "tiny", wanted)
     assert checkpoint_digest(kept) == wanted
     assert {file.name for file in kept.iterdir()} == {
-        "config.json", "model.safetensors", "plumbline.json", "special_tokens_map.json", "tokenizer.json",
-        "tokenizer_config.json", "vocab.txt",
-    }  # fmt: skip
+        "config.json",
+        "model.safetensors",
+        "plumbline.json",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+    }
 
 
 def test_a_folder_of_checkpoints_is_told_from_one(folder: Path, files: list[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.clean import NEAR, clean, jaccard, normalise, shingles
+from export.data.clean import NEAR, clean, jaccard, normalise, shingles
 from service.contract.dataset import Dataset
 
 

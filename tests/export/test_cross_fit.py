@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from export.latency import Timed
-from export.paired import paired_difference
-from export.quantize import DYNAMIC
+from export.graph.quantize import DYNAMIC
+from export.judge.paired import paired_difference
+from export.measure.latency import Timed
 from export.search.choice import LIKELY, choose, is_inside, most_faithful
 from export.search.estimate import Judge
 from export.search.trial import ANSWERS, SearchRows, Trial
-from service.contract.classify import correct, predicted_labels, probabilities
-from service.tokenizer import Tokens
+from service.tasks.classification import correct, predicted_labels, probabilities
+from service.tasks.tokenizer import Tokens
 
 LABELS = ("a", "b")
 NOISE = (0.0, 0.1, 0.2, *np.linspace(0.3, 1.5, 13))  # of the candidates' logits, from slow to fast
@@ -77,10 +77,20 @@ def test_what_is_shown_on_the_rows_that_also_searched_is_true(truth: list[float]
         trials = []
         for place, logits in enumerate(others):
             np.save(tmp_path / str(place) / ANSWERS, logits)
-            trials.append(Trial(
-                file=f"{place}/graph", step=0, model="", speedup=1.0, scheme=DYNAMIC, divergence=NOISE[place],
-                batch_flip_rate=0.0, quantized=1, bytes=1, **everything.figures(logits),
-            ))  # fmt: skip
+            trials.append(
+                Trial(
+                    file=f"{place}/graph",
+                    step=0,
+                    model="",
+                    speedup=1.0,
+                    scheme=DYNAMIC,
+                    divergence=NOISE[place],
+                    batch_flip_rate=0.0,
+                    quantized=1,
+                    bytes=1,
+                    **everything.figures(logits),
+                )
+            )
         tried = walked(trials, max_drop)
         pick = partial(choose, timed=times, max_drop=max_drop, target_speedup=None, unpruned="0/graph")
         taken = most_faithful([pick(half) for half in everything.halves(tried, tmp_path)], times)

@@ -14,11 +14,11 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from export.calibration import class_changes
-from export.kept import rows_file
-from export.labels import encode, label_set
-from export.scores import score
-from service import cli
+from export.data.kept import rows_file
+from export.data.labels import encode, label_set
+from export.judge.calibration import class_changes
+from export.train.scores import score
+from plumbline import cli
 from service.contract.bundle import open_bundle
 from service.contract.dataset import Dataset, read_dataset, write_jsonl
 from service.contract.repository import versions
@@ -31,7 +31,7 @@ FINE = "text,label\nfine,x\nawful,y\n"
 
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(cli._build(), [str(one) for one in arguments])
+    return CliRunner().invoke(cli.build(), [str(one) for one in arguments])
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -94,8 +94,8 @@ def test_labels_are_compared_across_files(tmp_path: Path) -> None:
 
 def test_bad_data_is_one_line_and_loads_no_training_library(tmp_path: Path) -> None:
     script = (
-        "import sys; from service.cli import _build; from typer.testing import CliRunner;"
-        "done = CliRunner().invoke(_build(), sys.argv[1:]);"
+        "import sys; from plumbline.cli import build; from typer.testing import CliRunner;"
+        "done = CliRunner().invoke(build(), sys.argv[1:]);"
         "print(done.exit_code, len(done.stderr.splitlines()), 'torch' in sys.modules)"
     )
     files = write(tmp_path, "train.csv", "text,label\none,\n"), write(tmp_path, "eval.csv", FINE)
@@ -109,9 +109,15 @@ def test_similar_labels_are_classes_if_that_is_meant(base: Path, tmp_path: Path)
     labels = ["Positive" if row % 2 and label == "positive" else label for row, label in enumerate(data.targets)]
     write_jsonl(tmp_path / "train.jsonl", Dataset(data.texts, labels))
     done = run(
-        "finetune", base, f"--train={tmp_path / 'train.jsonl'}", f"--eval={tmp_path / 'train.jsonl'}", "--epochs=1",
-        f"--out={tmp_path / 'out'}", "--allow-similar-labels", "--json",
-    )  # fmt: skip
+        "finetune",
+        base,
+        f"--train={tmp_path / 'train.jsonl'}",
+        f"--eval={tmp_path / 'train.jsonl'}",
+        "--epochs=1",
+        f"--out={tmp_path / 'out'}",
+        "--allow-similar-labels",
+        "--json",
+    )
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["labels"] == ["Positive", "negative", "positive"]
 
@@ -141,8 +147,10 @@ def several(rows: int, seed: int, good: tuple[str, ...] = GOOD, bad: tuple[str, 
     texts, labels = list(told.texts), list(told.targets)
     for row in range(0, rows, 5):
         texts[row], labels[row] = " ".join(rng.choices(NEUTRAL, k=6)), ""
-    labels = ["|".join([*([one] if one else []), *["phone"] * ("phone" in text.split())])
-              for one, text in zip(labels, texts, strict=True)]  # fmt: skip
+    labels = [
+        "|".join([*([one] if one else []), *["phone"] * ("phone" in text.split())])
+        for one, text in zip(labels, texts, strict=True)
+    ]
     return Dataset(texts, labels)
 
 
@@ -172,9 +180,15 @@ def test_rows_with_none_of_several_labels_go_all_the_way(base: Path, tmp_path: P
     write_jsonl(tmp_path / "new.jsonl", several(400, 3, NEW_GOOD, NEW_BAD))
     write_log(tmp_path / "log", ["the film was really the film"], [(0, "")])
     done = run(
-        "retrain", *files, *model, f"--log={tmp_path / 'log'}", f"--labels={tmp_path / 'new.jsonl'}", "--max-drop=5",
-        *recipe, "--json",
-    )  # fmt: skip
+        "retrain",
+        *files,
+        *model,
+        f"--log={tmp_path / 'log'}",
+        f"--labels={tmp_path / 'new.jsonl'}",
+        "--max-drop=5",
+        *recipe,
+        "--json",
+    )
     assert done.exit_code == 0, done.stderr
     assert read_dataset(next((tmp_path / "models" / "tiny" / "rows").iterdir())).multi_label
     assert run("reproduce", tmp_path / "models" / "tiny" / "2").exit_code == 0
@@ -188,9 +202,16 @@ def test_a_retrain_names_its_new_classes_and_can_be_reproduced(repo: Path, train
     spelt = ["Positive" if row % 9 == 0 else f" {label} " for row, label in enumerate(new.targets)]
     write_log(tmp_path / "log", [*new.texts], list(enumerate(spelt)))
     arguments = [
-        f"--repo={repo}", "--name=tiny", f"--log={tmp_path / 'log'}", f"--train={tmp_path / 'train.jsonl'}",
-        f"--eval={tmp_path / 'eval.jsonl'}", "--max-drop=5", "--epochs=3", "--learning-rate=5e-3", "--batch-size=16",
-    ]  # fmt: skip
+        f"--repo={repo}",
+        "--name=tiny",
+        f"--log={tmp_path / 'log'}",
+        f"--train={tmp_path / 'train.jsonl'}",
+        f"--eval={tmp_path / 'eval.jsonl'}",
+        "--max-drop=5",
+        "--epochs=3",
+        "--learning-rate=5e-3",
+        "--batch-size=16",
+    ]
     done = subprocess.run(plumbline("retrain", *arguments, "--json"), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)

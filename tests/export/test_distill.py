@@ -13,14 +13,14 @@ from torch.nn import functional
 from transformers import DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from export import distill as distill_module
-from export.checkpoint import checkpoint_digest, read_checkpoint
-from export.distill import Distilled, distill
+from export.checkpoint.load import checkpoint_digest, read_checkpoint
+from export.checkpoint.tokenizer import load_tokenizer
 from export.errors import CheckpointError
-from export.finetune import Recipe, finetune
-from export.reading import load_tokenizer
-from export.teaching import TEMPERATURE, joined_targets, softened_loss, taught_loss
-from service import cli
+from export.train import distill as distill_module
+from export.train.distill import Distilled, distill
+from export.train.finetune import Recipe, finetune
+from export.train.teaching import TEMPERATURE, joined_targets, softened_loss, taught_loss
+from plumbline import cli
 from service.contract.bundle import open_bundle
 from service.contract.dataset import Dataset, write_jsonl
 from service.contract.errors import DatasetError, InvalidInput
@@ -42,13 +42,26 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
         single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
     )
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", cls_token="<s>", sep_token="</s>",
-        model_max_length=32, model_input_names=["input_ids", "attention_mask"],
-    ).save_pretrained(folder)  # fmt: skip
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        cls_token="<s>",
+        sep_token="</s>",
+        model_max_length=32,
+        model_input_names=["input_ids", "attention_mask"],
+    ).save_pretrained(folder)
     config = DistilBertConfig(
-        vocab_size=len(words), dim=16, n_layers=1, n_heads=2, hidden_dim=32, max_position_embeddings=32,
-        dropout=0.0, attention_dropout=0.0, seq_classif_dropout=0.0, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=len(words),
+        dim=16,
+        n_layers=1,
+        n_heads=2,
+        hidden_dim=32,
+        max_position_embeddings=32,
+        dropout=0.0,
+        attention_dropout=0.0,
+        seq_classif_dropout=0.0,
+        pad_token_id=0,
+    )
     DistilBertModel(config).save_pretrained(folder)
     return folder
 
@@ -155,11 +168,11 @@ def test_the_command_prints_both_and_the_difference(trained: Trained, student: P
     write_jsonl(tmp_path / "eval.jsonl", trained.evaluation)
     files = ["--train", str(tmp_path / "train.jsonl"), "--eval", str(tmp_path / "eval.jsonl")]
     call = ["distill", str(trained.checkpoint), str(student), *files, "--epochs", "1", "--max-length", "20"]
-    shown = CliRunner().invoke(cli._build(), [*call, "--out", str(tmp_path / "one")])
+    shown = CliRunner().invoke(cli.build(), [*call, "--out", str(tmp_path / "one")])
     assert shown.exit_code == 0, shown.output
     assert [line.split()[0] for line in shown.stdout.splitlines()[2:5]] == ["teacher", "student", "student"]
     assert "student minus teacher on 300 eval rows: " in shown.stdout
-    as_json = CliRunner().invoke(cli._build(), [*call, "--out", str(tmp_path / "two"), "--json"])
+    as_json = CliRunner().invoke(cli.build(), [*call, "--out", str(tmp_path / "two"), "--json"])
     found = orjson.loads(as_json.stdout)
     assert found["paired"]["rows"] == 300
     assert found["student"]["parameters"] < found["teacher"]["parameters"]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.labels import one_hot
-from export.paired import paired_difference, standard_error
+from export.data.labels import one_hot
+from export.judge.paired import paired_difference, standard_error
 from export.search.estimate import Estimate, Judge
 from service.contract.bundle import Task
 
@@ -34,9 +34,7 @@ def right(logits: Any, has: Any, task: Task) -> Any:
 
 
 def labelled(judge: Judge, logits: Any) -> Estimate:
-    paired = paired_difference(
-        right(judge.wanted, judge.has, judge.task), right(logits, judge.has, judge.task)
-    )  # fmt: skip
+    paired = paired_difference(right(judge.wanted, judge.has, judge.task), right(logits, judge.has, judge.task))
     return Estimate(100 * paired.difference, 100 * standard_error(paired))
 
 

@@ -23,28 +23,28 @@ from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKern
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from export import build as build_module
-from export import graphs as graphs_module
-from export import half as half_module
 from export import variants as variants_module
-from export.checkpoint import checkpoint_digest, kept_checkpoint, read_checkpoint
+from export.checkpoint.load import checkpoint_digest, kept_checkpoint, read_checkpoint
+from export.checkpoint.tokenizer import CheckpointTokenizer, load_tokenizer
 from export.errors import CheckpointError, DiskFull, ParityError
-from export.half import CudaPrecision, fuse, to_bfloat16
+from export.graph import files as graphs_module
+from export.graph import half as half_module
+from export.graph.half import CudaPrecision, fuse, to_bfloat16
+from export.graph.onnx import declared, export_onnx, load_model
+from export.graph.parity import check_parity
+from export.graph.projections import join_projections
+from export.graph.quantize import DYNAMIC, FLOAT, PER_TENSOR, STATIC, UNSIGNED, check_padding, multiplications, quantize
 from export.hardware import has_native_bfloat16, instruction_set, saturates
-from export.onnx import declared, export_onnx, load_model
-from export.parity import check_parity
+from export.inference.predict import load_engine
 from export.pipeline import Exported, some_rows, untrained
-from export.predict import load_engine
-from export.projections import join_projections
-from export.quantize import DYNAMIC, FLOAT, PER_TENSOR, STATIC, UNSIGNED, check_padding, multiplications, quantize
-from export.reading import Reading, load_tokenizer
 from service.contract.bundle import Scheme, open_bundle
-from service.contract.classify import correct
 from service.contract.dataset import Dataset
 from service.contract.errors import BundleError, DatasetError, InvalidInput, Refused
 from service.contract.record import REFERENCE_SCHEMA
 from service.contract.repository import read_serving, versions
 from service.engine import Engine
-from service.tokenizer import TextTokenizer, Tokens
+from service.tasks.classification import correct
+from service.tasks.tokenizer import TextTokenizer, Tokens
 from tests.export.conftest import Trained, exported, sentences
 from tests.processes import plumbline
 
@@ -73,8 +73,12 @@ def test_the_bundle_is_whole_and_live(done: Exported) -> None:
 def test_the_manifest_names_every_stage_in_order(done: Exported) -> None:
     stages = done.bundle.manifest.pipeline
     assert [one.name for one in stages] == [
-        "search", "parity", "gate", "reference", "golden",
-    ]  # fmt: skip
+        "search",
+        "parity",
+        "gate",
+        "reference",
+        "golden",
+    ]
     assert stages[0].details["ended"] == "pruning was not wanted"
 
 
@@ -84,8 +88,9 @@ def test_inputs_and_outputs_are_declared_with_dynamic_axes(done: Exported) -> No
         ("input_ids", "attention_mask", "token_type_ids"), ("int64", ("batch", "length"))
     )
     assert [(one.name, one.dtype, one.shape[0]) for one in manifest.outputs] == [
-        ("logits", "float32", "batch"), ("embedding", "float32", "batch"),
-    ]  # fmt: skip
+        ("logits", "float32", "batch"),
+        ("embedding", "float32", "batch"),
+    ]
     assert declared(done.bundle.file(manifest.variants["cpu"].file))[0] == manifest.inputs
 
 
@@ -117,8 +122,12 @@ def test_quality_and_latency_are_measured(done: Exported) -> None:
     assert quality.baseline > 0.9
     assert quality.lower_bound < quality.difference
     assert [one.name for one in done.bundle.manifest.latency] == [
-        "torch fp32", "onnxruntime fp32", "optimum int8", "unpruned int8", "cpu variant",
-    ]  # fmt: skip
+        "torch fp32",
+        "onnxruntime fp32",
+        "optimum int8",
+        "unpruned int8",
+        "cpu variant",
+    ]
     for one in done.bundle.manifest.latency:
         assert one.p50_range_ms is not None
         assert 0 < one.p50_range_ms[0] <= one.p50_ms <= one.p50_range_ms[1] <= one.p95_ms
@@ -170,9 +179,11 @@ def test_parity_notices_an_altered_weight_and_names_the_shape(raw: Path, trained
 def test_quantizing_nothing_is_an_error(tmp_path: Path) -> None:
     value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("Relu", ["x"], ["y"])], "none",
-        [value("x", onnx.TensorProto.FLOAT, [1])], [value("y", onnx.TensorProto.FLOAT, [1])],
-    )  # fmt: skip
+        [onnx.helper.make_node("Relu", ["x"], ["y"])],
+        "none",
+        [value("x", onnx.TensorProto.FLOAT, [1])],
+        [value("y", onnx.TensorProto.FLOAT, [1])],
+    )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, tmp_path / "none.onnx")
     with pytest.raises(ParityError, match="changed nothing"):
@@ -257,8 +268,8 @@ def overflows_in_fp16(engine: Engine, cases: list[Tokens], what: str) -> None:
 
 @pytest.mark.usefixtures("cuda_is_the_cpu")
 def test_cuda_gets_fp16_where_its_range_is_enough(raw: Path, trained: Trained, tmp_path: Path) -> None:
-    reading = Reading(load_tokenizer(str(trained.checkpoint), local=True), 24, 0)
-    assert variants_module._cuda(raw, tmp_path, reading, TEXTS).precision == "fp16"
+    hf_tokenizer = CheckpointTokenizer(load_tokenizer(str(trained.checkpoint), local=True), 24, 0)
+    assert variants_module._cuda(raw, tmp_path, hf_tokenizer, TEXTS).precision == "fp16"
     assert [path.name for path in tmp_path.iterdir()] == ["model.fp16.onnx"]
 
 
@@ -267,8 +278,8 @@ def test_where_fp16_overflows_bfloat16_is_tried_and_where_that_does_not_load_fp3
     raw: Path, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(variants_module, "check_padding", overflows_in_fp16)
-    reading = Reading(load_tokenizer(str(trained.checkpoint), local=True), 24, 0)
-    made = variants_module._cuda(raw, tmp_path, reading, TEXTS)
+    hf_tokenizer = CheckpointTokenizer(load_tokenizer(str(trained.checkpoint), local=True), 24, 0)
+    made = variants_module._cuda(raw, tmp_path, hf_tokenizer, TEXTS)
     assert made.precision == "fp32"
     assert [path.name for path in tmp_path.iterdir()] == ["model.cuda.onnx"]
     for part in (
@@ -288,9 +299,9 @@ def test_what_overflows_even_in_fp32_is_refused(
 
     monkeypatch.setattr(variants_module, "load_engine", lambda *_args, **_options: None)
     monkeypatch.setattr(variants_module, "check_padding", overflow)
-    reading = Reading(load_tokenizer(str(trained.checkpoint), local=True), 24, 0)
+    hf_tokenizer = CheckpointTokenizer(load_tokenizer(str(trained.checkpoint), local=True), 24, 0)
     with pytest.raises(ParityError, match="NaN"):
-        variants_module._cuda(raw, tmp_path, reading, TEXTS)
+        variants_module._cuda(raw, tmp_path, hf_tokenizer, TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -386,9 +397,13 @@ def test_the_same_version_is_judged_by_more_rows(trained: Trained, tmp_path: Pat
     [(OSError(errno.ENOSPC, "No space left on device"), DiskFull), (KeyboardInterrupt(), KeyboardInterrupt)],
 )
 def test_a_full_disk_or_an_interruption_leaves_the_repository_as_it_was(
-    trained: Trained, repo: Path, monkeypatch: pytest.MonkeyPatch, stage: str, failure: BaseException,
+    trained: Trained,
+    repo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    failure: BaseException,
     raised: type[BaseException],
-) -> None:  # fmt: skip
+) -> None:
     before = left(repo)
 
     def fail(*_args: object, **_options: object) -> None:
@@ -439,10 +454,16 @@ def test_every_scheme_quantizes_every_multiplication_and_keeps_the_answers(
     assert join_projections(raw, joined) == 4  # two layers; query, key and value become one
     tokens = TextTokenizer(trained.checkpoint / "tokenizer.json", 24)(trained.evaluation.texts[:40])
     feeds = [
-        {name: np.array([row], dtype=np.int64) for name, row in (
-            ("input_ids", one.ids), ("attention_mask", [1] * len(one)), ("token_type_ids", one.type_ids)
-        )} for one in tokens
-    ]  # fmt: skip
+        {
+            name: np.array([row], dtype=np.int64)
+            for name, row in (
+                ("input_ids", one.ids),
+                ("attention_mask", [1] * len(one)),
+                ("token_type_ids", one.type_ids),
+            )
+        }
+        for one in tokens
+    ]
     made = quantize(joined, tmp_path, scheme, target="avx512_vnni", calibration=feeds)
     assert made.matmuls == len(multiplications(onnx.load(joined))) == 10
     before, after = (load_engine(file, device="cpu", threads=1, max_length=24, pad_id=0) for file in (raw, made.file))
@@ -524,10 +545,20 @@ def test_two_exports_of_one_name_at_once_both_get_their_version(trained: Trained
         ]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
     arguments = [
-        "export", str(trained.checkpoint), "--train", str(tmp_path / "train.jsonl"), "--eval",
-        str(tmp_path / "eval.jsonl"), "--repo", str(tmp_path / "models"), "--name", "tiny", "--no-prune",
-        "--max-drop", "5",
-    ]  # fmt: skip
+        "export",
+        str(trained.checkpoint),
+        "--train",
+        str(tmp_path / "train.jsonl"),
+        "--eval",
+        str(tmp_path / "eval.jsonl"),
+        "--repo",
+        str(tmp_path / "models"),
+        "--name",
+        "tiny",
+        "--no-prune",
+        "--max-drop",
+        "5",
+    ]
     command = plumbline(*arguments)
     both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [one.communicate(timeout=300)[1] for one in both]

@@ -11,18 +11,18 @@ import orjson
 import pytest
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from export import checkpoint as checkpoint_module
-from export import finetune as finetune_module
-from export.checkpoint import checkpoint_digest, packaged_base, read_checkpoint
+from export.checkpoint import load as checkpoint_module
+from export.checkpoint.load import checkpoint_digest, packaged_base, read_checkpoint
+from export.checkpoint.tokenizer import CheckpointTokenizer, load_tokenizer, read_texts
 from export.errors import CheckpointError
-from export.finetune import Recipe, finetune
-from export.heads import load_classifier, output_layer
-from export.onnx import load_model
-from export.predict import own_logits
-from export.reading import Reading, load_tokenizer, read_texts
-from service.contract.classify import Floats
+from export.graph.onnx import load_model
+from export.inference.predict import own_logits
+from export.train import finetune as finetune_module
+from export.train.finetune import Recipe, finetune
+from export.train.head import load_classifier, output_layer
 from service.contract.dataset import Dataset
 from service.contract.errors import DatasetError, InvalidInput
+from service.tasks.classification import Floats
 from tests.export.conftest import RECIPE, Trained, sentences
 
 ONE_EPOCH = Recipe(epochs=1, learning_rate=1e-3, batch_size=16, max_length=24)
@@ -131,8 +131,8 @@ def test_the_eval_rows_are_judged_in_full_precision_after_training_in_half(
 ) -> None:
     judged = []
 
-    def watched(model: PreTrainedModel, reading: Reading, texts: Sequence[str]) -> Floats:
-        judged.append(own_logits(model, reading, texts))
+    def watched(model: PreTrainedModel, hf_tokenizer: CheckpointTokenizer, texts: Sequence[str]) -> Floats:
+        judged.append(own_logits(model, hf_tokenizer, texts))
         return judged[0]
 
     monkeypatch.setattr(finetune_module, "half_precision", lambda: True)

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from export.scores import doubts, score
-from service import cli
+from export.train.scores import doubts, score
+from plumbline import cli
 from service.contract.dataset import Dataset, write_jsonl
 from tests.export.conftest import Trained, sentences
 
 
 def run(*arguments: object) -> Any:
-    return CliRunner().invoke(cli._build(), [str(one) for one in arguments])
+    return CliRunner().invoke(cli.build(), [str(one) for one in arguments])
 
 
 def next_command(output: str) -> list[str]:

@@ -8,17 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize_scalar
 
-from export.gate import (
-    Predicted,
+from export.judge.gate import (
+    PredictedLabels,
     check_baseline,
     explain,
-    judge,
+    judge_quality,
     majority,
     may_publish,
     refuse_unless_published,
     verdict,
 )
-from export.paired import lower_bound, paired_difference, rows_needed
+from export.judge.paired import lower_bound, paired_difference, rows_needed
 from service.contract.errors import Refused
 
 counts = st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(80, 2000))
@@ -127,7 +127,7 @@ def gate(lost: int, rows: int, **options: object):  # type: ignore[no-untyped-de
     exported = ["b"] * lost + ["a"] * (rows - lost)
     given = {"task": "single-label", "max_drop": 0.5} | options
     sure = np.ones(rows, dtype=np.float32)
-    return judge(Predicted(targets, sure), Predicted(exported, sure), exported, targets, **given)  # type: ignore[arg-type]
+    return judge_quality(PredictedLabels(targets, sure), PredictedLabels(exported, sure), exported, targets, **given)  # type: ignore[arg-type]
 
 
 def test_the_same_answers_on_many_rows_pass() -> None:
@@ -167,23 +167,28 @@ def test_the_most_frequent_label_is_the_least_to_be_better_than() -> None:
     assert majority(targets) == ("a", 0.6)
     assert majority(["b|a", "a|b", "a"])[1] == pytest.approx(2 / 3)
     sure = np.ones(10, dtype=np.float32)
-    check_baseline(Predicted(["a"] * 7 + ["b"] * 3, sure), targets)
+    check_baseline(PredictedLabels(["a"] * 7 + ["b"] * 3, sure), targets)
     with pytest.raises(Refused, match=r"right on 0.6000 of the 10 eval rows, and always answering 'a' would be on 0.6"):
-        check_baseline(Predicted(["a"] * 10, sure), targets)
+        check_baseline(PredictedLabels(["a"] * 10, sure), targets)
 
 
 def test_labels_that_are_never_right_are_named() -> None:
     targets, sure = ["a", "a", "b", "b", "b", "c", "c"], np.ones(7, dtype=np.float32)
-    quality = judge(
-        Predicted(targets, sure), Predicted(["a"] * 6 + ["c"], sure), [], targets, task="single-label", max_drop=100.0
+    quality = judge_quality(
+        PredictedLabels(targets, sure),
+        PredictedLabels(["a"] * 6 + ["c"], sure),
+        [],
+        targets,
+        task="single-label",
+        max_drop=100.0,
     )
     assert quality.missed == {"b": 3}
 
 
 def test_several_labels_count_as_right_only_together_and_in_any_order() -> None:
     sure = np.ones(2, dtype=np.float32)
-    before, after = Predicted(["a|b", "a"], sure), Predicted(["b|a", "b"], sure)
-    quality = judge(before, after, ["b|a", "a"], ["a|b", "a"], task="multi-label", max_drop=1.0)
+    before, after = PredictedLabels(["a|b", "a"], sure), PredictedLabels(["b|a", "b"], sure)
+    quality = judge_quality(before, after, ["b|a", "a"], ["a|b", "a"], task="multi-label", max_drop=1.0)
     assert (quality.metric, quality.baseline, quality.exported, quality.flips) == ("exact match", 1.0, 0.5, 1)
     assert quality.batch_flip_rate == 0.5
 
@@ -191,9 +196,9 @@ def test_several_labels_count_as_right_only_together_and_in_any_order() -> None:
 @pytest.mark.parametrize(("flips", "published"), [(3, True), (15, False)])
 def test_labels_that_change_in_batches_too_often_are_refused(flips: int, published: bool) -> None:
     """2 % of 300 rows are 6 flips; 3 prove nothing and 15 prove more."""
-    alone = Predicted(["a"] * 300, np.ones(300, dtype=np.float32))
+    alone = PredictedLabels(["a"] * 300, np.ones(300, dtype=np.float32))
     batched = ["b"] * flips + ["a"] * (300 - flips)
-    quality = judge(alone, alone, batched, alone.labels, task="single-label", max_drop=5.0)
+    quality = judge_quality(alone, alone, batched, alone.labels, task="single-label", max_drop=5.0)
     assert quality.verdict == "pass"
     assert may_publish(quality, strict=True) is published
     if not published:

@@ -28,22 +28,22 @@ from transformers import (
 from typer.testing import CliRunner
 
 from export import pipeline as pipeline_module
-from export.checkpoint import read_checkpoint
+from export.checkpoint.load import read_checkpoint
 from export.errors import ParityError
-from export.onnx import export_onnx, load_model
-from export.parity import check_parity
-from export.predict import load_engine
-from service import cli
+from export.graph.onnx import export_onnx, load_model
+from export.graph.parity import check_parity
+from export.inference.predict import load_engine
+from plumbline import cli
 from service.contract.bundle import TOKENIZER, Bundle, open_bundle
 from service.contract.dataset import Dataset
-from service.tokenizer import TextTokenizer, Tokens
+from service.tasks.tokenizer import TextTokenizer, Tokens
 from tests.export.conftest import Trained, sentences
 
 EDIT = "tokenizer_config.json"
 
 
 def plumbline(*arguments: object) -> Result:
-    return CliRunner().invoke(cli._build(), [str(one) for one in arguments])
+    return CliRunner().invoke(cli.build(), [str(one) for one in arguments])
 
 
 def saved(folder: Path, rows: Dataset, name: str) -> Path:
@@ -55,10 +55,23 @@ def saved(folder: Path, rows: Dataset, name: str) -> Path:
 
 def export(folder: Path, checkpoint: Path, train: Dataset, evaluation: Dataset, *options: object) -> Result:
     return plumbline(
-        "export", checkpoint, "--train", saved(folder, train, "train"), "--eval", saved(folder, evaluation, "eval"),
-        "--repo", folder / "models", "--name", "tiny", "--no-prune", "--max-drop", "5",
-        "--time-budget", "10s", *options,
-    )  # fmt: skip
+        "export",
+        checkpoint,
+        "--train",
+        saved(folder, train, "train"),
+        "--eval",
+        saved(folder, evaluation, "eval"),
+        "--repo",
+        folder / "models",
+        "--name",
+        "tiny",
+        "--no-prune",
+        "--max-drop",
+        "5",
+        "--time-budget",
+        "10s",
+        *options,
+    )
 
 
 def published(folder: Path, result: Result) -> Bundle:
@@ -126,9 +139,12 @@ def from_left(folder: Path) -> None:
     [(cased, uppercase), (from_left, trailing), (vocabulary_only, lambda rows: rows)],
 )
 def test_what_the_checkpoints_own_tokenizer_does_is_served(
-    checkpoint: Path, trained: Trained, tmp_path: Path, change: Callable[[Path], None],
+    checkpoint: Path,
+    trained: Trained,
+    tmp_path: Path,
+    change: Callable[[Path], None],
     rows: Callable[[Dataset], Dataset],
-) -> None:  # fmt: skip
+) -> None:
     change(checkpoint)
     evaluation = rows(trained.evaluation)
     bundle = published(tmp_path, export(tmp_path, checkpoint, trained.train, evaluation))
@@ -159,9 +175,10 @@ def undeclared_types(folder: Path) -> None:
     """Texts have the second type, and transformers is told not to hand it over."""
     content = json.loads((folder / TOKENIZER).read_bytes())
     content["post_processor"]["single"] = [
-        {"SpecialToken": {"id": "[CLS]", "type_id": 1}}, {"Sequence": {"id": "A", "type_id": 1}},
+        {"SpecialToken": {"id": "[CLS]", "type_id": 1}},
+        {"Sequence": {"id": "A", "type_id": 1}},
         {"SpecialToken": {"id": "[SEP]", "type_id": 1}},
-    ]  # fmt: skip
+    ]
     (folder / TOKENIZER).write_text(json.dumps(content))
     edited(folder, EDIT, model_input_names=["input_ids", "attention_mask"], tokenizer_class="PreTrainedTokenizerFast")
 
@@ -234,9 +251,14 @@ def long_checkpoint(folder: Path, positions: int) -> Path:
     BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        max_position_embeddings=positions, id2label={0: "negative", 1: "positive"},
-    )  # fmt: skip
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=positions,
+        id2label={0: "negative", 1: "positive"},
+    )
     BertForSequenceClassification(config).save_pretrained(folder)
     return folder
 
@@ -249,12 +271,12 @@ def test_rows_beyond_512_tokens_are_read_whole_as_far_as_the_model_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, positions: int, words: int, length: int
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(pipeline_module, "build", lambda stage, store, order, gate: seen.append(order))
+    monkeypatch.setattr(pipeline_module, "build", lambda staging_folder, store, order, gate: seen.append(order))
     train = Dataset(["the the film", "film the film"], ["negative", "positive"])
     rows = Dataset(["the film " * (words // 2), "the", "film", "the the"], ["negative", "positive"] * 2)
     export(tmp_path, long_checkpoint(tmp_path / "long", positions), train, rows)
     (order,) = seen
-    assert order.reading.max_length == length
+    assert order.hf_tokenizer.max_length == length
 
 
 def byte_level(folder: Path, *, special: list[str], **names: Any) -> PreTrainedTokenizerFast:
@@ -279,9 +301,17 @@ def gpt2_base(folder: Path) -> Path:
     tokenizer = byte_level(folder, special=[], unk_token=None, eos_token="<|endoftext|>")
     torch.manual_seed(0)
     config = GPT2Config(
-        vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=40, bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_positions=40,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    )
     GPT2Model(config).save_pretrained(folder)
     return folder
 
@@ -294,9 +324,16 @@ def roberta_base(folder: Path) -> Path:
     )
     torch.manual_seed(0)
     config = RobertaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=34, type_vocab_size=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=34,
+        type_vocab_size=1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
     RobertaModel(config).save_pretrained(folder)
     return folder
 
@@ -304,9 +341,21 @@ def roberta_base(folder: Path) -> Path:
 def finetuned(folder: Path, base: Path, train: Dataset, evaluation: Dataset) -> tuple[Path, Result]:
     out = folder / "tuned"
     result = plumbline(
-        "finetune", base, "--train", saved(folder, train, "train"), "--eval", saved(folder, evaluation, "eval"),
-        "--out", out, "--epochs", "4", "--learning-rate", "0.005", "--batch-size", "16",
-    )  # fmt: skip
+        "finetune",
+        base,
+        "--train",
+        saved(folder, train, "train"),
+        "--eval",
+        saved(folder, evaluation, "eval"),
+        "--out",
+        out,
+        "--epochs",
+        "4",
+        "--learning-rate",
+        "0.005",
+        "--batch-size",
+        "16",
+    )
     assert result.exit_code == 0, result.stderr
     return out, result
 

@@ -33,11 +33,11 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
-from export.onnx import export_onnx
-from export.parity import check_parity
-from export.predict import torch_inputs
+from export.graph.onnx import export_onnx
+from export.graph.parity import check_parity
+from export.inference.predict import torch_inputs
 from export.prune import table as table_module
-from export.prune.architecture import KNOWN, layers_of
+from export.prune.architecture import ARCHITECTURES, layers_of
 from export.prune.importance import Removal, mask_gradients, removal
 from export.prune.reconstruct import cut_and_reconstruct, input_moments
 from export.prune.search import Ranking, choose, search
@@ -46,18 +46,28 @@ from export.prune.surgery import Kept, Mask, as_mask, cut, everything, from_mask
 from export.prune.table import LatencyTable, measure_layer
 from service.contract.dataset import Dataset
 from service.contract.errors import InvalidInput
-from service.tokenizer import Tokens
+from service.tasks.tokenizer import Tokens
 from tests.export.conftest import sentences
 
 HEADS, NEURONS, LAYERS = 4, 32, 3
 SHAPE = {
-    "vocab_size": 40, "hidden_size": 32, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
-    "intermediate_size": NEURONS, "max_position_embeddings": 40, "num_labels": 3,
-}  # fmt: skip
+    "vocab_size": 40,
+    "hidden_size": 32,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "intermediate_size": NEURONS,
+    "max_position_embeddings": 40,
+    "num_labels": 3,
+}
 SMALL = {
-    "vocab_size": 40, "dim": 32, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": NEURONS,
-    "max_position_embeddings": 40, "num_labels": 3,
-}  # fmt: skip
+    "vocab_size": 40,
+    "dim": 32,
+    "n_layers": LAYERS,
+    "n_heads": HEADS,
+    "hidden_dim": NEURONS,
+    "max_position_embeddings": 40,
+    "num_labels": 3,
+}
 MODELS = {
     "bert": lambda: BertForSequenceClassification(BertConfig(**SHAPE)),
     "roberta": lambda: RobertaForSequenceClassification(RobertaConfig(**SHAPE)),
@@ -102,7 +112,7 @@ def logits(model: PreTrainedModel) -> torch.Tensor:
 
 
 def test_every_known_architecture_is_tested() -> None:
-    assert MODELS.keys() == KNOWN.keys()
+    assert MODELS.keys() == ARCHITECTURES.keys()
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -137,8 +147,10 @@ def test_a_cut_model_can_be_ranked_and_cut_again(kind: str) -> None:
     texts = [Tokens([2, *range(5, 5 + count), 3], [0] * (count + 2), False, 0.0) for count in (3, 6, 2)]
     gradients = mask_gradients(once, texts, np.array([0, 2, 1]), "single-label")
     assert [(one.heads.shape, one.neurons.shape) for one in gradients] == [
-        ((3, 2), (3, 3)), ((3, 0), (3, 2)), ((3, 1), (3, 0)),
-    ]  # fmt: skip
+        ((3, 2), (3, 3)),
+        ((3, 0), (3, 2)),
+        ((3, 1), (3, 0)),
+    ]
     twice = cut(once, [Kept((1,), (0, 2)), Kept((), (1,)), Kept((), ())])
     at_once = cut(random_model(kind), [Kept((2,), (1, 30)), Kept((), (7,)), Kept((), ())])
     torch.testing.assert_close(logits(twice), logits(at_once))
@@ -210,8 +222,10 @@ def test_a_block_that_was_cut_away_has_no_moments_and_stays_away() -> None:
     once = cut(random_model("distilbert"), MIXED)
     moments = input_moments(once, some_tokens())
     assert [(one.heads is None, one.neurons is None) for one in moments] == [
-        (False, False), (True, False), (False, True),
-    ]  # fmt: skip
+        (False, False),
+        (True, False),
+        (False, True),
+    ]
     again = cut_and_reconstruct(once, everything(once), moments)
     torch.testing.assert_close(logits(again), logits(once))
 
@@ -311,7 +325,7 @@ def test_layers_are_timed_by_width_also_where_a_killed_export_left_off(
 def test_an_unknown_architecture_is_named_with_the_way_out() -> None:
     config = MPNetConfig(
         vocab_size=40, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
-    )  # fmt: skip
+    )
     with pytest.raises(InvalidInput, match=r"'mpnet' cannot be pruned.*--no-prune"):
         check_pruning(MPNetForSequenceClassification(config), sentences(200, 1), None)
 

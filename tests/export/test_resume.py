@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from export.checkpoint import checkpoint_digest
+from export.checkpoint.load import checkpoint_digest
 from export.progress import TrainingProgress
-from service import cli
+from plumbline import cli
 from service.contract.dataset import Dataset
 from tests.export.conftest import sentences
 from tests.processes import plumbline
@@ -40,7 +40,7 @@ def command(base: Path, tmp_path: Path) -> list[str]:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(cli._build(), list(arguments))
+    return CliRunner().invoke(cli.build(), list(arguments))
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:

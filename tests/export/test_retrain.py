@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from export import retrain as retrain_module
-from export.challenge import contest, decide
-from export.checkpoint import kept_checkpoint, read_checkpoint
-from export.clean import clean, normalise
+from export.checkpoint.load import kept_checkpoint, read_checkpoint
+from export.data.clean import clean, normalise
+from export.data.harvest import Harvest, harvest
+from export.data.retraining import Policy, Rows, is_held_out, prepare
 from export.errors import Busy, CheckpointError
-from export.harvest import Harvest, harvest
-from export.reference import fair_shares
+from export.inference.reference import fair_shares
+from export.judge.challenge import contest, decide
 from export.retrain import Rejected, Retrained, retrain
-from export.rows import Policy, Rows, is_held_out, prepare
 from service.contract.bundle import Champion, Quality, open_bundle
 from service.contract.dataset import Dataset
 from service.contract.errors import BundleError, DatasetError
@@ -40,10 +40,22 @@ def stamp(second: int) -> str:
 def record(number: int, text: str | None) -> Record:
     embedding = encode_embedding(np.zeros(PROJECTED, dtype=np.float16))
     return Record(
-        id=f"id-{number}", ts=stamp(number), model="tiny", version="1", digest="0" * 64, text=text,
-        tokens=None if text is not None else [1, 2], n_tokens=4, truncated=False, unk_share=0.0, label="positive",
-        confidence=0.9, probs=[0.1, 0.9], embedding=embedding, latency_ms=1.0,
-    )  # fmt: skip
+        id=f"id-{number}",
+        ts=stamp(number),
+        model="tiny",
+        version="1",
+        digest="0" * 64,
+        text=text,
+        tokens=None if text is not None else [1, 2],
+        n_tokens=4,
+        truncated=False,
+        unk_share=0.0,
+        label="positive",
+        confidence=0.9,
+        probs=[0.1, 0.9],
+        embedding=embedding,
+        latency_ms=1.0,
+    )
 
 
 def write_log(log: Path, texts: list[str | None], feedback: list[tuple[int, str]], *, sealed: bool = True) -> None:
@@ -65,9 +77,14 @@ def test_feedback_is_joined_by_id_and_the_last_word_counts(tmp_path: Path) -> No
     assert found.labelled == Dataset(["one", "five"], ["negative", "positive"])
     assert found.unlabelled == ["four", "two"]
     assert found.counts == {
-        "predictions": 4, "without_text": 1, "feedback": 4, "unusable_feedback": 0, "feedback_without_prediction": 1,
-        "from_feedback": 1, "from_file": 1,
-    }  # fmt: skip
+        "predictions": 4,
+        "without_text": 1,
+        "feedback": 4,
+        "unusable_feedback": 0,
+        "feedback_without_prediction": 1,
+        "from_feedback": 1,
+        "from_file": 1,
+    }
 
 
 def test_feedback_is_cleaned_as_files_are(tmp_path: Path) -> None:
@@ -134,11 +151,12 @@ def test_a_new_label_needs_some_rows_to_become_a_class(trained: Trained) -> None
         (Policy(), {"market": 30}, {"similar_labels": {"Positive": 15}, "rare_new_labels": {"typo": 3}}),
         (Policy(similar_labels=True), {"Positive": 15, "market": 30}, {"rare_new_labels": {"typo": 3}}),
         (
-            Policy(new_labels=False), {},
+            Policy(new_labels=False),
+            {},
             {"similar_labels": {"Positive": 15}, "refused_new_labels": {"market": 30, "typo": 3}},
         ),
     ],
-)  # fmt: skip
+)
 def test_labels_that_are_added_or_left_out_are_named_with_their_rows(
     trained: Trained, caplog: pytest.LogCaptureFixture, policy: Policy, added: dict[str, int], left_out: object
 ) -> None:
@@ -176,9 +194,17 @@ def answers(right: int, rows: int) -> list[str]:
 
 
 GATE = Quality(
-    metric="accuracy", baseline=0.9, exported=0.9, difference=0, lower_bound=-0.3, max_drop=1, verdict="pass",
-    rows=500, flips=0, batch_flip_rate=0,
-)  # fmt: skip
+    metric="accuracy",
+    baseline=0.9,
+    exported=0.9,
+    difference=0,
+    lower_bound=-0.3,
+    max_drop=1,
+    verdict="pass",
+    rows=500,
+    flips=0,
+    batch_flip_rate=0,
+)
 
 
 @pytest.mark.parametrize(

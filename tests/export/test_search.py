@@ -16,31 +16,31 @@ import pytest
 import torch
 
 from export import build as build_module
-from export.checkpoint import checkpoint_digest, kept_checkpoint, read_checkpoint
-from export.latency import Timed
-from export.onnx import load_model
+from export.checkpoint.load import checkpoint_digest, kept_checkpoint, read_checkpoint
+from export.graph.onnx import load_model
+from export.graph.quantize import DYNAMIC, Quantized
+from export.inference.predict import checkpoint_logits
+from export.measure.latency import Timed
 from export.pipeline import Exported
-from export.predict import checkpoint_logits
 from export.prune import step as step_module
-from export.prune.recover import Lesson, recover
+from export.prune.recover import RecoveryPlan, recover
 from export.prune.search import search
 from export.prune.step import LEAST_ROWS
 from export.prune.surgery import Kept, as_mask, cut, from_mask
 from export.prune.table import LatencyTable
-from export.quantize import DYNAMIC, Quantized
 from export.reproduce import reproduce
 from export.retrain import Rejected, retrain
 from export.search import variant as variant_module
 from export.search import walk as walk_module
 from export.search.choice import LIKELY, choose, front, is_inside, is_provable
-from export.search.progress import Budget
-from export.search.store import Store, search_folder
+from export.search.progress import TimeBudget
+from export.search.store import SearchStore, search_folder
 from export.search.trial import Trial
-from export.search.walk import Subject, Walk
+from export.search.walk import Compressor, Walk
 from service.contract.bundle import PruneStep, Quality, Scheme, open_bundle
 from service.contract.errors import InvalidInput, Refused
 from service.contract.repository import versions
-from service.tokenizer import TextTokenizer, Tokens
+from service.tasks.tokenizer import TextTokenizer, Tokens
 from tests.export.conftest import NEW_BAD, NEW_GOOD, RECIPE, Trained, exported, sentences
 
 PRUNE: dict[str, object] = {"prune": True, "target_speedup": 1.4, "max_drop": 20.0, "time_budget": 120.0}
@@ -149,10 +149,24 @@ def trial(file: str, difference: float, lower: float, divergence: float = 0.1, f
     rows = 300
     gained, lost = (max(0, round(sign * difference * rows / 100)) for sign in (1, -1))
     return Trial(
-        file=file, rows=rows, gained=gained, lost=lost, step=0, model="unpruned", speedup=1.0, scheme=DYNAMIC,
-        accuracy=0.9, difference=difference, lower_bound=lower, estimate=difference,
-        error=(difference - lower) / 1.645, divergence=divergence, batch_flip_rate=flips, quantized=1, bytes=1,
-    )  # fmt: skip
+        file=file,
+        rows=rows,
+        gained=gained,
+        lost=lost,
+        step=0,
+        model="unpruned",
+        speedup=1.0,
+        scheme=DYNAMIC,
+        accuracy=0.9,
+        difference=difference,
+        lower_bound=lower,
+        estimate=difference,
+        error=(difference - lower) / 1.645,
+        divergence=divergence,
+        batch_flip_rate=flips,
+        quantized=1,
+        bytes=1,
+    )
 
 
 def timed(**p50: float) -> dict[str, Timed]:
@@ -245,7 +259,7 @@ def test_without_a_speed_up_the_walk_goes_on_until_nothing_is_faster(trained: Tr
 
 def walked(tmp_path: Path, *steps: tuple[float, int], inside: Collection[int] = ()) -> Walk:
     """A walk that has made these steps, each with its speed-up and the step it began from."""
-    walk = Walk(None, None, Store(tmp_path), Budget(600), max_drop=0.5)  # type: ignore[arg-type]
+    walk = Walk(None, None, SearchStore(tmp_path), TimeBudget(600), max_drop=0.5)  # type: ignore[arg-type]
     made = tuple(PruneStep(speedup=speed, heads=(), neurons=(), planned_steps=1, train_steps=1) for speed, _ in steps)
     trials = tuple(
         trial(str(place), *((0.0, -0.2) if place in inside else (-2.0, -2.2))).model_copy(update={"step": place})
@@ -366,15 +380,15 @@ class Interrupted:
         self, patch: pytest.MonkeyPatch, comes: Callable[[int, int], bool] = lambda _tried, _step: False
     ) -> None:
         self.tried = 0
-        real = Subject.quantized
+        real = Compressor.quantized
 
-        def quantized(subject: Subject, joined: Path, store: Store, step: int, scheme: Scheme) -> Quantized:
+        def quantized(compressor: Compressor, joined: Path, store: SearchStore, step: int, scheme: Scheme) -> Quantized:
             if comes(self.tried, step):
                 raise KeyboardInterrupt
             self.tried += 1
-            return real(subject, joined, store, step, scheme)
+            return real(compressor, joined, store, step, scheme)
 
-        patch.setattr(Subject, "quantized", quantized)
+        patch.setattr(Compressor, "quantized", quantized)
 
 
 @pytest.mark.usefixtures("as_if_larger")
@@ -466,7 +480,7 @@ def test_a_pruned_champion_gets_a_challenger_of_the_same_form(
     try:
         done = retrain(
             repo, "tiny", tmp_path / "log", trained.train, trained.evaluation, labels=new, recipe=recipe, min_labels=20
-        )  # fmt: skip
+        )
     except Rejected as rejected:  # who wins does not matter here
         done = rejected.outcome
     made, before = done.bundle.manifest, pruned.bundle.manifest
@@ -488,7 +502,9 @@ def lesson_for(trained: Trained, **changes: float) -> tuple[object, ...]:
     model = load_model(read_checkpoint(trained.checkpoint))
     student = cut(model, [Kept((0,), tuple(range(16)))] * 2)
     tokens: Sequence[Tokens] = TextTokenizer(trained.checkpoint / "tokenizer.json", 24)(trained.train.texts)
-    done = recover(student, model, tokens, "single-label", replace(Lesson(minutes=1, epochs=2), **changes), seed=4)
+    done = recover(
+        student, model, tokens, "single-label", replace(RecoveryPlan(minutes=1, epochs=2), **changes), seed=4
+    )
     return done, student, tokens
 
 
@@ -529,10 +545,10 @@ def test_what_is_learnt_until_time_runs_out_is_judged(trained: Trained, caplog: 
     model = load_model(read_checkpoint(trained.checkpoint))
     student = cut(model, [Kept((0,), tuple(range(16)))] * 2)
     tokens = TextTokenizer(trained.checkpoint / "tokenizer.json", 24)(trained.train.texts)
-    lesson = Lesson(minutes=0.1, epochs=50, learning_rate=1e-3)
+    recovery = RecoveryPlan(minutes=0.1, epochs=50, learning_rate=1e-3)
     ticks = itertools.count(0, 0.25)
     with caplog.at_level("INFO"):
-        done = recover(student, model, tokens, "single-label", lesson, seed=4, clock=lambda: next(ticks))
+        done = recover(student, model, tokens, "single-label", recovery, seed=4, clock=lambda: next(ticks))
     assert 0 < done.steps == done.planned_steps < 50 * 12
     assert f"step {done.steps} of {done.steps}, held-out loss {done.losses[-1]:.4f}" in caplog.text
 
@@ -543,9 +559,9 @@ def test_the_same_steps_are_the_same_recovery(trained: Trained) -> None:
     tokens = TextTokenizer(trained.checkpoint / "tokenizer.json", 24)(trained.train.texts)
     ticks = itertools.count(0, 0.25)
     students = [cut(model, [Kept((0,), tuple(range(16)))] * 2) for _ in range(2)]
-    lesson = Lesson(minutes=0.1, epochs=50, learning_rate=1e-3)
-    done = recover(students[0], model, tokens, "single-label", lesson, seed=4, clock=lambda: next(ticks))
-    exact = replace(lesson, minutes=0.0, again=(done.planned_steps, done.steps))
+    recovery = RecoveryPlan(minutes=0.1, epochs=50, learning_rate=1e-3)
+    done = recover(students[0], model, tokens, "single-label", recovery, seed=4, clock=lambda: next(ticks))
+    exact = replace(recovery, minutes=0.0, again=(done.planned_steps, done.steps))
     again = recover(students[1], model, tokens, "single-label", exact, seed=4)
     assert (again.steps, again.kept_step, again.losses) == (done.steps, done.kept_step, done.losses)
     for one, other in zip(students[0].parameters(), students[1].parameters(), strict=True):

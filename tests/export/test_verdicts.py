@@ -10,7 +10,7 @@ import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
-from service import cli
+from plumbline import cli
 from service.contract.bundle import open_bundle
 from service.contract.dataset import Dataset, write_jsonl
 from service.contract.repository import read_serving, versions
@@ -24,7 +24,7 @@ def run(trained: Trained, folder: Path, rows: Dataset, *options: str) -> Result:
         write_jsonl(folder / f"{name}.jsonl", data)
     given = [f"--{name}={folder / name}.jsonl" for name in files]
     target = [f"--repo={folder / 'models'}", "--name=tiny", "--no-prune", "--time-budget=60s"]
-    return CliRunner().invoke(cli._build(), ["export", str(trained.checkpoint), *given, *target, *options])
+    return CliRunner().invoke(cli.build(), ["export", str(trained.checkpoint), *given, *target, *options])
 
 
 def test_few_rows_publish_the_first_version_and_say_how_many_would_settle_it(trained: Trained, tmp_path: Path) -> None:

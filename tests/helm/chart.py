@@ -114,7 +114,7 @@ def restricted(spec: Object) -> list[str]:
             "seccompProfile": merged.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"),
             "hostPort": any(port.get("hostPort") for port in container.get("ports", [])),
             "procMount": own.get("procMount", "Default") != "Default",
-        }  # fmt: skip
+        }
         against += [f"{container['name']}: {name}" for name, wrong in problems.items() if wrong]
     return against
 

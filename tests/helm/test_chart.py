@@ -19,13 +19,13 @@ from helm_python import HelmError, HelmValuesError
 
 from export import cli as export_cli
 from helm import build_chart
-from monitoring.jobs import job_for, read_job
+from monitoring.delivery.kubernetes_job import job_for, read_job
 from monitoring.settings import MonitorSettings
-from service.app import create_app
 from service.contract.settings import PREFIX, Settings, _is_secret
-from service.keys import digest_of_key
-from service.metrics import Metrics
+from service.http.app import create_app
+from service.http.keys import digest_of_key
 from service.settings import ServiceSettings
+from service.telemetry.metrics import Metrics
 from tests.fakes import make_bundle
 from tests.helm.chart import FOLDER, PROFILES, ROOT, SPECS, Object, Release, containers, profile, restricted
 from tests.processes import free_port, plumbline, running
@@ -71,9 +71,10 @@ def test_names_and_selectors_lead_to_just_one_kind_of_pod(release: Release) -> N
     for one in release.all("Deployment"):
         assert release.selected(one["spec"]["selector"]["matchLabels"]) == [one["metadata"]["name"]]
     for kind, where in (
-        ("Service", ("selector",)), ("PodDisruptionBudget", ("selector", "matchLabels")),
+        ("Service", ("selector",)),
+        ("PodDisruptionBudget", ("selector", "matchLabels")),
         ("NetworkPolicy", ("podSelector", "matchLabels")),
-    ):  # fmt: skip
+    ):
         for one in release.all(kind):
             selector: Any = one["spec"]
             for key in where:
@@ -101,8 +102,8 @@ def test_names_and_selectors_lead_to_just_one_kind_of_pod(release: Release) -> N
 
 @EACH
 def test_ports_and_probes_are_those_of_the_programs(release: Release, tmp_path: Path) -> None:
-    routes = create_app(ServiceSettings(repo=tmp_path)).openapi()["paths"]
-    pages = (ROOT / "monitoring" / "pages.py").read_text()
+    routes = create_app(ServiceSettings(repo=tmp_path)).api.openapi()["paths"]
+    pages = (ROOT / "monitoring" / "pages" / "server.py").read_text()
     for one in release.all("Deployment"):
         part = one["metadata"]["name"].rpartition("-")[2]
         (container,) = one["spec"]["template"]["spec"]["containers"]
@@ -425,19 +426,23 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"serve": {"settings": {"device": "cuda"}}}, "serve.gpus is 0"),
     ({"serve": {"gpus": 1, "settings": {"device": "cpu"}}}, "device is cpu"),
     ({"log": {"enabled": False}}, "monitor.enabled needs the log"),
-    ({"log": {"enabled": False}, "monitor": {"enabled": False}, "serve": {"settings": {"log_upload": "s3://b"}}},
-     "log_upload copies the log"),
+    (
+        {"log": {"enabled": False}, "monitor": {"enabled": False}, "serve": {"settings": {"log_upload": "s3://b"}}},
+        "log_upload copies the log",
+    ),
     ({"monitor": {"settings": {"webhook_urls": "https://a.example"}}}, "monitor.webhookSecret is empty"),
     ({"monitor": {"settings": {"retrain_github": "a/b"}}}, "retrainTokenSecret is empty"),
     ({"retrain": {"enabled": True}}, "retrain.model"),
     ({"retrain": {"enabled": True, "model": "m"}}, "retrain.dataClaim"),
     ({"retrain": RETRAIN, "monitor": {"enabled": False}}, "needs the monitor"),
     ({"retrain": RETRAIN, "monitor": {"settings": {"retrain_command": "x"}}}, "monitor.settings.retrain_command out"),
-    ({"retrain": RETRAIN, "repository": {"sync": {"enabled": True, "image": "i", "command": ["c"]}}},
-     "each pod has its own"),
+    (
+        {"retrain": RETRAIN, "repository": {"sync": {"enabled": True, "image": "i", "command": ["c"]}}},
+        "each pod has its own",
+    ),
     ({"repository": {"sync": {"enabled": True}}}, "repository.sync.image"),
     ({"httpRoute": {"enabled": True}}, "httpRoute.gateway"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("values", "said"), REFUSED, ids=[said for _, said in REFUSED])

@@ -8,8 +8,8 @@ from itertools import groupby, pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.alerts import Alert, Change, advance, notice
-from monitoring.decision import Severity
+from monitoring.judging.alerts import Alert, Change, advance, notice
+from monitoring.judging.decision import Severity
 
 
 def walk(

@@ -22,12 +22,12 @@ from typer.testing import CliRunner
 
 from monitoring import cli
 from monitoring.app import run_forever
+from monitoring.delivery.webhook import signed_headers, verify
 from monitoring.errors import SignatureError, StateError
 from monitoring.metrics import Metrics
-from monitoring.pages import serve_pages
+from monitoring.pages.server import serve_pages
 from monitoring.settings import MonitorSettings
-from monitoring.state import MIGRATIONS, Store, lock_state
-from monitoring.webhook import signed_headers, verify
+from monitoring.state import MIGRATIONS, StateStore, lock_state
 from service.contract.errors import DatasetError, InvalidInput, Refused, SettingsError
 from service.contract.settings import load_settings
 from tests.monitoring.receiver import receiver
@@ -143,14 +143,14 @@ class TestState:
             pass
 
     def test_a_state_of_a_newer_version_or_no_database_is_refused(self, tmp_path: Path) -> None:
-        store = Store(tmp_path)
+        store = StateStore(tmp_path)
         store.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
         store.close()
         with pytest.raises(StateError, match="newer"):
-            Store(tmp_path)
+            StateStore(tmp_path)
         (tmp_path / "monitor.sqlite").write_bytes(b"no database at all" * 100)
         with pytest.raises(StateError, match="cannot be opened"):
-            Store(tmp_path)
+            StateStore(tmp_path)
 
 
 class TestMonitorCommand:
@@ -335,9 +335,12 @@ class TestWebhookCommands:
     def test_the_command_that_listen_prints_verifies_the_event_once_more(self) -> None:
         environment = {**os.environ, "PLUMBLINE_WEBHOOK_SECRET": SECRET}
         process = subprocess.Popen(
-            [sys.executable, "-m", "service", "webhook", "listen", "--port", "0", "--count", "1"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
+            [sys.executable, "-m", "plumbline", "webhook", "listen", "--port", "0", "--count", "1"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
         try:
             assert process.stderr is not None
             address = process.stderr.readline().split()[-1]
@@ -359,7 +362,7 @@ class TestWebhookCommands:
     def test_replay_needs_to_be_told_what_and_where(self, tmp_path: Path) -> None:
         assert isinstance(invoke(cli.replay, "--state", tmp_path)[1], InvalidInput)
         assert isinstance(invoke(cli.replay, "--state", tmp_path, "--dead")[1], InvalidInput)
-        Store(tmp_path).close()
+        StateStore(tmp_path).close()
         assert invoke(cli.replay, "--state", tmp_path, "--dead") == ("0 deliveries are due again\n", None)
 
 
@@ -398,7 +401,7 @@ def start_monitor(world: World, url: str) -> subprocess.Popen[bytes]:
     }
     arguments = ["--repo", world.repo, "--log", world.log, "--state", world.state, "--port", "0"]
     return subprocess.Popen(
-        [sys.executable, "-m", "service", "monitor", *map(str, arguments)],
+        [sys.executable, "-m", "plumbline", "monitor", *map(str, arguments)],
         env=environment,
         stderr=subprocess.DEVNULL,
         cwd=Path(__file__).parents[2],
@@ -432,13 +435,13 @@ def test_killed_and_started_again_the_monitor_delivers_once_the_receiver_is_up(w
         verify((KEY,), headers, body)
     types = sorted(orjson.loads(body)["type"] for _, _, body in there.received)
     assert types == ["plumbline.drift.detected", "plumbline.retrain.requested"]
-    store = Store(world.state)
+    store = StateStore(world.state)
     assert [tuple(row) for row in store.rows("SELECT rows FROM windows")] == [(100,), (100,)]
     store.close()
 
 
 def _attempts(world: World) -> int:
-    store = Store(world.state)
+    store = StateStore(world.state)
     row = store.row("SELECT coalesce(sum(attempts), 0) AS n FROM outbox")
     store.close()
     return int(row["n"]) if row else 0

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 from scipy.stats import kstest
 
-from monitoring.classifier import separation
-from monitoring.columns import Columns, columns_of
-from monitoring.decision import Decision, decide, holm
-from monitoring.detectors import label_test, number_test, pool_sparse
-from monitoring.thresholds import Thresholds
+from monitoring.judging.decision import Decision, decide, holm
+from monitoring.judging.thresholds import Thresholds
+from monitoring.signals.classifier import separation
+from monitoring.signals.columns import Columns, columns_of
+from monitoring.signals.detectors import label_test, number_test, pool_sparse
 from service.contract.features import hash_tokens
 from service.contract.record import REFERENCE_SCHEMA
 from tests.monitoring.world import DRIFTED, HOME, Kind, rows, table

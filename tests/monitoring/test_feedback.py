@@ -8,13 +8,13 @@ from datetime import timedelta
 import pyarrow.parquet as pq
 import pytest
 
-from monitoring.feedback import News, accuracy_of
+from monitoring.judging.labelled import FeedbackWatch, accuracy_of
 from monitoring.metrics import Metrics
 from monitoring.rounds import Rounds
-from monitoring.state import Store
+from monitoring.state import StateStore
+from service.contract.feedback import read_feedback
 from service.contract.record import Feedback
 from service.contract.segments import read_segment, seal, segment_path
-from service.contract.told import told
 from tests.monitoring.world import START, World
 
 
@@ -70,7 +70,7 @@ def test_a_handful_of_labels_is_no_accuracy(world: World) -> None:
 
 def test_there_is_news_when_feedback_was_sealed_or_another_version_is_live(world: World) -> None:
     answers = predictions(world)
-    news = News(world.log)
+    news = FeedbackWatch(world.log)
     assert not news.since_last_look("tickets", "first")
     tell(world, answers)
     assert news.since_last_look("tickets", "first")
@@ -82,7 +82,7 @@ def test_the_monitor_shows_it_until_another_version_is_live(world: World) -> Non
     answers, metrics = predictions(world), Metrics()
     tell(world, answers)
     settings = world.settings()
-    store = Store(settings.state_folder)
+    store = StateStore(settings.state_folder)
     rounds = Rounds(settings, store, metrics, clock=lambda: START.timestamp() + 600)
     labels = {"model": "tickets", "kind": "labelled"}
     rounds.run()
@@ -117,4 +117,4 @@ def test_the_later_word_counts_whichever_writer_wrote_it(world: World) -> None:
         segment.write_bytes(b"".join(lines))
         seal(segment, "feedback")
     assert accuracy_of(world.log, "tickets", digest(world)) == 1.0
-    assert told(world.log, "tickets").labels == answers
+    assert read_feedback(world.log, "tickets").labels == answers

@@ -7,24 +7,25 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import orjson
 import pytest
 
-from monitoring.hooks import Gate, end_command, may_request, recover_interrupted, run_commands
-from monitoring.messages import retrain_event
-from monitoring.outbox import Target, enqueue
-from monitoring.state import Store
+from monitoring.delivery.hooks import Gate, end_command, may_request, recover_interrupted, run_commands
+from monitoring.delivery.messages import retrain_event
+from monitoring.delivery.outbox import Target, enqueue
+from monitoring.state import StateStore
 from tests.monitoring.test_outbox import NOW, data
+from tests.processes import until
 
 FOREVER = "import time; time.sleep(60)"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    found = Store(tmp_path / "state")
+def store(tmp_path: Path) -> Iterator[StateStore]:
+    found = StateStore(tmp_path / "state")
     yield found
     found.close()
 
@@ -33,7 +34,7 @@ def python(code: str) -> str:
     return shlex.join([sys.executable, "-c", code])
 
 
-def request(store: Store, command: str, now: float = NOW) -> str:
+def request(store: StateStore, command: str, now: float = NOW) -> str:
     event = retrain_event(data(), now)
     with store.transaction():
         enqueue(store, event, [Target("retrain-command", command)], now)
@@ -41,17 +42,33 @@ def request(store: Store, command: str, now: float = NOW) -> str:
 
 
 def run(
-    store: Store, tmp_path: Path, *, timeout: float = 20, stop: threading.Event | None = None
+    store: StateStore, tmp_path: Path, *, timeout: float = 20, stop: threading.Event | None = None
 ) -> list[tuple[str, str]]:
     return list(run_commands(store, tmp_path / "logs", timeout, stop or threading.Event(), lambda: NOW + 1))
 
 
-def status(store: Store) -> list[tuple[str, int]]:
+def kill_a_monitor(folder: Path, once: Callable[[], bool]) -> None:
+    """A monitor of its own runs the due command and is killed when that has begun."""
+    monitor = (
+        "import threading, time; from pathlib import Path; from monitoring.state import StateStore;"
+        "from monitoring.delivery.hooks import run_commands;"
+        f"run_commands(StateStore(Path({str(folder / 'state')!r})), Path({str(folder / 'logs')!r}), 60,"
+        "threading.Event(), time.time)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", monitor], cwd=Path(__file__).parents[2])
+    try:
+        until(once)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def status(store: StateStore) -> list[tuple[str, int]]:
     return [tuple(row) for row in store.rows("SELECT status, attempts FROM outbox ORDER BY id")]
 
 
 def test_the_command_gets_the_event_and_its_output_is_kept(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: StateStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PLUMBLINE_WEBHOOK_SECRET", "whsec_hidden")
     monkeypatch.setenv("PLUMBLINE_RETRAIN_TOKEN", "hidden, too")
@@ -76,13 +93,13 @@ def test_the_command_gets_the_event_and_its_output_is_kept(
         ("/no/such/program --now", "failed", "dead"),
     ],
 )
-def test_exit_codes_are_answers(store: Store, tmp_path: Path, command: str, answer: str, left: str) -> None:
+def test_exit_codes_are_answers(store: StateStore, tmp_path: Path, command: str, answer: str, left: str) -> None:
     request(store, command)
     assert run(store, tmp_path) == [("tickets", answer)]
     assert status(store) == [(left, 1)]
 
 
-def test_no_shell_is_involved(store: Store, tmp_path: Path) -> None:
+def test_no_shell_is_involved(store: StateStore, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     request(store, f"{python('import sys; print(sys.argv[1:])')} ';' touch {mark} '$HOME'")
     run(store, tmp_path)
@@ -90,7 +107,7 @@ def test_no_shell_is_involved(store: Store, tmp_path: Path) -> None:
     assert "'$HOME'" in next((tmp_path / "logs").glob("*.log")).read_text()
 
 
-def test_a_command_that_runs_too_long_is_ended_with_its_children(store: Store, tmp_path: Path) -> None:
+def test_a_command_that_runs_too_long_is_ended_with_its_children(store: StateStore, tmp_path: Path) -> None:
     child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {FOREVER!r}])"
     request(store, python(child))
     started = time.monotonic()
@@ -98,7 +115,7 @@ def test_a_command_that_runs_too_long_is_ended_with_its_children(store: Store, t
     assert time.monotonic() - started < 10
 
 
-def test_a_command_cut_off_by_the_end_of_the_monitor_is_started_once_more(store: Store, tmp_path: Path) -> None:
+def test_a_command_cut_off_by_the_end_of_the_monitor_is_started_once_more(store: StateStore, tmp_path: Path) -> None:
     request(store, python(FOREVER))
     for attempt in (1, 2):
         stop = threading.Event()
@@ -112,7 +129,7 @@ def test_a_command_cut_off_by_the_end_of_the_monitor_is_started_once_more(store:
 
 
 def test_a_command_that_outlived_a_killed_monitor_is_not_started_twice_and_can_be_ended(
-    store: Store, tmp_path: Path
+    store: StateStore, tmp_path: Path
 ) -> None:
     """The monitor is killed with -9, its command goes on; the next monitor waits until it has ended."""
     pid_file = tmp_path / "pid"
@@ -121,18 +138,7 @@ def test_a_command_that_outlived_a_killed_monitor_is_not_started_twice_and_can_b
         "file.write_text(str(os.getpid())); again or time.sleep(30)"
     )
     request(store, python(code), now=0)
-    monitor = (
-        "import threading, time; from pathlib import Path; from monitoring.state import Store;"
-        "from monitoring.hooks import run_commands;"
-        f"run_commands(Store(Path({str(tmp_path / 'state')!r})), Path({str(tmp_path / 'logs')!r}), 60,"
-        "threading.Event(), time.time)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", monitor], cwd=Path(__file__).parents[2])
-    deadline = time.monotonic() + 30
-    while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
+    kill_a_monitor(tmp_path, once=lambda: pid_file.exists() and bool(pid_file.read_text()))
     try:
         assert run(store, tmp_path) == []
         assert status(store) == [("running", 1)]
@@ -145,14 +151,14 @@ def test_a_command_that_outlived_a_killed_monitor_is_not_started_twice_and_can_b
     assert status(store) == [("delivered", 2)]
 
 
-def test_there_is_nothing_to_end_where_no_command_runs(store: Store, tmp_path: Path) -> None:
+def test_there_is_nothing_to_end_where_no_command_runs(store: StateStore, tmp_path: Path) -> None:
     end_command(tmp_path / "logs")
     request(store, python(""))
     run(store, tmp_path)
     end_command(tmp_path / "logs")  # the lock still names the one that has ended
 
 
-def test_the_gate_keeps_requests_apart_and_below_the_daily_cap(store: Store) -> None:
+def test_the_gate_keeps_requests_apart_and_below_the_daily_cap(store: StateStore) -> None:
     gate = Gate(cooldown=100, daily_cap=2)
     assert may_request(store, "tickets", gate, NOW) is None
     request(store, "true", NOW)
@@ -164,7 +170,7 @@ def test_the_gate_keeps_requests_apart_and_below_the_daily_cap(store: Store) -> 
     assert may_request(store, "tickets", gate, NOW + 86_401) is None
 
 
-def test_what_outlives_a_killed_monitor_and_ends_by_itself_is_not_run_again(store: Store, tmp_path: Path) -> None:
+def test_what_outlives_a_killed_monitor_and_ends_by_itself_is_not_run_again(store: StateStore, tmp_path: Path) -> None:
     """Its exit code is found, also the one of a failure, which people are told of."""
     runs = tmp_path / "runs"
     code = (
@@ -172,18 +178,7 @@ def test_what_outlives_a_killed_monitor_and_ends_by_itself_is_not_run_again(stor
         "raise SystemExit(3)"
     )
     request(store, python(code), now=0)
-    monitor = (
-        "import threading, time; from pathlib import Path; from monitoring.state import Store;"
-        "from monitoring.hooks import run_commands;"
-        f"run_commands(Store(Path({str(tmp_path / 'state')!r})), Path({str(tmp_path / 'logs')!r}), 60,"
-        "threading.Event(), time.time)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", monitor], cwd=Path(__file__).parents[2])
-    deadline = time.monotonic() + 30
-    while not runs.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
+    kill_a_monitor(tmp_path, once=runs.exists)
     assert run(store, tmp_path) == []  # it still runs
     deadline = time.monotonic() + 10
     while not (answers := run(store, tmp_path)) and time.monotonic() < deadline:
@@ -193,7 +188,9 @@ def test_what_outlives_a_killed_monitor_and_ends_by_itself_is_not_run_again(stor
     assert status(store) == [("delivered", 1)]
 
 
-def test_a_command_that_ends_in_its_own_time_when_it_is_told_to_is_waited_for(store: Store, tmp_path: Path) -> None:
+def test_a_command_that_ends_in_its_own_time_when_it_is_told_to_is_waited_for(
+    store: StateStore, tmp_path: Path
+) -> None:
     mark = tmp_path / "mark"
     code = (
         "import signal, sys, time, pathlib; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5),"

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import yaml
 
-from monitoring.jobs import job_for, read_job
-from monitoring.launch import airflow_sender, cluster_address, github_sender, job_sender
-from monitoring.messages import retrain_event
-from monitoring.outbox import Delivery, Kind, Outcome
+from monitoring.delivery.kubernetes_job import job_for, read_job
+from monitoring.delivery.launch import airflow_sender, cluster_address, github_sender, job_sender
+from monitoring.delivery.messages import retrain_event
+from monitoring.delivery.outbox import Delivery, Kind, Outcome
 from monitoring.settings import MonitorSettings
 from service.contract.errors import SettingsError
 from service.contract.settings import load_settings
@@ -272,9 +272,16 @@ class TestGitHub:
 
     @pytest.mark.parametrize(
         ("status", "headers", "result"),
-        [(404, {}, "refused"), (401, {}, "refused"), (422, {}, "refused"), (403, {}, "refused"),
-         (403, {"x-ratelimit-remaining": "0"}, "failed"), (429, {"retry-after": "60"}, "failed"), (502, {}, "failed")],
-    )  # fmt: skip
+        [
+            (404, {}, "refused"),
+            (401, {}, "refused"),
+            (422, {}, "refused"),
+            (403, {}, "refused"),
+            (403, {"x-ratelimit-remaining": "0"}, "failed"),
+            (429, {"retry-after": "60"}, "failed"),
+            (502, {}, "failed"),
+        ],
+    )
     def test_only_what_may_change_is_tried_again(
         self, api: Api, status: int, headers: dict[str, str], result: str
     ) -> None:
@@ -324,7 +331,7 @@ class TestSettings:
                 "PLUMBLINE_RETRAIN_COMMAND and PLUMBLINE_RETRAIN_URL are set. Keep one of them",
             ),
         ],
-    )  # fmt: skip
+    )
     def test_what_cannot_work_is_refused_at_start(
         self, given: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

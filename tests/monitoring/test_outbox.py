@@ -15,17 +15,17 @@ import orjson
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from monitoring import outbox
 from monitoring.app import _given_up
+from monitoring.delivery import outbox
+from monitoring.delivery.hooks import run_commands
+from monitoring.delivery.http_post import NotAnswered, post
+from monitoring.delivery.messages import MOST_BYTES, drift_event, retrain_event
+from monitoring.delivery.outbox import Target, counts, deliver_due, enqueue, next_wait, replay
+from monitoring.delivery.webhook import alertmanager_address, http_senders, retry_after_seconds, signed_headers, verify
 from monitoring.errors import SignatureError
-from monitoring.hooks import run_commands
-from monitoring.messages import MOST_BYTES, drift_event, retrain_event
 from monitoring.metrics import Metrics
-from monitoring.outbox import Target, counts, deliver_due, enqueue, next_wait, replay
-from monitoring.post import NotAnswered, post
 from monitoring.settings import MonitorSettings
-from monitoring.state import Store
-from monitoring.webhook import alertmanager_address, http_senders, retry_after_seconds, signed_headers, verify
+from monitoring.state import StateStore
 from service.contract.errors import SettingsError
 from service.contract.events import DriftData, Event, EventType, ModelRef, Moved, Signal, Window
 from service.contract.settings import load_settings
@@ -39,9 +39,16 @@ NOW = 1_800_000_000.0
 def data(**changes: object) -> DriftData:
     moment = datetime(2026, 1, 31, tzinfo=UTC)
     signal = Signal(
-        name="tokens", method="classifier two-sample", statistic=0.9, p_value=0.001, alpha=0.01, effect=0.8,
-        effect_threshold=0.15, direction="more of: laser", drifted=True,
-    )  # fmt: skip
+        name="tokens",
+        method="classifier two-sample",
+        statistic=0.9,
+        p_value=0.001,
+        alpha=0.01,
+        effect=0.8,
+        effect_threshold=0.15,
+        direction="more of: laser",
+        drifted=True,
+    )
     found = DriftData(
         model=ModelRef(model="tickets", version="1", digest="d" * 64),
         window=Window(first="a", last="b", rows=100, start=moment, end=moment),
@@ -60,7 +67,7 @@ class Sender:
     """The outbox of one monitor, restartable: a new store on the same folder."""
 
     def __init__(self, folder: Path, secrets: tuple[bytes, ...] = (KEY,)) -> None:
-        self.store = Store(folder)
+        self.store = StateStore(folder)
         self.secrets = secrets
         self.now = NOW
 
@@ -248,9 +255,11 @@ def test_an_alertmanager_gets_an_alert_and_its_end(sender: Sender) -> None:
         assert sender.deliver() == 2
     assert [path for path, _, _ in there.received] == ["/api/v2/alerts"] * 2
     (firing,), (resolved,) = (orjson.loads(body) for _, _, body in there.received)
-    assert firing["labels"] == resolved["labels"] == {
-        "alertname": "PlumblineDrift", "model": "tickets", "source": "/plumbline/monitor"
-    }  # fmt: skip
+    assert (
+        firing["labels"]
+        == resolved["labels"]
+        == {"alertname": "PlumblineDrift", "model": "tickets", "source": "/plumbline/monitor"}
+    )
     moment = datetime.fromtimestamp(NOW, UTC)
     assert datetime.fromisoformat(firing["endsAt"]) > moment + timedelta(days=100)
     assert datetime.fromisoformat(resolved["endsAt"]) == moment
@@ -349,10 +358,13 @@ def test_a_replay_leaves_retrains_alone_unless_it_is_told(tmp_path: Path) -> Non
 def test_people_are_told_that_nothing_came_of_a_retrain(tmp_path: Path) -> None:
     with receiver() as people:
         settings = MonitorSettings(
-            log=tmp_path / "log", monitor_state=tmp_path / "state", webhook_urls=(people.url(),), webhook_unsigned=True,
+            log=tmp_path / "log",
+            monitor_state=tmp_path / "state",
+            webhook_urls=(people.url(),),
+            webhook_unsigned=True,
             retrain_command="/no/such/program",
-        )  # fmt: skip
-        store, metrics = Store(settings.state_folder), Metrics()
+        )
+        store, metrics = StateStore(settings.state_folder), Metrics()
         made = retrain_event(data(), 0)
         with store.transaction():
             enqueue(store, made, [Target("retrain-command", "/no/such/program")], 0)
@@ -371,9 +383,19 @@ def test_people_are_told_that_nothing_came_of_a_retrain(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["https://hooks..example.org", "https://" + "a" * 64 + ".example", "https://a b.example", "https://a.example:99999",
-     "https://a.example:0", "https://a.example/\nb", "http://", "ftp://a.example", "https://[::1", "a.example"],
-)  # fmt: skip
+    [
+        "https://hooks..example.org",
+        "https://" + "a" * 64 + ".example",
+        "https://a b.example",
+        "https://a.example:99999",
+        "https://a.example:0",
+        "https://a.example/\nb",
+        "http://",
+        "ftp://a.example",
+        "https://[::1",
+        "a.example",
+    ],
+)
 def test_a_url_to_which_nothing_can_be_sent_is_refused_at_the_start(url: str) -> None:
     for name in ("webhook_urls", "alertmanager_url", "retrain_url", "retrain_airflow", "retrain_github_api"):
         with pytest.raises(SettingsError, match=f"PLUMBLINE_{name.upper()}"):

@@ -14,11 +14,11 @@ import pytest
 
 import monitoring.report
 from monitoring import rounds as rounds_module
-from monitoring import windows
-from monitoring.alerts import read_alert
+from monitoring.judging.alerts import read_alert
 from monitoring.metrics import Metrics
 from monitoring.rounds import Judged, Rounds
-from monitoring.state import Store
+from monitoring.state import StateStore
+from monitoring.windows import log as windows
 from service.contract.bundle import REFERENCE
 from service.contract.last_window import LAST_WINDOW, read_last_window
 from service.contract.repository import set_live
@@ -39,14 +39,14 @@ class Run:
     def __call__(self, *, flush: bool = False) -> list[Judged]:
         """One round, by a monitor that was started afresh."""
         settings = self.world.settings(**self.options)
-        store = Store(settings.state_folder)
+        store = StateStore(settings.state_folder)
         try:
             return Rounds(settings, store, self.metrics, clock=lambda: self.now).run(flush=flush)
         finally:
             store.close()
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        store = Store(self.world.state)
+        store = StateStore(self.world.state)
         try:
             return [tuple(row) for row in store.rows(sql)]
         finally:
@@ -429,7 +429,7 @@ def test_the_sequential_detector_raises_a_notice_before_a_window_is_full(world: 
     assert evidence > threshold
     assert run.sample("plumbline_drift_state") == 1
     assert run.events() == []
-    store = Store(world.state)
+    store = StateStore(world.state)
     assert read_alert(store, "tickets").state == "notice"
     store.close()
 

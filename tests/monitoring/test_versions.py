@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from monitoring.outbox import Target
-from monitoring.state import Store
-from monitoring.versions import live_digest, watch_versions
+from monitoring.delivery.model_events import live_digest, watch_versions
+from monitoring.delivery.outbox import Target
+from monitoring.state import StateStore
 from service.contract.bundle import MANIFEST, Bundle, Challenge, Champion
 from service.contract.repository import set_live
 from tests.monitoring.world import World
@@ -18,13 +18,13 @@ TARGETS = (Target("webhook", "http://127.0.0.1:9/"),)
 
 
 @pytest.fixture
-def store(world: World) -> Iterator[Store]:
-    found = Store(world.state)
+def store(world: World) -> Iterator[StateStore]:
+    found = StateStore(world.state)
     yield found
     found.close()
 
 
-def look(store: Store, world: World) -> list[tuple[str, str, bool]]:
+def look(store: StateStore, world: World) -> list[tuple[str, str, bool]]:
     news = watch_versions(store, world.repo, TARGETS, 1000.0)
     return [(row.event.type, row.event.data.model.version, row.retrained) for row in news]
 
@@ -38,14 +38,14 @@ def judged(champion: Bundle, *, accepted: bool) -> Challenge:
     )
 
 
-def test_what_is_there_at_the_first_start_is_no_news(store: Store, world: World) -> None:
+def test_what_is_there_at_the_first_start_is_no_news(store: StateStore, world: World) -> None:
     bundle = world.publish()
     assert look(store, world) == []
     assert look(store, world) == []
     assert live_digest(store, "tickets") == bundle.digest
 
 
-def test_an_accepted_challenger_that_goes_live_is_published_with_its_figures(store: Store, world: World) -> None:
+def test_an_accepted_challenger_that_goes_live_is_published_with_its_figures(store: StateStore, world: World) -> None:
     champion = world.publish()
     look(store, world)
     challenger = world.publish(challenge=judged(champion, accepted=True), seed=2)
@@ -60,7 +60,7 @@ def test_an_accepted_challenger_that_goes_live_is_published_with_its_figures(sto
     assert look(store, world) == []
 
 
-def test_a_rejected_challenger_is_told_once_and_is_not_live(store: Store, world: World) -> None:
+def test_a_rejected_challenger_is_told_once_and_is_not_live(store: StateStore, world: World) -> None:
     champion = world.publish()
     look(store, world)
     world.publish(live=False, challenge=judged(champion, accepted=False), seed=2)
@@ -69,7 +69,7 @@ def test_a_rejected_challenger_is_told_once_and_is_not_live(store: Store, world:
     assert live_digest(store, "tickets") == champion.digest
 
 
-def test_a_rollback_is_published_without_counting_as_a_retrain(store: Store, world: World) -> None:
+def test_a_rollback_is_published_without_counting_as_a_retrain(store: StateStore, world: World) -> None:
     world.publish()
     world.publish(seed=2)
     look(store, world)
@@ -77,21 +77,21 @@ def test_a_rollback_is_published_without_counting_as_a_retrain(store: Store, wor
     assert look(store, world) == [("plumbline.model.published", "1", False)]
 
 
-def test_a_version_that_waits_to_go_live_is_no_news(store: Store, world: World) -> None:
+def test_a_version_that_waits_to_go_live_is_no_news(store: StateStore, world: World) -> None:
     world.publish()
     look(store, world)
     world.publish(live=False, seed=2)
     assert look(store, world) == []
 
 
-def test_a_first_model_after_the_first_start_is_news(store: Store, world: World) -> None:
+def test_a_first_model_after_the_first_start_is_news(store: StateStore, world: World) -> None:
     assert look(store, world) == []
     world.publish()
     assert look(store, world) == [("plumbline.model.published", "1", False)]
 
 
 def test_a_damaged_version_is_logged_and_looked_at_again(
-    store: Store, world: World, caplog: pytest.LogCaptureFixture
+    store: StateStore, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.publish()
     look(store, world)

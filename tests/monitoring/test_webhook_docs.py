@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from monitoring.delivery.webhook import signed_headers
 from monitoring.settings import decode_secret, new_secret
-from monitoring.webhook import signed_headers
 from service.contract.events import DriftData, Event
 
 PAGE = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()

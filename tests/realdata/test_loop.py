@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from scipy.stats import binomtest
 
-from examples.processes import until
-from examples.running import Running, running
-from examples.traffic import Traffic
+from plumbline.demo.processes import until
+from plumbline.demo.running import Running, running
+from plumbline.demo.traffic import Traffic
 from service.contract.dataset import Dataset, read_dataset, write_jsonl
 from tests.processes import plumbline
 
@@ -130,9 +130,13 @@ def test_finance_headlines_raise_an_alert_and_a_retrained_model_takes_over(
     finance = read_dataset(data / "drift" / "finance_tweets.csv")
     labelled, untouched = rows(finance, 0, 1000), rows(finance, 1000, 2800)
     retrain = plumbline(
-        "retrain", f"--repo={trained.models}", f"--name={NAME}", f"--log={tmp_path / 'log'}", *trained.files,
+        "retrain",
+        f"--repo={trained.models}",
+        f"--name={NAME}",
+        f"--log={tmp_path / 'log'}",
+        *trained.files,
         f"--max-drop={MAX_DROP}",
-    )  # fmt: skip
+    )
     settings = {"PLUMBLINE_WINDOW_ROWS": str(WINDOW), "PLUMBLINE_CONFIRM_WINDOWS": "4"}
     with running(tmp_path, trained.models, NAME, retrain, **settings) as live:
         expect = partial(until, processes=live.processes)

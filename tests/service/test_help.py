@@ -18,15 +18,15 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from service import __version__, cli
-from service.contract.commands import plumbline as command_line
+from plumbline import __version__, cli
+from service.terminal.commands import plumbline as command_line
 from tests.fakes import make_bundle
 from tests.processes import free_port, plumbline, running, until
 
 
 def commands(group: Any = None, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every command, the subcommands too, by the words that call it."""
-    group = group or typer.main.get_command(cli._build())
+    group = group or typer.main.get_command(cli.build())
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, *path, name)
@@ -40,7 +40,7 @@ by_name = pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 
 def run(*arguments: object, **environment: str) -> Any:
     runner = CliRunner(env={"COLUMNS": "80", **environment})
-    return runner.invoke(cli._build(), [str(one) for one in arguments])
+    return runner.invoke(cli.build(), [str(one) for one in arguments])
 
 
 def next_command(output: str) -> list[str]:
@@ -112,9 +112,9 @@ def test_a_wrong_path_is_told_before_what_is_slow_to_import(arguments: str, tmp_
     (tmp_path / "t.csv").write_text("text,label\na,x\nb,y\n")
     script = f"""
 import sys
-from service import cli
+from plumbline import cli
 try:
-    cli._build()({arguments.split()!r})
+    cli.build()({arguments.split()!r})
 except SystemExit as ended:
     slow = {{"torch", "transformers", "scipy", "pandas", "evidently", "sklearn", "onnxruntime", "fastapi"}}
     print(ended.code, sorted(slow & set(sys.modules)))

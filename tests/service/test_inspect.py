@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from service.card.terminal import show
 from service.contract.bundle import Bundle, ClassChange, Manifest
-from service.inspect import show
 from tests.manifests import CHOSEN, manifest, quality
 
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import httpx
 
-from examples.running import Running, running
-from examples.traffic import Traffic
+from plumbline.demo.running import Running, running
+from plumbline.demo.traffic import Traffic
 from service.contract.bundle import REFERENCE, Challenge, Champion
 from service.contract.repository import Canary, Serving, change_serving, live_bundle
 from tests.fakes import make_bundle
@@ -220,9 +220,12 @@ def _alertmanager(folder: Path, receiver: str) -> Iterator[str]:
     (folder / "alertmanager.yml").write_text(json.dumps(config))
     address = f"127.0.0.1:{free_port()}"
     command = [
-        "prometheus-alertmanager", f"--config.file={folder / 'alertmanager.yml'}",
-        f"--storage.path={folder / 'alertmanager'}", f"--web.listen-address={address}", "--cluster.listen-address=",
-    ]  # fmt: skip
+        "prometheus-alertmanager",
+        f"--config.file={folder / 'alertmanager.yml'}",
+        f"--storage.path={folder / 'alertmanager'}",
+        f"--web.listen-address={address}",
+        "--cluster.listen-address=",
+    ]
     with process(command, ready=f"http://{address}/-/ready", log=folder / "alertmanager.log"):
         yield address
 
@@ -242,9 +245,12 @@ def _prometheus(folder: Path, live: Running, alertmanager: str) -> Iterator[str]
     (folder / "prometheus.yml").write_text(json.dumps(config))
     address = f"127.0.0.1:{free_port()}"
     command = [
-        "prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'prometheus'}",
-        f"--web.listen-address={address}", "--log.level=warn",
-    ]  # fmt: skip
+        "prometheus",
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'prometheus'}",
+        f"--web.listen-address={address}",
+        "--log.level=warn",
+    ]
     with process(command, ready=f"http://{address}/-/ready", log=folder / "prometheus.log"):
         yield f"http://{address}"
 

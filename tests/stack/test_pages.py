@@ -10,11 +10,11 @@ import pytest
 
 from export.card.html import as_html
 from monitoring.metrics import Metrics
-from monitoring.overview import overview
-from monitoring.pages import serve_pages
+from monitoring.pages.overview import overview
+from monitoring.pages.server import serve_pages
 from monitoring.rounds import Rounds
-from monitoring.state import Store
-from service.contract.card.content import card_of
+from monitoring.state import StateStore
+from service.card.content import card_of
 from tests.fakes import make_bundle
 from tests.manifests import manifest
 from tests.monitoring.world import DRIFTED, START, World
@@ -36,7 +36,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     world.write_log(bundle, 200)
     world.write_log(bundle, 200, DRIFTED, sequence=2)
     settings = world.settings(reports_kept=5)
-    store = Store(settings.state_folder)
+    store = StateStore(settings.state_folder)
     Rounds(settings, store, Metrics(), clock=lambda: START.timestamp() + 600).run()
     store.close()
     reports = settings.state_folder / "reports"
@@ -46,16 +46,24 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     with (
         running(command, ready=f"{server}/readyz"),
         serve_pages(
-            "127.0.0.1", 0, Metrics(), reports, lambda: True, lambda: ["`--user 10001` is better"],
+            "127.0.0.1",
+            0,
+            Metrics(),
+            reports,
+            lambda: True,
+            lambda: ["`--user 10001` is better"],
             lambda: overview(settings.state_folder, reports),
         ) as monitor,
-    ):  # fmt: skip
+    ):
         httpx.post(f"{server}/predict", json={"inputs": ["good", "bad", "a great film"]})
         yield {
-            "status": f"{server}/", "interface": f"{server}/docs", "card": f"{server}/models/reviews/report",
-            "monitor": f"{monitor}/", "reports": f"{monitor}/reports/",
+            "status": f"{server}/",
+            "interface": f"{server}/docs",
+            "card": f"{server}/models/reviews/report",
+            "monitor": f"{monitor}/",
+            "reports": f"{monitor}/reports/",
             "report": f"{monitor}/reports/tickets/{newest}",
-        }  # fmt: skip
+        }
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from monitoring.metrics import Metrics as MonitorMetrics
-from service.metrics import Metrics as ServiceMetrics
+from service.telemetry.metrics import Metrics as ServiceMetrics
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "helm" / "plumbline" / "rules" / "plumbline.rules.yaml"
@@ -144,7 +144,7 @@ CASES = {
         {f"plumbline_segments_lost_total{{{OF_MONITOR}}}": "0x20 1x60"},
         {f"plumbline_segments_lost_total{{{OF_MONITOR}}}": "0x60"},
     ),
-}  # fmt: skip
+}
 
 
 def test_every_alert_is_tried_both_ways() -> None:

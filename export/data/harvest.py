@@ -1,0 +1,63 @@
+"""What production taught: logged inputs joined with the labels that came back for them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.contract.dataset import Dataset
+from service.contract.feedback import read_feedback, read_predictions
+from service.contract.segments import seal_orphans
+
+
+@dataclass(frozen=True)
+class Harvest:
+    """Labelled rows, recent texts nobody labelled (newest first, no text twice), and what could not be used."""
+
+    labelled: Dataset
+    unlabelled: list[str]
+    counts: dict[str, int]
+
+
+def harvest(log: Path, name: str, extra: Dataset | None, *, unlabelled: int) -> Harvest:
+    """Join the sealed predictions of a model with its feedback by id, and add the rows of a labels file.
+
+    Segments of dead writers are sealed first. The last feedback for an id wins. Rows logged without text cannot be
+    trained on and are counted, as is feedback whose prediction is not there, or whose label is none.
+    """
+    seal_orphans(log)
+    found = read_feedback(log, name)
+    answers = found.labels
+    counts = Counter(feedback=found.pieces, unusable_feedback=found.unusable)
+    waiting = dict(answers)
+    texts: list[str] = []
+    labels: list[str] = []
+    others: dict[str, None] = {}
+    for given, text in read_predictions(log, name, "id", "text"):
+        identifier = str(given)
+        counts["predictions"] += 1
+        label = waiting.pop(identifier, None)
+        if not isinstance(text, str):
+            counts["without_text"] += 1
+        elif label is not None:
+            texts.append(text)
+            labels.append(label)
+        elif identifier not in answers and len(others) < unlabelled:
+            others[text] = None
+    counts["feedback_without_prediction"] = len(waiting)
+    counts["from_feedback"] = len(texts)
+    if extra is not None:
+        texts += extra.texts
+        labels += extra.targets
+        counts["from_file"] = len(extra)
+    wanted = (
+        "predictions",
+        "without_text",
+        "feedback",
+        "unusable_feedback",
+        "feedback_without_prediction",
+        "from_feedback",
+        "from_file",
+    )
+    return Harvest(Dataset(texts, labels), list(others), {key: counts[key] for key in wanted})

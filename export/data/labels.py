@@ -1,0 +1,117 @@
+"""The labels of labelled data: their set and order, the task they make, and whether two files agree."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from export.checkpoint.load import Checkpoint
+from service.contract.bundle import Task
+from service.contract.dataset import Dataset, read_datasets
+from service.contract.errors import DatasetError
+from service.contract.labels import SEPARATOR, similar_labels, split_labels
+
+
+def read_labelled(
+    paths: Iterable[Path], *, text_column: str, label_column: str, allow_similar: bool = False
+) -> list[Dataset]:
+    """Read the data files of one model, and see that together they name their labels in one way.
+
+    :raises DatasetError: as :func:`read_datasets`, or if labels differ by case, Unicode form or spaces only, unless
+        ``allow_similar``.
+    """
+    files = read_datasets(paths, text_column=text_column, label_column=label_column)
+    counts = label_counts(target for data in files for target in data.targets)
+    if (similar := similar_labels(counts)) and not allow_similar:
+        pairs = "; ".join(
+            f"{label!r} ({in_rows(counts[label])}, first in {_first(files, label)}) and {other!r} "
+            f"({in_rows(counts[other])})"
+            for label, other in list(similar.items())[:5]
+        )
+        more = f"; and {len(similar) - 5} more" if len(similar) > 5 else ""
+        raise DatasetError(
+            f"labels that differ only by case, spaces or Unicode form: {pairs}{more}. Write them in one way, or add "
+            "--allow-similar-labels if they are classes of their own."
+        )
+    return files
+
+
+def label_counts(targets: Iterable[str]) -> Counter[str]:
+    """How many rows carry each label."""
+    return Counter(label for target in targets for label in split_labels(target))
+
+
+def in_rows(count: int) -> str:
+    return f"{count} row{'s' * (count != 1)}"
+
+
+def label_set(targets: Iterable[str]) -> tuple[str, ...]:
+    """Every single label that occurs, sorted."""
+    return tuple(sorted(label_counts(targets)))
+
+
+def task_of(*datasets: Dataset) -> Task:
+    """Multi-label if in any file a row may have several labels."""
+    return "multi-label" if any(data.multi_label for data in datasets) else "single-label"
+
+
+def check_labels(known: Sequence[str], task: Task, data: Dataset, *, what: str, source: str) -> None:
+    """:raises DatasetError: if ``data`` (``what``) has a label that ``source`` does not know, or several labels or none
+    in a row where the task is to give one.
+    """
+    unknown = [label for label in label_set(data.targets) if label not in set(known)]
+    if unknown:
+        shown = ", ".join(map(repr, unknown[:5])) + (", …" if len(unknown) > 5 else "")
+        near = similar_labels(dict.fromkeys(unknown, 0), known).get(unknown[0])
+        hint = f" It differs from {near!r} only by case, spaces or Unicode form." if near is not None else ""
+        raise DatasetError(
+            f"the {what} data has {len(unknown)} label(s) that {source} does not know: {shown} (first in "
+            f"{_first([data], unknown[0])}).{hint} "
+            f"Known: {', '.join(map(repr, known[:10]))}{', …' if len(known) > 10 else ''}."
+        )
+    if task == "single-label":
+        for row, target in enumerate(data.targets):
+            if not target or SEPARATOR in target:
+                has = "several labels" if target else "no label"
+                raise DatasetError(
+                    f"the {what} data has {has} in {data.place(row)}, and {source} has one for each row."
+                )
+
+
+def _first(files: Iterable[Dataset], label: str) -> str:
+    return next(
+        data.place(row) for data in files for row, target in enumerate(data.targets) if label in split_labels(target)
+    )
+
+
+def check_classes(labels: Sequence[str]) -> None:
+    """:raises DatasetError: if there are not at least two labels."""
+    if len(labels) < 2:
+        found = f"a single class, {labels[0]!r}" if labels else "no labels"
+        raise DatasetError(f"the training data has {found}; at least two are needed.")
+
+
+def encode(targets: Sequence[str], labels: Sequence[str], task: Task) -> npt.NDArray[np.int64 | np.float32]:
+    """Targets as the loss wants them: (n,) label indices, or (n, labels) of 0.0 and 1.0 for multi-label."""
+    index = {label: number for number, label in enumerate(labels)}
+    if task == "single-label":
+        return np.array([index[target] for target in targets], dtype=np.int64)
+    return one_hot(targets, labels).astype(np.float32)
+
+
+def one_hot(targets: Sequence[str], labels: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """(n, labels), True for each label of a target; a target of none is a row of False."""
+    index = {label: number for number, label in enumerate(labels)}
+    matrix = np.zeros((len(targets), len(labels)), dtype=np.bool_)
+    for row, target in enumerate(targets):
+        matrix[row, [index[label] for label in split_labels(target)]] = True
+    return matrix
+
+
+def check_data(checkpoint: Checkpoint, data: Dataset, what: str) -> None:
+    """:raises DatasetError: if the data does not fit the checkpoint's labels or task."""
+    check_labels(checkpoint.labels, checkpoint.task, data, what=what, source=f"the checkpoint {checkpoint.path}")

@@ -1,0 +1,168 @@
+"""The accuracy gate: is the exported variant non-inferior to the checkpoint on the evaluation rows?
+
+The verdict, for a margin of ``max_drop`` points:
+
+- ``pass``: the one-sided 95 % lower bound of the paired difference is above the margin;
+- ``fail``: the one-sided 95 % upper bound is below the margin;
+- ``inconclusive``: neither is shown; the rows are too few to tell. It is published all the same, marked *unproven*,
+  unless what is unproven is refused, too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest
+
+from export.judge.calibration import BINS, calibration_error, class_changes, missed_labels
+from export.judge.paired import paired_difference, rows_needed
+from service.card.sentences import explain
+from service.contract.bundle import Calibration, Quality, Task, VariantName, Verdict
+from service.contract.errors import Refused
+from service.contract.labels import split_labels
+from service.tasks.classification import Floats, confidences, correct, predicted_labels, probabilities
+
+__all__ = [
+    "METRIC",
+    "PredictedLabels",
+    "check_baseline",
+    "explain",
+    "judge_quality",
+    "may_publish",
+    "predicted",
+    "refuse_unless_published",
+    "verdict",
+]
+
+# Share of labels that may change with the rows beside a row: dynamic int8 scales activations by the whole batch.
+MAX_BATCH_FLIPS = 0.02
+
+METRIC: dict[Task, str] = {"single-label": "accuracy", "multi-label": "exact match"}
+
+
+def verdict(lower: float, upper: float, margin: float) -> Verdict:
+    """Bounds and margin in the same unit; ``margin`` is not negative."""
+    if lower > -margin:
+        return "pass"
+    return "fail" if upper < -margin else "inconclusive"
+
+
+@dataclass(frozen=True)
+class PredictedLabels:
+    """The labels given to n rows, and the (n,) probabilities that they are right."""
+
+    labels: Sequence[str]
+    confidence: Floats
+
+
+def predicted(logits: Floats, labels: Sequence[str], task: Task) -> PredictedLabels:
+    """What (n, labels) logits answer."""
+    probs = probabilities(logits, task)
+    return PredictedLabels(predicted_labels(probs, labels, task), confidences(probs, task))
+
+
+def judge_quality(
+    baseline: PredictedLabels,
+    exported: PredictedLabels,
+    batched: Sequence[str],
+    targets: Sequence[str],
+    *,
+    task: Task,
+    max_drop: float,
+    trained_on: int = 0,
+) -> Quality:
+    """Compare predictions row by row.
+
+    ``baseline`` is the checkpoint's, ``exported`` the variant's run one by one, ``batched`` the variant's labels run
+    beside others and padded, for the first ``len(batched)`` rows. ``max_drop`` is in points. ``trained_on`` counts the
+    eval rows that are not among these because they were trained on.
+    """
+    before, after = correct(baseline.labels, targets), correct(exported.labels, targets)
+    paired = paired_difference(before, after)
+    margin = max_drop / 100
+    answer = verdict(paired.lower, paired.upper, margin)
+    needed = rows_needed(paired.gained, paired.lost, paired.rows, margin) if answer == "inconclusive" else None
+    return Quality(
+        metric=METRIC[task],
+        baseline=float(before.mean()),
+        exported=float(after.mean()),
+        difference=100 * paired.difference,
+        lower_bound=100 * paired.lower,
+        max_drop=max_drop,
+        verdict=answer,
+        rows=paired.rows,
+        trained_on=trained_on,
+        majority=majority(targets)[1],
+        flips=int((~correct(exported.labels, baseline.labels)).sum()),
+        batch_flip_rate=flip_rate(exported.labels, batched),
+        batched_rows=min(len(exported.labels), len(batched)),
+        rows_needed=needed,
+        calibration=Calibration(
+            baseline=calibration_error(baseline.confidence, before),
+            exported=calibration_error(exported.confidence, after),
+            bins=BINS,
+        ),
+        classes=class_changes(baseline.labels, exported.labels, targets),
+        missed=missed_labels(exported.labels, targets),
+    )
+
+
+def flip_rate(alone: Sequence[str], batched: Sequence[str]) -> float:
+    """The share of rows whose label changes when they are run beside others; of the first ones, if not all were."""
+    changed = [one != other for one, other in zip(alone, batched, strict=False)]
+    return float(np.mean(changed)) if changed else 0.0
+
+
+def flips_too_often(quality: Quality) -> bool:
+    """Whether more than 2 % of labels flip in batches, with 95 % confidence (Clopper and Pearson's lower bound)."""
+    if not quality.batched_rows:
+        return False
+    flips = round(quality.batch_flip_rate * quality.batched_rows)
+    return float(binomtest(flips, quality.batched_rows, MAX_BATCH_FLIPS, alternative="greater").pvalue) < 0.05
+
+
+def may_publish(quality: Quality, *, strict: bool) -> bool:
+    """Whether it is not shown to be worse; with ``strict``, whether it is shown not to be."""
+    if flips_too_often(quality):
+        return False
+    return quality.verdict == "pass" or (quality.verdict == "inconclusive" and not strict)
+
+
+def refuse_unless_published(qualities: Mapping[VariantName, Quality], *, strict: bool) -> None:
+    """:raises Refused: if any variant may not be published, with its figures and what would mend it."""
+    refused = {name: quality for name, quality in qualities.items() if not may_publish(quality, strict=strict)}
+    if refused:
+        figures = " ".join(f"{name}: {_reason(quality)}" for name, quality in refused.items())
+        unproven = all(may_publish(quality, strict=False) for quality in refused.values())
+        mend = "Give more eval rows or leave out --strict." if unproven else "Give a wider --max-drop."
+        raise Refused(f"the accuracy gate did not pass, nothing was published. {figures} {mend}")
+
+
+def majority(targets: Sequence[str]) -> tuple[str, float]:
+    """The most frequent label, or set of labels, and its share of the rows: what always answering it would score."""
+    spelt = {frozenset(split_labels(target)): target for target in targets}
+    label, rows = Counter(frozenset(split_labels(target)) for target in targets).most_common(1)[0]
+    return spelt[label], rows / len(targets)
+
+
+def check_baseline(baseline: PredictedLabels, targets: Sequence[str]) -> None:
+    """:raises Refused: if the checkpoint is no more often right on these rows than its most frequent label would be."""
+    accuracy, (label, share) = float(correct(baseline.labels, targets).mean()), majority(targets)
+    if accuracy <= share:
+        raise Refused(
+            f"the checkpoint is right on {accuracy:.4f} of the {len(targets)} eval rows, and always answering "
+            f"{label!r} would be on {share:.4f}. Check that the checkpoint, the names of its labels and the file "
+            "belong together, or export it all the same with --allow-weak."
+        )
+
+
+def _reason(quality: Quality) -> str:
+    if not flips_too_often(quality):
+        return explain(quality)
+    return (
+        f"{quality.batch_flip_rate:.1%} of labels change when rows are batched with others; {MAX_BATCH_FLIPS:.0%} may. "
+        + explain(quality)
+    )

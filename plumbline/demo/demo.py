@@ -1,0 +1,184 @@
+"""The whole loop in one command, offline: what ``plumbline demo`` runs.
+
+Every step is the ordinary command line or an HTTP request, so each can be repeated by hand; the commands are shown.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from plumbline.demo.processes import PLUMBLINE, Process, interruptible, say, until
+from plumbline.demo.running import running
+from plumbline.demo.tickets import tickets, write_csv
+from plumbline.demo.traffic import Traffic
+from service.contract.errors import InvalidInput, PlumblineError
+
+NAME = "tickets"
+MARKER = ".plumbline-demo"  # in folders that a later demonstration may replace
+
+# What decides how long it takes. Held-out rows make whole windows.
+TRAIN_ROWS, EVAL_ROWS = 480, 440
+WINDOW_ROWS, HELD_OUT_ROWS, LABELLED_ROWS = 200, 400, 400
+TIME_BUDGET = "64s"
+TRAFFIC_PAUSE = 0.2  # seconds; the retrain needs the cores, too
+LEAST_ANSWERS = 15  # of the new version before the end
+
+# Short training for a small grammar; real data does better with the defaults.
+RECIPE = ("--learning-rate=2e-4", "--batch-size=16")
+FINETUNE, RETRAIN = (*RECIPE, "--epochs=3"), (*RECIPE, "--epochs=2", "--max-drop=2")
+
+Rows = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the demonstration measured, all through HTTP."""
+
+    accuracy_old_before: float
+    accuracy_old_after: float
+    accuracy_new_before: float
+    accuracy_new_after: float
+    requests_answered: int
+    requests_failed: int
+    seconds: float
+    alert: str
+    report: str
+    card: str
+    folder: str
+    service_url: str
+    monitor_url: str
+
+    def summary(self) -> str:
+        return f"""
+                          before    after
+  accuracy, old tickets    {self.accuracy_old_before:.3f}    {self.accuracy_old_after:.3f}
+  accuracy, new tickets    {self.accuracy_new_before:.3f}    {self.accuracy_new_after:.3f}
+
+  while the new version took over: {self.requests_answered} requests answered, {self.requests_failed} failed
+  the alert, signature verified:   {self.alert}
+  drift report:                    {self.report}
+  model card:                      {self.card}
+  everything is in:                {self.folder}
+  the whole loop took:             {self.seconds:.0f} s
+"""
+
+
+def run(folder: Path, *, keep: bool, seed: int, on_done: Callable[[Figures], None]) -> Figures:
+    """Run the loop in ``folder``; with ``keep`` the server and monitor stay up until Ctrl-C.
+
+    On any end, Ctrl-C included, no process is left; the folder stays for a look at its logs.
+
+    :raises PlumblineError: if a step fails, or a process that something is expected of ends.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARKER).exists():
+            raise InvalidInput(f"{folder} is not empty and not an earlier demonstration. Name another with --dir.")
+        shutil.rmtree(folder)
+    folder = folder.absolute()
+    (folder / "data").mkdir(parents=True)
+    (folder / MARKER).touch()
+    with interruptible():
+        return loop(folder, keep=keep, seed=seed, on_done=on_done)
+
+
+def loop(folder: Path, *, keep: bool, seed: int, on_done: Callable[[Figures], None]) -> Figures:
+    """The six steps."""
+    started = time.monotonic()
+    say("1/6  make support tickets: an old product line to learn, a new one to be surprised by")
+    judge, new = make_data(folder / "data", seed)
+    old, held_out, labelled = judge[:HELD_OUT_ROWS], new[:HELD_OUT_ROWS], new[HELD_OUT_ROWS:]
+    files = [f"--train={folder / 'data/train.csv'}", f"--eval={folder / 'data/eval.csv'}"]
+    models = folder / "models"
+
+    say("2/6  fine-tune the packaged MiniLM and export it")
+    plumbline("finetune", *files, *FINETUNE, f"--out={folder / 'checkpoint'}", f"--seed={seed}")
+    options = [f"--repo={models}", f"--name={NAME}", "--max-drop=2", f"--time-budget={TIME_BUDGET}"]
+    plumbline("export", str(folder / "checkpoint"), *files, *options)
+
+    say("3/6  serve it and monitor it; ordinary tickets come in")
+    retrain = [*PLUMBLINE, "retrain", f"--repo={models}", f"--name={NAME}", f"--log={folder / 'log'}"]
+    command = [*retrain, *files, *RETRAIN, f"--seed={seed}"]
+    settings = {"PLUMBLINE_WINDOW_ROWS": str(WINDOW_ROWS), "PLUMBLINE_CONFIRM_WINDOWS": "2"}
+    with running(folder, models, NAME, command, **settings) as live:
+        client, expect = live.client, partial(until, processes=live.processes)
+        old_before = client.accuracy(*unzip(old))
+        windows = len(old) // WINDOW_ROWS
+        expect(lambda: live.judged() >= windows, f"{windows} windows to be judged")
+        if live.receiver.events:
+            raise PlumblineError(f"ordinary tickets raised an alarm: {live.receiver.events[0]}. See {folder}.")
+        say(f"     accuracy {old_before:.3f}, no alert")
+
+        say("4/6  the new product line is launched; support staff correct the labels")
+        client.label(*unzip(labelled), source="support")
+        new_before = client.accuracy(*unzip(held_out))
+        windows = (len(old) + len(new)) // WINDOW_ROWS
+        detected = expect(lambda: live.detected(windows), "the monitor to detect drift")
+        alert = f"{detected['type']} {detected['id']}, severity {detected['data']['severity']}"
+        say(f"     accuracy {new_before:.3f}; alert received, signature verified")
+
+        say("5/6  the monitor has called the retrain hook; requests keep coming")
+        with Traffic(live.service, [text for text, _ in held_out + old], TRAFFIC_PAUSE) as traffic:
+            retraining = live.retraining
+            published = expect(retraining.published, "the retrained version to be published", news=retraining.news)
+            version = published["data"]["model"]["version"]
+            expect(lambda: live.serves(version), f"version {version} to be served")
+            expect(lambda: traffic.answered[version] >= LEAST_ANSWERS, f"traffic on version {version}")
+
+        say(f"6/6  version {version} has taken over")
+        figures = Figures(
+            accuracy_old_before=old_before,
+            accuracy_old_after=client.accuracy(*unzip(old)),
+            accuracy_new_before=new_before,
+            accuracy_new_after=client.accuracy(*unzip(held_out)),
+            requests_answered=sum(traffic.answered.values()),
+            requests_failed=len(traffic.failed),
+            seconds=time.monotonic() - started,
+            alert=alert,
+            report=report_file(folder, detected["data"]["report"]),
+            card=str(models / NAME / version / "report.html"),
+            folder=str(folder),
+            service_url=live.service,
+            monitor_url=live.monitor,
+        )
+        on_done(figures)
+        if keep:
+            say(f"running: {live.service}/docs  {live.service}/metrics  {live.monitor}/metrics; Ctrl-C ends it")
+            with suppress(KeyboardInterrupt):
+                signal.pause()
+            say("ending")
+    return figures
+
+
+def make_data(folder: Path, seed: int) -> tuple[Rows, Rows]:
+    """Write train, eval and new rows as CSV; returns the last two. Evaluation rows are never training rows."""
+    train = tickets(TRAIN_ROWS, seed=3 * seed + 1)
+    known = {text for text, _ in train}
+    judge = [row for row in tickets(EVAL_ROWS, seed=3 * seed + 2) if row[0] not in known]
+    new = tickets(HELD_OUT_ROWS + LABELLED_ROWS, seed=3 * seed + 3, product_line="new")
+    for name, rows in (("train", train), ("eval", judge), ("new", new)):
+        write_csv(folder / f"{name}.csv", rows)
+    return judge, new
+
+
+def plumbline(*arguments: str) -> None:
+    """Run one command to its end. :raises PlumblineError: if it fails."""
+    say(f"     $ plumbline {shlex.join(arguments)}")
+    with Process(f"`plumbline {arguments[0]}`", [*PLUMBLINE, *arguments]) as process:
+        process.finish()
+
+
+def report_file(folder: Path, url: str | None) -> str:
+    """Where the report lies that the event names by its URL."""
+    return "none was written" if url is None else str(folder / "monitor" / "reports" / NAME / url.rsplit("/", 1)[-1])
+
+
+def unzip(rows: Rows) -> tuple[list[str], list[str]]:
+    return [text for text, _ in rows], [label for _, label in rows]

@@ -1,0 +1,70 @@
+"""KServe's first protocol: ``/v1/models`` and ``:predict``, with texts as instances."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from service.http.requests import documented, most_values, parse, within
+from service.http.route_table import Policy, policy
+from service.http.routes.predict import Scored, respond
+from service.http.state import Server
+from service.telemetry.context import body_of
+
+router = APIRouter(prefix="/v1/models", tags=["KServe V1"])
+
+
+class Instance(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    text: str
+
+
+_Element = TypeVar("_Element")
+_AtLeastOne = Annotated[list[_Element], Field(min_length=1)]
+
+
+class InstancesRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    instances: _AtLeastOne[str] | _AtLeastOne[Instance] = Field(description='texts, or {"text": …} for each')
+
+    @field_validator("instances", mode="before")
+    @classmethod
+    def _texts(cls, value: object) -> object:
+        """Stop at the first instance that is neither."""
+        if isinstance(value, list):
+            kind = str if value and isinstance(value[0], str) else dict
+            for place, one in enumerate(value):
+                if not isinstance(one, kind) or (isinstance(one, dict) and not isinstance(one.get("text"), str)):
+                    raise ValueError(f'instance {place} is not a string or {{"text": …}}, all in the same shape')
+        return value
+
+
+class Predictions(BaseModel):
+    predictions: list[Scored]
+
+
+@router.post("/{name}:predict", response_model=Predictions, openapi_extra=documented(InstancesRequest))
+@policy(Policy(predicts=True))
+async def predict(name: str, request: Request, server: Server) -> Response:
+    """The most probable label of each instance."""
+    body = parse(InstancesRequest, body_of(request.scope), most_values(request))
+    texts = [one if isinstance(one, str) else one.text for one in body.instances]
+    predictor = server.predictor
+    answer = await predictor.predict(predictor.who_answers(name), texts, within(request))
+    rows = [{"id": one.id, "label": one.label, "score": one.confidence} for one in answer.predictions]
+    return respond({"predictions": rows}, answer)
+
+
+@router.get("")
+async def models(server: Server) -> dict[str, list[str]]:
+    return {"models": list(server.predictor.models)}
+
+
+@router.get("/{name}")
+async def model(name: str, server: Server) -> dict[str, Any]:
+    server.predictor.model(name)
+    return {"name": name, "ready": True}

@@ -1,0 +1,179 @@
+"""``POST /predict`` in the shape of Text Embeddings Inference, ``POST /`` in that of Hugging Face's endpoints.
+
+Both take both shapes of request: TEI's ``truncate``, ``truncation_direction`` and ``raw_scores``, and Hugging Face's
+``parameters`` and ``options``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
+
+from service.http.requests import AS_DESCRIBED, documented, headers_of, most_values, parse, within
+from service.http.route_table import Policy, policy
+from service.http.state import state_of
+from service.models.predictor import Answer
+from service.tasks.classification import probabilities
+from service.tasks.tokenizer import AS_TRAINED, Truncation
+from service.telemetry.context import body_of
+
+router = APIRouter(tags=["predict"])
+
+_PROBABILITY = itemgetter(0)
+
+
+class Parameters(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    top_k: Annotated[int, Field(ge=1), AS_DESCRIBED] | None = Field(
+        default=None, description="labels per text, most probable first; all without it"
+    )
+    function_to_apply: Literal["softmax", "sigmoid", "none"] | None = Field(
+        default=None, description="what makes scores of the model's outputs; without it what the task asks for"
+    )
+
+
+# How many there may be is checked by the predictor; this is for the description.
+Texts = Annotated[list[str], WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 1})]
+_ALONE = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1}
+Rows = Annotated[list[Texts], WithJsonSchema({"type": "array", "items": _ALONE, "minItems": 1})]
+
+
+class PredictRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    inputs: str | Texts | Rows = Field(
+        description="a text, or a list of texts, each maybe in a list of its own; a list is a batch, never a pair"
+    )
+    truncate: bool | None = Field(default=None, strict=True, description="false refuses texts that are too long")
+    truncation_direction: Literal["Left", "Right", "left", "right"] | None = Field(
+        default=None, description="which end of a longer text is cut off; without it as the model was trained"
+    )
+    raw_scores: bool = Field(
+        default=False, strict=True, description="the model's outputs, whatever function is asked for"
+    )
+    parameters: Parameters | None = None
+    options: dict[str, Any] | None = Field(default=None, description="of Hugging Face's endpoints; nothing here")
+
+    @field_validator("inputs", mode="before")
+    @classmethod
+    def _strings(cls, value: object) -> object:
+        """Stop at the first element that is no string: half a million errors would take minutes to list."""
+        if isinstance(value, list):
+            rows = bool(value) and isinstance(value[0], list)
+            for place, element in enumerate(value):
+                if rows:
+                    _check_row(place, element)
+                elif not isinstance(element, str):
+                    raise ValueError(f"element {place} is not a string")
+        return value
+
+    @property
+    def texts(self) -> Sequence[str]:
+        if isinstance(self.inputs, str):
+            return [self.inputs]
+        return [one if isinstance(one, str) else one[0] for one in self.inputs]
+
+    @property
+    def truncation(self) -> Truncation:
+        if self.truncate is None and self.truncation_direction is None:
+            return AS_TRAINED
+        direction = self.truncation_direction
+        return Truncation(self.truncate, None if direction is None else direction.lower() == "left")
+
+    @property
+    def top_k(self) -> int | None:
+        return self.parameters.top_k if self.parameters is not None else None
+
+    @property
+    def function(self) -> Literal["softmax", "sigmoid", "none"] | None:
+        if self.raw_scores:
+            return "none"
+        return self.parameters.function_to_apply if self.parameters is not None else None
+
+
+def _check_row(place: int, row: object) -> None:
+    if not isinstance(row, list) or not all(isinstance(one, str) for one in row[:2]) or not row:
+        raise ValueError(f"element {place} is not a list of one string, as the first is")
+    if len(row) > 1:
+        raise ValueError(f"element {place} has {len(row)} strings; pairs of texts are not what this model reads")
+
+
+class Scored(BaseModel):
+    id: str = Field(description="of the prediction, for /feedback")
+    label: str
+    score: float
+
+
+_DOCUMENTED = documented(PredictRequest)
+
+
+@router.post("/predict", response_model=list[Scored] | list[list[Scored]], openapi_extra=_DOCUMENTED)
+@policy(Policy(predicts=True, direct=True))
+async def predict(request: Request) -> Response:
+    """Classify a text, or a list of texts: ``[{"id", "label", "score"}]``, nested for a list."""
+    return await _predict(request, None)
+
+
+@router.post("/models/{name}/predict", response_model=list[Scored] | list[list[Scored]], openapi_extra=_DOCUMENTED)
+@policy(Policy(predicts=True))
+async def predict_by(name: str, request: Request) -> Response:
+    """As ``/predict``, by this model."""
+    return await _predict(request, name)
+
+
+@router.post("/", response_model=list[list[Scored]], openapi_extra=_DOCUMENTED)
+@policy(Policy(predicts=True, direct=True))
+async def endpoint(request: Request) -> Response:
+    """As ``/predict``, but nested for a single text too."""
+    body = parse(PredictRequest, body_of(request.scope), most_values(request))
+    answer = await classify(body, request)
+    return respond(scored(answer, body), answer)
+
+
+async def _predict(request: Request, name: str | None) -> Response:
+    body = parse(PredictRequest, body_of(request.scope), most_values(request))
+    answer = await classify(body, request, name)
+    rows = scored(answer, body)
+    return respond(rows[0] if isinstance(body.inputs, str) else rows, answer)
+
+
+async def classify(body: PredictRequest, request: Request, name: str | None = None) -> Answer:
+    """What the model called ``name``, or the default one, answers."""
+    predictor = state_of(request).predictor
+    return await predictor.predict(predictor.who_answers(name), body.texts, within(request), body.truncation)
+
+
+def scored(answer: Answer, body: PredictRequest) -> list[list[dict[str, str | float]]]:
+    """The labels of each text, most probable first, in the shape of :class:`Scored`."""
+    labels, top_k = answer.manifest.labels, body.top_k
+    return [
+        [
+            {"id": prediction.id, "label": label, "score": score}
+            for score, label in sorted(zip(scores, labels, strict=True), key=_PROBABILITY, reverse=True)[:top_k]
+        ]
+        for prediction, scores in zip(answer.predictions, _scores(answer, body.function), strict=True)
+    ]
+
+
+def _scores(answer: Answer, function: Literal["softmax", "sigmoid", "none"] | None) -> Sequence[Sequence[float]]:
+    """(texts, labels), in the order of the manifest's labels."""
+    if function is None:
+        return [prediction.probs for prediction in answer.predictions]
+    logits = answer.logits()
+    if function != "none":
+        logits = probabilities(logits, "single-label" if function == "softmax" else "multi-label")
+    rows: list[list[float]] = logits.tolist()
+    return rows
+
+
+def respond(content: object, answer: Answer) -> Response:
+    """Serialized here: these answers are made of what is known to fit, so they are not validated once more."""
+    response = Response(orjson.dumps(content), media_type="application/json")
+    response.raw_headers += headers_of(answer)
+    return response

@@ -1,0 +1,117 @@
+"""Texts to token ids with a raw ``tokenizers.Tokenizer``; padding is left to the engine.
+
+Thread-safe: truncation is set once, so no call changes the tokenizer ("Already borrowed", tokenizers#537).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Encoding, Tokenizer
+
+from service.contract.errors import BundleError
+
+CHARACTERS_PER_TOKEN = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One text as the model sees it. ``unk_share`` is the share of unknown tokens among the ordinary ones."""
+
+    ids: list[int]
+    type_ids: list[int]
+    truncated: bool
+    unk_share: float
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """How the texts of a request are to be read, where that is not as the model was trained.
+
+    :param truncate: whether a text that is too long may be cut; None is yes.
+    :param from_left: whether its beginning is cut off instead of its end; None is what the tokenizer's file says.
+    """
+
+    truncate: bool | None = None
+    from_left: bool | None = None
+
+
+AS_TRAINED = Truncation()
+
+
+class TextTokenizer:
+    """Tokenizes texts to at most ``max_length`` tokens, special tokens included.
+
+    Whether the end or the beginning of a longer text is cut off is what the file says (``truncation``). A text without
+    any token, such as an empty one where no special tokens are added, is read as one ``pad_id``.
+    """
+
+    def __init__(self, path: Path, max_length: int, pad_id: int = 0) -> None:
+        try:
+            self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises plain Exception
+            raise BundleError(f"{path} is not a tokenizer: {error}. Export again.") from error
+        # What lies beyond matters only in texts of very long words, and a megabyte must not hold up its neighbours.
+        self.max_characters = max_length * CHARACTERS_PER_TOKEN
+        self.pad_id = pad_id
+        self._from_left = (self._tokenizer.truncation or {}).get("direction") == "left"
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length, direction="left" if self._from_left else "right")
+        self._max_length = max_length
+        self._mirrored: Tokenizer | None = None
+        model = self._tokenizer.model
+        unknown = getattr(model, "unk_token", None)
+        self._unknown_id = self._tokenizer.token_to_id(unknown) if unknown else None
+
+    def __call__(self, texts: Sequence[str], from_left: bool | None = None) -> list[Tokens]:
+        """Tokenize a batch of valid Unicode texts, without offsets, which nobody needs; releases the GIL.
+
+        :param from_left: as in :class:`Truncation`.
+        """
+        found = []
+        kept = [self.cut(text, from_left) for text in texts]
+        for text, encoding in zip(texts, self._cutting(from_left).encode_batch_fast(kept), strict=True):
+            ids = encoding.ids
+            if not ids:
+                found.append(Tokens([self.pad_id], [0], truncated=False, unk_share=0.0))
+                continue
+            ordinary = len(ids) - sum(encoding.special_tokens_mask)
+            unknown = ids.count(self._unknown_id) if self._unknown_id is not None else 0
+            truncated = bool(encoding.overflowing) or len(text) > self.max_characters
+            found.append(Tokens(ids, encoding.type_ids, truncated, unknown / ordinary if ordinary else 0.0))
+        return found
+
+    def cut(self, text: str, from_left: bool | None = None) -> str:
+        """The characters that are read; all, except of a text far beyond ``max_length``."""
+        left = self._from_left if from_left is None else from_left
+        return text[-self.max_characters :] if left else text[: self.max_characters]
+
+    def pieces(self, texts: Sequence[str], special: bool) -> list[Encoding]:
+        """What the tokens of each text are, with their places in it; cut as the model reads them.
+
+        :param special: whether the model's special tokens are added.
+        """
+        found: list[Encoding] = self._tokenizer.encode_batch(
+            [self.cut(text) for text in texts], add_special_tokens=special
+        )
+        return found
+
+    def decode(self, rows: Sequence[Sequence[int]], skip_special: bool) -> list[str]:
+        """The text of each row of token ids; an id that is no token has none."""
+        found: list[str] = self._tokenizer.decode_batch(rows, skip_special_tokens=skip_special)
+        return found
+
+    def _cutting(self, from_left: bool | None) -> Tokenizer:
+        """The tokenizer that cuts texts at this end; a second one, since truncation is set once."""
+        if from_left is None or from_left == self._from_left:
+            return self._tokenizer
+        if self._mirrored is None:
+            mirrored: Tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
+            mirrored.enable_truncation(self._max_length, direction="left" if from_left else "right")
+            self._mirrored = mirrored
+        return self._mirrored
