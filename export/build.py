@@ -196,7 +196,7 @@ def manifest(
     return Manifest(
         name=name,
         version=version,
-        task=checkpoint.task,
+        task=checkpoint.task.name,
         labels=checkpoint.labels,
         max_length=content.request.hf_tokenizer.max_length,
         pad_id=content.request.hf_tokenizer.pad_id,

@@ -278,14 +278,14 @@ def reproduce(
     from export.checkpoint.load import read_checkpoint
     from service.contract.bundle import open_bundle
     from service.contract.dataset import read_dataset
+    from service.tasks import task_named
 
     opened = open_bundle(bundle)
     if checkpoint is not None:
         read_checkpoint(checkpoint)
-    several = opened.manifest.task == "multi-label"
-    rows = (
-        read_dataset(train, text_column=text_column, label_column=label_column, multi_label=several) if train else None
-    )
+    several = task_named(opened.manifest.task).several
+    columns = {"text_column": text_column, "label_column": label_column}
+    rows = read_dataset(train, **columns, several_labels=several) if train else None
     _share_the_processor()
     from export import reproduce as module
 

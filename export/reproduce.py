@@ -21,6 +21,7 @@ from service.contract.bundle import TOKENIZER, Bundle
 from service.contract.dataset import Dataset, read_dataset
 from service.contract.errors import InvalidInput, Refused
 from service.contract.files import sha256_file
+from service.tasks import task_named
 from service.tasks.tokenizer import TextTokenizer
 
 
@@ -57,7 +58,7 @@ def reproduce(bundle: Bundle, train: Dataset | None = None, checkpoint: Path | N
     silence()
     source = read_checkpoint(path, made.labels)
     tokenizer = TextTokenizer(bundle.file(TOKENIZER), made.max_length, made.pad_id)
-    compressor = Compressor(load_model(source), tokenizer, train, made.labels, made.task, made.source.seed)
+    compressor = Compressor(load_model(source), tokenizer, train, made.labels, task_named(made.task), made.source.seed)
     with tempfile.TemporaryDirectory() as folder:
         again = sha256_file(execute_plan(compressor, made.plan, SearchStore(Path(folder))).file)
     file = made.variants["cpu"].file

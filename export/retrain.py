@@ -40,6 +40,7 @@ from service.contract.bundle import TOKENIZER, Bundle, Challenge, Champion, Plan
 from service.contract.dataset import Dataset
 from service.contract.errors import Refused
 from service.contract.repository import check_name, publish, read_serving, set_live, staging
+from service.tasks import task_named
 from service.tasks.tokenizer import TextTokenizer
 
 DEFAULT = Recipe(epochs=2, learning_rate=5e-5, keep="last")
@@ -187,7 +188,7 @@ def champion_labels(champion: Bundle, variant: VariantName, texts: list[str]) ->
         pad_id=made.pad_id,
     )
     tokenizer = TextTokenizer(champion.file(TOKENIZER), made.max_length, made.pad_id)
-    return answer(engine, tokenizer, texts, made.labels, made.task).observed.labels
+    return answer(engine, tokenizer, texts, made.labels, task_named(made.task)).observed.labels
 
 
 def _order(

@@ -25,7 +25,6 @@ from service.contract.bundle import (
     Reference,
     Source,
     Stage,
-    Task,
     Tensor,
     Variant,
     VariantName,
@@ -35,6 +34,7 @@ from service.contract.features import FEATURE_VERSION
 from service.contract.record import REFERENCE_SCHEMA
 from service.contract.repository import publish, set_live, staging
 from service.engine import Engine
+from service.tasks import SINGLE_LABEL, Task
 from service.tasks.observation import observe
 from service.tasks.tokenizer import TextTokenizer
 
@@ -94,7 +94,7 @@ def make_bundle(
     name: str = "reviews",
     *,
     labels: Sequence[str] = ("negative", "positive"),
-    task: Task = "single-label",
+    task: Task = SINGLE_LABEL,
     seed: int = 0,
     live: bool = True,
     golden_shift: float = 0.0,
@@ -170,7 +170,7 @@ def _manifest(
     return Manifest(
         name=name,
         version=version,
-        task=task,
+        task=task.name,
         labels=tuple(labels),
         max_length=16,
         created=datetime(2026, 1, 31, 7, 0, tzinfo=UTC),

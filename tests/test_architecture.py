@@ -42,9 +42,12 @@ ALLOWED: dict[str, set[str]] = {
     "export.preconditions": {"service.contract"},
     "export.progress": set(),
     "export.stages": {"service.contract"},
-    "export.checkpoint": {"export.errors", "service.contract", "service.engine", "service.terminal"},
+    "export.checkpoint": {
+        *("export.errors", "service.contract", "service.engine", "service.tasks", "service.terminal"),
+    },
     "export.inference": {"export.checkpoint", "service.contract", "service.engine", "service.tasks"},
-    "export.data": {"export.checkpoint", "export.inference", "service.contract"},
+    "export.data": {"export.checkpoint", "export.inference", "service.contract", "service.tasks"},
+    "export.tasks": {"export.data", "service.tasks"},
     "export.graph": {
         *("export.errors", "export.hardware", "export.checkpoint", "export.inference"),
         *("service.contract", "service.engine", "service.tasks"),
@@ -59,16 +62,16 @@ ALLOWED: dict[str, set[str]] = {
     },
     "export.train": {
         *("export.errors", "export.hardware", "export.preconditions", "export.progress", "export.checkpoint"),
-        *("export.inference", "export.data", "export.graph", "export.judge"),
+        *("export.inference", "export.data", "export.tasks", "export.graph", "export.judge"),
         *("service.contract", "service.engine", "service.tasks"),
     },
     "export.prune": {
-        *("export.hardware", "export.inference", "export.data", "export.graph", "export.judge", "export.measure"),
-        *("export.train", "service.contract", "service.engine", "service.tasks"),
+        *("export.hardware", "export.inference", "export.tasks", "export.graph", "export.measure"),
+        *("service.contract", "service.engine", "service.tasks"),
     },
     "export.search": {
         *("export.errors", "export.hardware", "export.checkpoint", "export.inference", "export.data"),
-        *("export.graph", "export.judge", "export.measure", "export.prune"),
+        *("export.tasks", "export.graph", "export.judge", "export.measure", "export.prune"),
         *("service.contract", "service.engine", "service.tasks"),
     },
     "export.card": {"service.contract", "service.card", "service.tasks"},

@@ -18,9 +18,10 @@ import orjson
 from export.checkpoint.hub import on_hub
 from export.checkpoint.label_names import check_classifies, check_label_names, label_names
 from export.errors import CheckpointError
-from service.contract.bundle import TOKENIZER, Task
+from service.contract.bundle import TOKENIZER
 from service.contract.files import fsync_path, sha256_file
 from service.contract.repository import check_name
+from service.tasks import SINGLE_LABEL, TASKS, Task
 from service.terminal.install import how_to_install
 
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
@@ -111,7 +112,8 @@ def read_checkpoint(path: Path, labels: Sequence[str] | None = None) -> Checkpoi
         raise CheckpointError(f"{path} has no {_WEIGHTS}. {_how_to_save(path)}")
     check_classifies(config, path / "config.json")
     names = label_names(config, path / "config.json") if labels is None else check_label_names(labels, "--labels")
-    task: Task = "multi-label" if config.get("problem_type") == "multi_label_classification" else "single-label"
+    kind = config.get("problem_type")
+    task = next((one for one in TASKS.values() if one.problem_type == kind), SINGLE_LABEL)
     note = _read_note(path)
     base = str(note.get("base_model") or config.get("_name_or_path") or config.get("model_type", "unknown"))
     return Checkpoint(path, names, task, base)

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from export.checkpoint.load import Checkpoint
-from service.contract.bundle import Task
 from service.contract.dataset import Dataset, read_datasets
 from service.contract.errors import DatasetError
 from service.contract.labels import SEPARATOR, similar_labels, split_labels
+from service.tasks import TASKS, Task
 
 
 def read_labelled(
@@ -55,8 +55,9 @@ def label_set(targets: Iterable[str]) -> tuple[str, ...]:
 
 
 def task_of(*datasets: Dataset) -> Task:
-    """Multi-label if in any file a row may have several labels."""
-    return "multi-label" if any(data.multi_label for data in datasets) else "single-label"
+    """The task that has several labels in a row if in any file a row may have them."""
+    several = any(data.several_labels for data in datasets)
+    return next(task for task in TASKS.values() if task.several == several)
 
 
 def check_labels(known: Sequence[str], task: Task, data: Dataset, *, what: str, source: str) -> None:
@@ -73,7 +74,7 @@ def check_labels(known: Sequence[str], task: Task, data: Dataset, *, what: str, 
             f"{_first([data], unknown[0])}).{hint} "
             f"Known: {', '.join(map(repr, known[:10]))}{', …' if len(known) > 10 else ''}."
         )
-    if task == "single-label":
+    if not task.several:
         for row, target in enumerate(data.targets):
             if not target or SEPARATOR in target:
                 has = "several labels" if target else "no label"
@@ -93,14 +94,6 @@ def check_classes(labels: Sequence[str]) -> None:
     if len(labels) < 2:
         found = f"a single class, {labels[0]!r}" if labels else "no labels"
         raise DatasetError(f"the training data has {found}; at least two are needed.")
-
-
-def encode(targets: Sequence[str], labels: Sequence[str], task: Task) -> npt.NDArray[np.int64 | np.float32]:
-    """Targets as the loss wants them: (n,) label indices, or (n, labels) of 0.0 and 1.0 for multi-label."""
-    index = {label: number for number, label in enumerate(labels)}
-    if task == "single-label":
-        return np.array([index[target] for target in targets], dtype=np.int64)
-    return one_hot(targets, labels).astype(np.float32)
 
 
 def one_hot(targets: Sequence[str], labels: Sequence[str]) -> npt.NDArray[np.bool_]:

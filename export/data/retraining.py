@@ -104,7 +104,7 @@ def prepare(
     held = [row for row, text in enumerate(new.texts) if is_held_out(text)]
     held_out = take(new, held)
     learn = take(new, sorted(set(range(len(new))) - set(held)))
-    both = Dataset([*learn.texts, *train.texts], [*learn.targets, *train.targets], base.task == "multi-label")
+    both = Dataset([*learn.texts, *train.texts], [*learn.targets, *train.targets], base.task.several)
     mixed = clean(both, [*evaluation.texts, *held_out.texts])
     fresh = [place for place, row in enumerate(mixed.kept) if row < len(learn)]
     old = [place for place, row in enumerate(mixed.kept) if row >= len(learn)]
@@ -143,7 +143,7 @@ def named(labels: Mapping[str, int]) -> str:
 
 def _one_label_each(new: Dataset, base: Checkpoint) -> tuple[Dataset, dict[str, int]]:
     """Leave out rows with several labels or none, if the model gives one."""
-    if base.task == "multi-label":
+    if base.task.several:
         return new, {}
     several = [row for row, target in enumerate(new.targets) if SEPARATOR in target]
     none = [row for row, target in enumerate(new.targets) if not target]

@@ -14,8 +14,8 @@ import torch
 from transformers import PreTrainedModel
 
 from export.checkpoint.tokenizer import CheckpointTokenizer
-from service.contract.bundle import Task
 from service.engine import Engine, Outputs
+from service.tasks import Task
 from service.tasks.observation import Observations, observe
 from service.tasks.tokenizer import TextTokenizer, Tokens
 

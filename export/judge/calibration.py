@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from service.contract.bundle import ClassChange
 from service.contract.labels import split_labels
-from service.tasks.classification import Floats
+from service.tasks.task import Floats
 
 BINS = 15
 MOST_CLASSES = 50

@@ -20,13 +20,14 @@ from scipy.stats import binomtest
 from export.judge.calibration import BINS, calibration_error, class_changes, missed_labels
 from export.judge.paired import paired_difference, rows_needed
 from service.card.sentences import explain
-from service.contract.bundle import Calibration, Quality, Task, VariantName, Verdict
+from service.contract.bundle import Calibration, Quality, VariantName, Verdict
 from service.contract.errors import Refused
 from service.contract.labels import split_labels
-from service.tasks.classification import Floats, confidences, correct, predicted_labels, probabilities
+from service.tasks import Task
+from service.tasks.classification import correct
+from service.tasks.task import Floats
 
 __all__ = [
-    "METRIC",
     "PredictedLabels",
     "check_baseline",
     "explain",
@@ -39,8 +40,6 @@ __all__ = [
 
 # Share of labels that may change with the rows beside a row: dynamic int8 scales activations by the whole batch.
 MAX_BATCH_FLIPS = 0.02
-
-METRIC: dict[Task, str] = {"single-label": "accuracy", "multi-label": "exact match"}
 
 
 def verdict(lower: float, upper: float, margin: float) -> Verdict:
@@ -60,8 +59,8 @@ class PredictedLabels:
 
 def predicted(logits: Floats, labels: Sequence[str], task: Task) -> PredictedLabels:
     """What (n, labels) logits answer."""
-    probs = probabilities(logits, task)
-    return PredictedLabels(predicted_labels(probs, labels, task), confidences(probs, task))
+    probs = task.probabilities(logits)
+    return PredictedLabels(task.answers(probs, labels), task.confidences(probs))
 
 
 def judge_quality(
@@ -86,7 +85,7 @@ def judge_quality(
     answer = verdict(paired.lower, paired.upper, margin)
     needed = rows_needed(paired.gained, paired.lost, paired.rows, margin) if answer == "inconclusive" else None
     return Quality(
-        metric=METRIC[task],
+        metric=task.metric,
         baseline=float(before.mean()),
         exported=float(after.mean()),
         difference=100 * paired.difference,

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from export.inference.predict import BATCH, torch_inputs
 from export.prune.architecture import layers_of
 from export.prune.surgery import Mask, masked
-from service.contract.bundle import Task
+from export.tasks import training_of
+from service.tasks import Task
 from service.tasks.tokenizer import Tokens
 
 Floats = npt.NDArray[np.float32]
@@ -36,7 +36,7 @@ class Gradients:
 def mask_gradients(
     model: PreTrainedModel, tokens: Sequence[Tokens], targets: npt.NDArray[np.int64 | np.float32], task: Task
 ) -> list[Gradients]:
-    """The gradients of each example's own loss, layer by layer; ``targets`` as :func:`export.data.labels.encode`."""
+    """The gradients of each example's own loss, layer by layer; ``targets`` as :meth:`TrainingTask.encode`."""
     layers = layers_of(model)
     order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
     found: list[list[list[Floats]]] = [[[], []] for _ in layers]
@@ -51,19 +51,13 @@ def mask_gradients(
         ]
         with masked(model, masks):
             logits = model(**torch_inputs(model, [tokens[row] for row in rows])).logits
-        loss = _loss(logits, torch.from_numpy(targets[rows]), task)
+        # Summed, so that each mask row's gradient is that of its own example.
+        loss = training_of(task).summed_loss(logits, torch.from_numpy(targets[rows]))
         flat = [tensor for mask in masks for tensor in (mask.heads, mask.neurons)]
         for place, gradient in enumerate(torch.autograd.grad(loss, flat, allow_unused=True)):
             given = np.zeros((len(rows), 0), dtype=np.float32) if gradient is None else gradient.numpy()
             found[place // 2][place % 2].append(given)
     return [Gradients(np.concatenate(heads), np.concatenate(neurons)) for heads, neurons in found]
-
-
-def _loss(logits: torch.Tensor, targets: torch.Tensor, task: Task) -> torch.Tensor:
-    """Summed over examples, so that each mask row's gradient is that of its own example."""
-    if task == "single-label":
-        return functional.cross_entropy(logits, targets, reduction="sum")
-    return functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
 
 
 @dataclass(frozen=True)

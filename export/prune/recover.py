@@ -17,10 +17,10 @@ from transformers import PreTrainedModel
 from export.hardware import has_native_bfloat16
 from export.inference.predict import torch_inputs
 from export.inference.reference import choose_rows
-from export.judge.divergence import Logits, divergence
-from export.train.teaching import softened_loss
-from service.contract.bundle import Task
+from export.tasks import training_of
+from export.tasks.training import Logits
 from service.engine import usable_cores
+from service.tasks import Task
 from service.tasks.tokenizer import Tokens
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def recover(
     with _on_best_device(student, teacher) as device, _frozen(embeddings):
         pair = _Pair(student, teacher, task, device)
         wanted = pair.logits(teacher, judged)
-        best = before = divergence(pair.logits(student, judged), wanted, task)
+        best = before = training_of(task).divergence(pair.logits(student, judged), wanted)
         weights, kept_step, losses = _copy(student), 0, [before]
         batches = _batches(learned, recovery.batch_size, seed)
         schedule = _Schedule(recovery, -(-len(learned) // recovery.batch_size), started, clock)
@@ -109,7 +109,7 @@ def recover(
             torch.nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()
             if schedule.is_look(step):
-                losses.append(divergence(pair.logits(student, judged), wanted, task))
+                losses.append(training_of(task).divergence(pair.logits(student, judged), wanted))
                 if losses[-1] < best:
                     best, kept_step, weights = losses[-1], step, _copy(student)
                 else:
@@ -198,7 +198,7 @@ class _Pair:
             for one, other in zip(given.hidden_states[1:], shown.hidden_states[1:], strict=True)
         ]
         hidden = torch.stack(distances).mean()
-        return softened_loss(given.logits.float(), shown.logits.float(), self.task) + hidden_weight * hidden
+        return training_of(self.task).softened_loss(given.logits.float(), shown.logits.float()) + hidden_weight * hidden
 
     def logits(self, model: PreTrainedModel, tokens: Sequence[Tokens]) -> Logits:
         """(n, labels) logits in the order of ``tokens``."""

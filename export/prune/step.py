@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedModel
 
-from export.data.labels import encode
 from export.graph.onnx import export_onnx
 from export.graph.projections import join_projections
 from export.graph.quantize import DYNAMIC, quantize
@@ -30,9 +29,10 @@ from export.prune.reconstruct import cut_and_reconstruct, input_moments
 from export.prune.search import Ranking, search
 from export.prune.surgery import Kept, cut
 from export.prune.table import LatencyTable, measure_layer
-from service.contract.bundle import Task
+from export.tasks import training_of
 from service.contract.dataset import Dataset
 from service.contract.errors import InvalidInput
+from service.tasks import Task
 from service.tasks.tokenizer import TextTokenizer, Tokens
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def measure_basis(
     """Time the layers of the unpruned ``model`` and draw the rows that rank units; ``work`` is scratch."""
     drawn = sample(rows, seed)
     tokens = tokenizer(drawn.texts)
-    targets = encode(drawn.targets, labels, task)
+    targets = training_of(task).encode(drawn.targets, labels)
     unpruned = graph_run(unpruned_int8)
     table = measure_layer(model, unpruned, _typical(tokens), work)
     basis = PruningBasis(task, tokens, targets, table, len(layers_of(model)), unpruned, work)

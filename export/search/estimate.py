@@ -21,11 +21,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
-from scipy.special import log_expit, log_softmax
 
-from export.judge.divergence import Logits
-from service.contract.bundle import Task
-from service.tasks.classification import MULTI_LABEL_THRESHOLD, probabilities
+from export.tasks import training_of
+from export.tasks.training import Logits
+from service.tasks import Task
 
 _DOUBT = 0.5  # the least error of what the probabilities say, as a share of it
 _LOG_TEMPERATURES = (-3.0, 3.0)
@@ -82,13 +81,8 @@ class Judge:
 
     def _predicted(self, logits: Logits) -> Booleans:
         """(n, labels), whether each label is predicted."""
-        if self.task == "multi-label":
-            return np.asarray(probabilities(logits, self.task) >= MULTI_LABEL_THRESHOLD)
-        return np.asarray(np.arange(logits.shape[1]) == logits.argmax(axis=1)[:, None])
+        return self.task.decided(self.task.probabilities(logits))
 
     def _log_chances(self, has: Booleans, temperature: float) -> Doubles:
-        """(n,) log-probabilities that rows have exactly these of the (n, labels), several taken to be independent."""
-        scaled = self.wanted.astype(np.float64) / temperature
-        if self.task == "multi-label":
-            return np.asarray(np.where(has, log_expit(scaled), log_expit(-scaled)).sum(axis=1))
-        return np.asarray((log_softmax(scaled, axis=1) * has).sum(axis=1))
+        """(n,) log-probabilities that rows have exactly these of the (n, labels)."""
+        return training_of(self.task).log_chances(self.wanted.astype(np.float64) / temperature, has)

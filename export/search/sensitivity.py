@@ -12,9 +12,10 @@ import onnx
 
 from export.graph.quantize import multiplications, quantize_only
 from export.inference.predict import load_engine
-from export.judge.divergence import divergence
-from service.contract.bundle import Scheme, Task
+from export.tasks import training_of
+from service.contract.bundle import Scheme
 from service.engine import Engine
+from service.tasks import Task
 from service.tasks.tokenizer import Tokens
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def sensitivity(
         quantize_only(model, node, alone, target=target)
         engine = load_engine(alone, device="cpu", threads=1, max_length=longest, pad_id=pad_id)
         given = _logits(engine, tokens)
-        found[node] = divergence(given, wanted, task)
+        found[node] = training_of(task).divergence(given, wanted)
     alone.unlink()
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 

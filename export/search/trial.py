@@ -15,13 +15,15 @@ from transformers import PreTrainedModel
 from export.data.labels import one_hot
 from export.graph.quantize import Quantized
 from export.inference.predict import batched_logits, checkpoint_logits, load_engine
-from export.judge.divergence import Logits, divergence
 from export.judge.gate import flip_rate
 from export.judge.paired import paired_difference, standard_error
 from export.search.estimate import Estimate, Judge
-from service.contract.bundle import Scheme, Task
+from export.tasks import training_of
+from export.tasks.training import Logits
+from service.contract.bundle import Scheme
 from service.contract.dataset import Dataset
-from service.tasks.classification import correct, predicted_labels, probabilities
+from service.tasks import Task
+from service.tasks.classification import correct
 from service.tasks.tokenizer import TextTokenizer, Tokens
 
 ANSWERS = "answers.npy"  # beside each graph: its logits of the search rows
@@ -113,7 +115,7 @@ class SearchRows:
             model=model,
             speedup=speedup,
             scheme=made.scheme,
-            divergence=divergence(logits, self.judge.wanted, self.task),
+            divergence=training_of(self.task).divergence(logits, self.judge.wanted),
             batch_flip_rate=flip_rate(self._labels(logits), self._labels(batched)),
             quantized=made.matmuls,
             bytes=made.bytes,
@@ -137,7 +139,7 @@ class SearchRows:
         }
 
     def _labels(self, logits: Logits) -> list[str]:
-        return predicted_labels(probabilities(logits, self.task), self.labels, self.task)
+        return self.task.answers(self.task.probabilities(logits), self.labels)
 
     def _correct(self, logits: Logits) -> np.ndarray:
         return correct(self._labels(logits), self.targets)

@@ -15,7 +15,6 @@ from export.checkpoint.load import Checkpoint
 from export.graph.files import graph_bytes
 from export.graph.quantize import DYNAMIC, Quantized
 from export.hardware import processor
-from export.judge.gate import METRIC
 from export.measure.baselines import optimum_baselines
 from export.measure.latency import Run, Timed, graph_run, spread_out, time_in_turns, torch_run
 from export.prune.architecture import layers_of
@@ -166,7 +165,7 @@ def _search(
     return Search(
         rows=len(search_request.rows),
         cross_fitted=search_request.cross_fit,
-        metric=METRIC[rows.task],
+        metric=rows.task.metric,
         baseline=rows.baseline,
         max_drop=max_drop,
         target_speedup=search_request.target_speedup,

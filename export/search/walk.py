@@ -36,9 +36,10 @@ from export.search.progress import ProgressReporter, TimeBudget
 from export.search.sensitivity import ROWS, mixed_schemes, sensitivity
 from export.search.store import Progress, SearchStore, kept_units
 from export.search.trial import SearchRows
-from service.contract.bundle import Plan, PruneStep, Scheme, Task
+from service.contract.bundle import Plan, PruneStep, Scheme
 from service.contract.dataset import Dataset
 from service.contract.errors import Refused
+from service.tasks import Task
 from service.tasks.tokenizer import TextTokenizer, Tokens
 
 _FIRST, _GROWTH = 1.4, 1.25  # how fast the first step aims to be, and how much faster each next one

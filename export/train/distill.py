@@ -21,7 +21,8 @@ from export.preconditions import check_out
 from export.train.finetune import Finetuned, Recipe, finetune, half_precision, silence
 from export.train.teaching import Teaching
 from service.contract.dataset import Dataset
-from service.tasks.classification import Floats, correct, predicted_labels, probabilities
+from service.tasks.classification import correct
+from service.tasks.task import Floats
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def distill(
     learnt = read_checkpoint(out)
     pupil = load_model(learnt)
     right = [
-        correct(predicted_labels(probabilities(logits, known.task), known.labels, known.task), evaluation.targets)
+        correct(known.task.answers(known.task.probabilities(logits), known.labels), evaluation.targets)
         for logits in (exact, _answers(pupil, learnt, evaluation))
     ]
     both = [

@@ -31,20 +31,20 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from export.checkpoint.load import NOTE, checkpoint_digest, new_folder, resolve_base
 from export.checkpoint.tokenizer import CheckpointTokenizer, length_limit, load_tokenizer, pad_token, vocabulary_rows
-from export.data.labels import check_classes, check_labels, encode, label_set, task_of
+from export.data.labels import check_classes, check_labels, label_set, task_of
 from export.errors import CheckpointError, disk_full_named
 from export.hardware import has_native_bfloat16
 from export.inference.predict import own_logits
 from export.preconditions import check_out
 from export.progress import StopOnLoss, TrainingProgress, logging_share
+from export.tasks import training_of
 from export.train.head import load_classifier
 from export.train.resume import KeepOnSignal, newest, training_folder, training_key
 from export.train.scores import Scores, doubts, score
 from export.train.teaching import Teaching, joined_targets, taught_loss, true_part
-from service.contract.bundle import Task
 from service.contract.dataset import Dataset
 from service.engine import usable_cores
-from service.tasks.classification import predicted_labels, probabilities
+from service.tasks import Task
 
 logger = logging.getLogger(__name__)
 
@@ -145,13 +145,13 @@ def finetune(
                 recipe=asdict(recipe),
                 base=checkpoint_digest(Path(where)) if Path(where).is_dir() else where,
                 labels=labels,
-                task=task,
+                task=task.name,
                 teacher=teaching.teacher if teaching else None,
                 half=half_precision(),
                 libraries=[torch.__version__, transformers.__version__],
             )
             scratch = stack.enter_context(training_folder(out, key))
-        targets = [encode(data.targets, labels, task) for data in (train, evaluation)]
+        targets = [training_of(task).encode(data.targets, labels) for data in (train, evaluation)]
         if teaching is not None:
             shown = (teaching.train, teaching.evaluation)
             targets = [joined_targets(truth, one, task) for truth, one in zip(targets, shown, strict=True)]
@@ -162,7 +162,7 @@ def finetune(
         tokenizer.save_pretrained(folder)
         model.train(False)
         logits = own_logits(model, hf_tokenizer, evaluation.texts)
-        predicted = predicted_labels(probabilities(logits, task), labels, task)
+        predicted = task.answers(task.probabilities(logits), labels)
         scores = score(predicted, evaluation.targets, labels)
         note = {"base_model": base_model, "recipe": asdict(recipe), "train_rows": len(train), "eval": scores.to_dict()}
         if teaching is not None:
@@ -312,8 +312,4 @@ def _accuracy(found: EvalPrediction, task: Task) -> dict[str, float]:
     """Share of rows right; with several labels per row all must be."""
     logits, targets = np.asarray(found.predictions), np.asarray(found.label_ids)
     truth: npt.NDArray[Any] = true_part(targets, logits.shape[1]) if targets.ndim == 2 else targets
-    if task == "multi-label":
-        right = ((logits > 0) == (truth > 0)).all(axis=1)
-    else:
-        right = logits.argmax(axis=1) == (truth.argmax(axis=1) if truth.ndim == 2 else truth)
-    return {"accuracy": float(right.mean())}
+    return {"accuracy": float(training_of(task).right(logits, truth).mean())}

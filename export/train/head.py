@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from export.checkpoint.weights import classifier_config, load_weights, set_labels
-from service.contract.bundle import Task
+from service.tasks import Task
 
 
 def load_classifier(
@@ -26,7 +26,7 @@ def load_classifier(
     old = list(known) if known is not None else [named.get(row) for row in range(config.num_labels)]
     classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
     set_labels(config, labels)
-    config.problem_type = "multi_label_classification" if task == "multi-label" else "single_label_classification"
+    config.problem_type = task.problem_type
     loaded = load_weights(where, config, local=local, new_head=True)
     if classifies and old != list(labels) and set(old) & set(labels):
         before = classifier_config(where, local=local)

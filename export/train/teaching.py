@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
 
-from service.contract.bundle import Task
-from service.tasks.classification import Floats
-
-TEMPERATURE = 2.0
+from export.tasks import training_of
+from service.tasks import Task
+from service.tasks.task import Floats
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,9 @@ class Teaching:
 def joined_targets(truth: npt.NDArray[Any], logits: Floats, task: Task) -> Floats:
     """(n, 2 * labels) targets: the true labels as 0 and 1, then the teacher's logits.
 
-    ``truth`` is as of ``labels.encode``. In one array they pass through the Trainer as labels do.
+    ``truth`` is encoded. In one array they pass through the Trainer as labels do.
     """
-    hard = np.eye(logits.shape[1], dtype=np.float32)[truth] if task == "single-label" else truth
+    hard = training_of(task).as_shares(truth, logits.shape[1])
     return np.concatenate([hard, logits], axis=1, dtype=np.float32)
 
 
@@ -49,19 +47,6 @@ def true_part(targets: npt.NDArray[Any], labels: int) -> npt.NDArray[Any]:
 def taught_loss(given: torch.Tensor, targets: torch.Tensor, task: Task, label_share: float) -> torch.Tensor:
     """The loss of (n, labels) logits against joined targets."""
     truth, shown = targets.float().chunk(2, dim=1)
-    given = given.float()
-    hard = (
-        functional.cross_entropy(given, truth)
-        if task == "single-label"
-        else functional.binary_cross_entropy_with_logits(given, truth)
-    )
-    return label_share * hard + (1 - label_share) * softened_loss(given, shown, task)
-
-
-def softened_loss(given: torch.Tensor, shown: torch.Tensor, task: Task) -> torch.Tensor:
-    """Divergence of softened answers, times the squared temperature so that its gradients keep their size."""
-    if task == "single-label":
-        one, other = (functional.log_softmax(logits / TEMPERATURE, dim=-1) for logits in (given, shown))
-        return functional.kl_div(one, other, reduction="batchmean", log_target=True) * TEMPERATURE**2
-    target = torch.sigmoid(shown / TEMPERATURE)
-    return functional.binary_cross_entropy_with_logits(given / TEMPERATURE, target) * TEMPERATURE**2
+    given, training = given.float(), training_of(task)
+    hard = training.hard_loss(given, truth)
+    return label_share * hard + (1 - label_share) * training.softened_loss(given, shown)

@@ -24,7 +24,6 @@ REFERENCE = "reference.parquet"
 GOLDEN = "golden.jsonl"
 SCHEMA_VERSION: Literal[2] = 2
 
-Task = Literal["single-label", "multi-label"]
 VariantName = Literal["cpu", "cuda"]
 Verdict = Literal["pass", "fail", "inconclusive"]
 Count = Annotated[int, Field(ge=0)]
@@ -259,7 +258,7 @@ class Manifest(_Model):
     schema_version: Literal[2] = SCHEMA_VERSION
     name: str
     version: str = Field(pattern=r"^[1-9][0-9]*$")
-    task: Task
+    task: str = Field(description="name of one of service.tasks")
     labels: tuple[str, ...] = Field(min_length=1)
     max_length: int = Field(ge=2, description="tokens, special tokens included; longer texts are truncated")
     pad_id: Count = Field(default=0, description="the token that fills up the shorter rows of a batch")

@@ -50,7 +50,7 @@ class Dataset:
         return self.labels
 
     @property
-    def multi_label(self) -> bool:
+    def several_labels(self) -> bool:
         """Whether a row may have several labels, or none."""
         return self.sets or any(SEPARATOR in target for target in self.labels or ())
 
@@ -62,10 +62,10 @@ class Dataset:
 
 
 def read_dataset(
-    path: Path, *, text_column: str = "text", label_column: str | None = "label", multi_label: bool = False
+    path: Path, *, text_column: str = "text", label_column: str | None = "label", several_labels: bool = False
 ) -> Dataset:
     """Read one data file; see :func:`read_datasets`."""
-    return read_datasets([path], text_column=text_column, label_column=label_column, multi_label=multi_label)[0]
+    return read_datasets([path], text_column=text_column, label_column=label_column, several_labels=several_labels)[0]
 
 
 def read_datasets(
@@ -73,7 +73,7 @@ def read_datasets(
     *,
     text_column: str = "text",
     label_column: str | None = "label",
-    multi_label: bool = False,
+    several_labels: bool = False,
 ) -> list[Dataset]:
     """Read the data files of one task. With ``label_column=None`` only texts are read.
 
@@ -84,7 +84,7 @@ def read_datasets(
         row without text, or without label though every row has one; the message names the line, row or byte.
     """
     files = [_read(path, text_column, label_column) for path in paths]
-    if not multi_label and not any(data.multi_label for data in files):
+    if not several_labels and not any(data.several_labels for data in files):
         for data in files:
             if data.labels is not None and "" in data.labels:
                 raise _missing(data, data.labels.index(""), str(label_column))
@@ -99,7 +99,7 @@ def write_jsonl(path: Path, data: Dataset) -> None:
 
 def jsonl_lines(data: Dataset) -> Iterable[bytes]:
     """The lines of such a file."""
-    several = data.multi_label
+    several = data.several_labels
     for row, text in enumerate(data.texts):
         line: dict[str, object] = {"text": text}
         if data.labels is not None:

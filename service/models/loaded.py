@@ -21,6 +21,7 @@ from service.contract.errors import BundleError
 from service.contract.hardware import instruction_set
 from service.engine import Engine, EngineError, lower_priority, measure, usable_cores
 from service.errors import DeadlinePassed, InvalidRequest, Overloaded
+from service.tasks import task_named
 from service.tasks.observation import Observations, observe
 from service.tasks.tokenizer import AS_TRAINED, TextTokenizer, Tokens, Truncation
 from service.telemetry.metrics import Metrics
@@ -72,6 +73,7 @@ class LoadedModel:
     ) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
+        self.task = task_named(bundle.manifest.task)
         self.variant = variant
         self.provider = engine.provider
         self.fallback = fallback
@@ -191,6 +193,7 @@ def load(path: Path, resources: Resources, metrics: Metrics) -> LoadedModel:
 def _load(path: Path, resources: Resources, metrics: Metrics, thread: ThreadPoolExecutor) -> LoadedModel:
     bundle = open_bundle(path)
     manifest = bundle.manifest
+    task = task_named(manifest.task)
     variant, engine, fallback = _engine(bundle, resources)
     tokenizer = TextTokenizer(bundle.file(TOKENIZER), manifest.max_length, manifest.pad_id)
     engine.warm_up()
@@ -200,7 +203,7 @@ def _load(path: Path, resources: Resources, metrics: Metrics, thread: ThreadPool
 
     def run(batch: Sequence[Tokens]) -> list[Observation]:
         outputs = engine.run(batch)
-        seen = observe(outputs.logits, outputs.embedding, manifest.labels, manifest.task)
+        seen = observe(outputs.logits, outputs.embedding, manifest.labels, task)
         columns = zip(seen.labels, seen.confidence.tolist(), seen.probs.tolist(), strict=True)
         return [Observation(*one, seen, row) for row, one in enumerate(columns)]
 

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from service.batching.batcher import Batched
 from service.contract.bundle import Manifest
 from service.contract.features import encode_embedding
-from service.contract.labels import SEPARATOR
 from service.contract.record import Feedback, Record, new_id, now_rfc3339
 from service.errors import InvalidRequest, LogFailing, NotReady, Overloaded, UnknownModel
 from service.log.recorder import Recorder
@@ -188,7 +187,7 @@ class Predictor:
         model = live.manifest.name
         for text, tokens, item, prediction in zip(texts, tokenized.tokens, batched, predictions, strict=True):
             self._remember(model, prediction, latency_ms)
-            self._count(live.manifest, tokens, item)
+            self._count(live, tokens, item)
             if self.recorder is not None:
                 kept = live.tokenizer.cut(text, truncation.from_left)
                 record = _record(live, kept, tokens, item.answer, prediction, latency_ms)
@@ -234,14 +233,14 @@ class Predictor:
         right = "unknown" if known is None else str(bool(correct([known], [label])[0])).lower()
         self._metrics.feedback.labels(model, right).inc()
 
-    def _count(self, manifest: Manifest, tokens: Tokens, item: Batched[Observation]) -> None:
-        model, label = manifest.name, item.answer.label
+    def _count(self, live: LoadedModel, tokens: Tokens, item: Batched[Observation]) -> None:
+        model, label = live.manifest.name, item.answer.label
         metrics = self._metrics
         metrics.queue_seconds.labels(model).observe(item.queued)
         metrics.confidence.labels(model).observe(item.answer.confidence)
         metrics.input_tokens.labels(model).observe(len(tokens))
         # Each of several labels counts by itself: their combinations would be too many for a metric.
-        for one in label.split(SEPARATOR) if manifest.task == "multi-label" else (label,):
+        for one in live.task.named(label):
             metrics.predictions.labels(model, one).inc()
         metrics.truncated.labels(model).inc(tokens.truncated)
 

@@ -9,9 +9,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from service.contract.bundle import Task
 from service.contract.features import project
-from service.tasks.classification import confidences, predicted_labels, probabilities
+from service.tasks.task import Task
 
 Floats = npt.NDArray[np.float32]
 
@@ -37,5 +36,5 @@ class Observations:
 
 def observe(logits: Floats, embedding: Floats, labels: Sequence[str], task: Task) -> Observations:
     """Everything that is kept of the outputs for n texts: logits (n, labels), embedding (n, hidden)."""
-    probs = probabilities(logits, task)
-    return Observations(predicted_labels(probs, labels, task), probs, confidences(probs, task), embedding, logits)
+    probs = task.probabilities(logits)
+    return Observations(task.answers(probs, labels), probs, task.confidences(probs), embedding, logits)

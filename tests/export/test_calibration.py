@@ -8,6 +8,7 @@ import pytest
 from export.judge.calibration import calibration_error, class_changes
 from export.judge.gate import PredictedLabels, judge_quality, predicted
 from service.contract.bundle import ClassChange
+from service.tasks import MULTI_LABEL, SINGLE_LABEL
 
 
 def error(confidence: list[float], right: list[bool], bins: int = 15) -> float:
@@ -64,7 +65,7 @@ def test_the_gate_reports_both_for_the_checkpoint_and_the_variant() -> None:
     targets = ["a", "b"]
     before = PredictedLabels(["a", "b"], np.array([1.0, 1.0], dtype=np.float32))
     after = PredictedLabels(["a", "a"], np.array([1.0, 1.0], dtype=np.float32))
-    quality = judge_quality(before, after, [], targets, task="single-label", max_drop=1.0)
+    quality = judge_quality(before, after, [], targets, task=SINGLE_LABEL, max_drop=1.0)
     assert quality.calibration is not None
     assert (quality.calibration.baseline, quality.calibration.exported, quality.calibration.bins) == (0.0, 0.5, 15)
     assert list(quality.classes) == ["b", "a"]
@@ -72,6 +73,6 @@ def test_the_gate_reports_both_for_the_checkpoint_and_the_variant() -> None:
 
 def test_the_confidence_of_several_labels_is_that_of_the_whole_set() -> None:
     logits = np.log(np.array([[0.8 / 0.2, 0.4 / 0.6]], dtype=np.float32))
-    answer = predicted(logits, ["a", "b"], "multi-label")
+    answer = predicted(logits, ["a", "b"], MULTI_LABEL)
     assert answer.labels == ["a"]
     assert answer.confidence[0] == pytest.approx(0.8 * 0.6)

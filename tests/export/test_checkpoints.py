@@ -30,6 +30,7 @@ from plumbline import cli
 from service.contract.bundle import Bundle
 from service.contract.dataset import Dataset, write_jsonl
 from service.contract.repository import live_bundle
+from service.tasks import SINGLE_LABEL
 from tests.export.conftest import Trained
 
 Change = Callable[[Path], None]
@@ -200,7 +201,7 @@ def test_names_given_by_hand_stay_with_the_model(folder: Path, files: list[str])
     like = export(folder, files, "--like", "1")
     assert like.exit_code == 0, like.output
     known = load_classifier(
-        str(kept), ("negative", "new", "positive"), "single-label", local=True, known=("negative", "positive")
+        str(kept), ("negative", "new", "positive"), SINGLE_LABEL, local=True, known=("negative", "positive")
     )
     before = output_layer(AutoModelForSequenceClassification.from_pretrained(kept))
     assert torch.equal(output_layer(known).weight[2], before.weight[1])
@@ -269,7 +270,7 @@ def test_a_base_below_whose_head_weights_are_missing_is_refused(folder: Path, fi
 @pytest.mark.parametrize("kind", [BertModel, BertForMaskedLM])
 def test_a_base_without_a_head_or_with_another_is_usual(trained: Trained, tmp_path: Path, kind: type) -> None:
     kind.from_pretrained(trained.checkpoint).save_pretrained(tmp_path / "base")
-    model = load_classifier(str(tmp_path / "base"), ("a", "b", "c"), "single-label", local=True)
+    model = load_classifier(str(tmp_path / "base"), ("a", "b", "c"), SINGLE_LABEL, local=True)
     wanted = load_model(read_checkpoint(trained.checkpoint)).bert.encoder.state_dict()
     given = model.bert.encoder.state_dict()
     np.testing.assert_array_equal(*(next(iter(one.values())).numpy() for one in (wanted, given)))

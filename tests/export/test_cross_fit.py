@@ -15,7 +15,8 @@ from export.measure.latency import Timed
 from export.search.choice import LIKELY, choose, is_inside, most_faithful
 from export.search.estimate import Judge
 from export.search.trial import ANSWERS, SearchRows, Trial
-from service.tasks.classification import correct, predicted_labels, probabilities
+from service.tasks import SINGLE_LABEL
+from service.tasks.classification import correct
 from service.tasks.tokenizer import Tokens
 
 LABELS = ("a", "b")
@@ -37,7 +38,7 @@ def answers(rng: np.random.Generator, rows: int) -> tuple[Floats, list[Floats], 
 
 
 def right(logits: Floats, targets: list[str]) -> npt.NDArray[np.bool_]:
-    return correct(predicted_labels(probabilities(logits, "single-label"), LABELS, "single-label"), targets)
+    return correct(SINGLE_LABEL.answers(SINGLE_LABEL.probabilities(logits), LABELS), targets)
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +73,8 @@ def test_what_is_shown_on_the_rows_that_also_searched_is_true(truth: list[float]
     for seed in range(draws):
         wanted, others, true = answers(np.random.default_rng(seed + 1), rows)
         targets = np.where(true, "a", "b").tolist()
-        judge = Judge(wanted, np.stack([true, ~true], axis=1), "single-label")
-        everything = SearchRows([TOKENS] * rows, targets, judge, LABELS, "single-label")
+        judge = Judge(wanted, np.stack([true, ~true], axis=1), SINGLE_LABEL)
+        everything = SearchRows([TOKENS] * rows, targets, judge, LABELS, SINGLE_LABEL)
         trials = []
         for place, logits in enumerate(others):
             np.save(tmp_path / str(place) / ANSWERS, logits)

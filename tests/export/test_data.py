@@ -15,13 +15,15 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from export.data.kept import rows_file
-from export.data.labels import encode, label_set
+from export.data.labels import label_set
 from export.judge.calibration import class_changes
+from export.tasks import training_of
 from export.train.scores import score
 from plumbline import cli
 from service.contract.bundle import open_bundle
 from service.contract.dataset import Dataset, read_dataset, write_jsonl
 from service.contract.repository import versions
+from service.tasks import MULTI_LABEL
 from tests.export.conftest import BAD, GOOD, NEUTRAL, NEW_BAD, NEW_GOOD, Trained, sentences
 from tests.export.test_retrain import write_log
 from tests.fakes import make_bundle
@@ -129,7 +131,9 @@ class TestNone:
 
     def test_it_is_a_row_of_zeros(self) -> None:
         assert label_set(self.TARGETS) == ("a", "b")
-        np.testing.assert_array_equal(encode(self.TARGETS, ["a", "b"], "multi-label"), [[1, 1], [0, 0], [0, 1]])
+        np.testing.assert_array_equal(
+            training_of(MULTI_LABEL).encode(self.TARGETS, ["a", "b"]), [[1, 1], [0, 0], [0, 1]]
+        )
 
     def test_it_is_right_if_nothing_is_predicted(self) -> None:
         found = score(["b|a", "", "a"], self.TARGETS, ["a", "b"])
@@ -190,7 +194,7 @@ def test_rows_with_none_of_several_labels_go_all_the_way(base: Path, tmp_path: P
         "--json",
     )
     assert done.exit_code == 0, done.stderr
-    assert read_dataset(next((tmp_path / "models" / "tiny" / "rows").iterdir())).multi_label
+    assert read_dataset(next((tmp_path / "models" / "tiny" / "rows").iterdir())).several_labels
     assert run("reproduce", tmp_path / "models" / "tiny" / "2").exit_code == 0
 
 

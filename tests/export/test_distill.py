@@ -16,14 +16,17 @@ from typer.testing import CliRunner
 from export.checkpoint.load import checkpoint_digest, read_checkpoint
 from export.checkpoint.tokenizer import load_tokenizer
 from export.errors import CheckpointError
+from export.tasks import training_of
+from export.tasks.training import TEMPERATURE
 from export.train import distill as distill_module
 from export.train.distill import Distilled, distill
 from export.train.finetune import Recipe, finetune
-from export.train.teaching import TEMPERATURE, joined_targets, softened_loss, taught_loss
+from export.train.teaching import joined_targets, taught_loss
 from plumbline import cli
 from service.contract.bundle import open_bundle
 from service.contract.dataset import Dataset, write_jsonl
 from service.contract.errors import DatasetError, InvalidInput
+from service.tasks import MULTI_LABEL, SINGLE_LABEL
 from tests.export.conftest import BAD, GOOD, NEUTRAL, Trained, exported, sentences
 
 RECIPE = Recipe(epochs=6, learning_rate=5e-3, batch_size=16, max_length=24)
@@ -121,7 +124,7 @@ def test_several_labels_per_row(base: Path, tmp_path: Path) -> None:
     done = distill(
         tmp_path / "teacher", str(tmp_path / "teacher"), data, data, tmp_path / "out", Recipe(2, 1e-4, 16, 24)
     )
-    assert done.made.task == "multi-label"
+    assert done.made.task == MULTI_LABEL
     assert done.student.accuracy > done.teacher.accuracy - 0.1
 
 
@@ -180,25 +183,25 @@ def test_the_command_prints_both_and_the_difference(trained: Trained, student: P
 
 def test_the_softened_loss_is_nothing_for_equal_answers_and_has_no_say_at_a_full_label_share() -> None:
     shown = torch.tensor([[2.0, -1.0, 0.5]])
-    assert float(softened_loss(shown, shown, "single-label")) == pytest.approx(0.0, abs=1e-6)
-    assert float(softened_loss(shown + 3.0, shown, "single-label")) == pytest.approx(0.0, abs=1e-6)
-    targets = torch.from_numpy(joined_targets(np.array([2]), shown.numpy(), "single-label"))
+    assert float(training_of(SINGLE_LABEL).softened_loss(shown, shown)) == pytest.approx(0.0, abs=1e-6)
+    assert float(training_of(SINGLE_LABEL).softened_loss(shown + 3.0, shown)) == pytest.approx(0.0, abs=1e-6)
+    targets = torch.from_numpy(joined_targets(np.array([2]), shown.numpy(), SINGLE_LABEL))
     given = torch.tensor([[0.1, 0.2, 0.3]])
     hard = functional.cross_entropy(given, torch.tensor([2]))
-    assert float(taught_loss(given, targets, "single-label", 1.0)) == pytest.approx(float(hard))
+    assert float(taught_loss(given, targets, SINGLE_LABEL, 1.0)) == pytest.approx(float(hard))
 
 
 def test_the_softened_loss_agrees_with_a_sum_by_hand() -> None:
     given, shown = np.array([0.0, 1.0]), np.array([2.0, -1.0])
     one, other = (np.exp(x / TEMPERATURE) / np.exp(x / TEMPERATURE).sum() for x in (given, shown))
     expected = TEMPERATURE**2 * (other * np.log(other / one)).sum()
-    found = softened_loss(torch.tensor(given[None]), torch.tensor(shown[None]), "single-label")
+    found = training_of(SINGLE_LABEL).softened_loss(torch.tensor(given[None]), torch.tensor(shown[None]))
     assert float(found) == pytest.approx(expected)
 
 
 def test_targets_hold_the_truth_and_the_teacher_side_by_side() -> None:
     logits = np.array([[0.5, -1.5], [2.0, 3.0]], dtype=np.float32)
-    single = joined_targets(np.array([1, 0]), logits, "single-label")
+    single = joined_targets(np.array([1, 0]), logits, SINGLE_LABEL)
     assert single.tolist() == [[0.0, 1.0, 0.5, -1.5], [1.0, 0.0, 2.0, 3.0]]
     truth = np.array([[1.0, 1.0], [0.0, 1.0]], dtype=np.float32)
-    assert joined_targets(truth, logits, "multi-label")[:, :2].tolist() == truth.tolist()
+    assert joined_targets(truth, logits, MULTI_LABEL)[:, :2].tolist() == truth.tolist()

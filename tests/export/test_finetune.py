@@ -22,6 +22,7 @@ from export.train.finetune import Recipe, finetune
 from export.train.head import load_classifier, output_layer
 from service.contract.dataset import Dataset
 from service.contract.errors import DatasetError, InvalidInput
+from service.tasks import MULTI_LABEL, SINGLE_LABEL
 from service.tasks.classification import Floats
 from tests.export.conftest import RECIPE, Trained, sentences
 
@@ -30,7 +31,7 @@ ONE_EPOCH = Recipe(epochs=1, learning_rate=1e-3, batch_size=16, max_length=24)
 
 def test_writes_an_ordinary_checkpoint_that_has_learnt_the_task(trained: Trained) -> None:
     made = read_checkpoint(trained.checkpoint)
-    assert (made.labels, made.task) == (("negative", "positive"), "single-label")
+    assert (made.labels, made.task) == (("negative", "positive"), SINGLE_LABEL)
     assert load_tokenizer(str(made.path), local=True).model_max_length == 24
     assert {"config.json", "model.safetensors", "tokenizer.json", "plumbline.json"} <= {
         file.name for file in trained.checkpoint.iterdir()
@@ -60,9 +61,9 @@ def test_several_labels_per_row(base: Path, tmp_path: Path) -> None:
     data = Dataset(single.texts, labels)
     recipe = Recipe(epochs=8, learning_rate=5e-3, batch_size=16, max_length=24)
     done = finetune(str(base), data, data, tmp_path / "out", recipe)
-    assert (done.task, done.labels) == ("multi-label", ("negative", "phone", "positive"))
+    assert (done.task, done.labels) == (MULTI_LABEL, ("negative", "phone", "positive"))
     assert done.scores.accuracy > 0.8
-    assert read_checkpoint(tmp_path / "out").task == "multi-label"
+    assert read_checkpoint(tmp_path / "out").task == MULTI_LABEL
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_the_packaged_weights_are_verified(monkeypatch: pytest.MonkeyPatch) -> N
 def test_new_labels_leave_the_rows_of_known_ones_in_place(trained: Trained) -> None:
     before = output_layer(AutoModelForSequenceClassification.from_pretrained(trained.checkpoint))
     labels = ("negative", "neutral", "positive")
-    after = output_layer(load_classifier(str(trained.checkpoint), labels, "single-label", local=True))
+    after = output_layer(load_classifier(str(trained.checkpoint), labels, SINGLE_LABEL, local=True))
     assert after.weight.shape[0] == 3
     assert (after.weight[0] == before.weight[0]).all()
     assert (after.weight[2] == before.weight[1]).all()

@@ -20,6 +20,7 @@ from export.judge.gate import (
 )
 from export.judge.paired import lower_bound, paired_difference, rows_needed
 from service.contract.errors import Refused
+from service.tasks import MULTI_LABEL, SINGLE_LABEL
 
 counts = st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(80, 2000))
 
@@ -125,7 +126,7 @@ def test_no_number_of_rows_is_sure_to_settle_an_estimate_on_the_margin() -> None
 def gate(lost: int, rows: int, **options: object):  # type: ignore[no-untyped-def]
     targets = ["a"] * rows
     exported = ["b"] * lost + ["a"] * (rows - lost)
-    given = {"task": "single-label", "max_drop": 0.5} | options
+    given = {"task": SINGLE_LABEL, "max_drop": 0.5} | options
     sure = np.ones(rows, dtype=np.float32)
     return judge_quality(PredictedLabels(targets, sure), PredictedLabels(exported, sure), exported, targets, **given)  # type: ignore[arg-type]
 
@@ -179,7 +180,7 @@ def test_labels_that_are_never_right_are_named() -> None:
         PredictedLabels(["a"] * 6 + ["c"], sure),
         [],
         targets,
-        task="single-label",
+        task=SINGLE_LABEL,
         max_drop=100.0,
     )
     assert quality.missed == {"b": 3}
@@ -188,7 +189,7 @@ def test_labels_that_are_never_right_are_named() -> None:
 def test_several_labels_count_as_right_only_together_and_in_any_order() -> None:
     sure = np.ones(2, dtype=np.float32)
     before, after = PredictedLabels(["a|b", "a"], sure), PredictedLabels(["b|a", "b"], sure)
-    quality = judge_quality(before, after, ["b|a", "a"], ["a|b", "a"], task="multi-label", max_drop=1.0)
+    quality = judge_quality(before, after, ["b|a", "a"], ["a|b", "a"], task=MULTI_LABEL, max_drop=1.0)
     assert (quality.metric, quality.baseline, quality.exported, quality.flips) == ("exact match", 1.0, 0.5, 1)
     assert quality.batch_flip_rate == 0.5
 
@@ -198,7 +199,7 @@ def test_labels_that_change_in_batches_too_often_are_refused(flips: int, publish
     """2 % of 300 rows are 6 flips; 3 prove nothing and 15 prove more."""
     alone = PredictedLabels(["a"] * 300, np.ones(300, dtype=np.float32))
     batched = ["b"] * flips + ["a"] * (300 - flips)
-    quality = judge_quality(alone, alone, batched, alone.labels, task="single-label", max_drop=5.0)
+    quality = judge_quality(alone, alone, batched, alone.labels, task=SINGLE_LABEL, max_drop=5.0)
     assert quality.verdict == "pass"
     assert may_publish(quality, strict=True) is published
     if not published:

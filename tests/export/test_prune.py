@@ -46,6 +46,7 @@ from export.prune.surgery import Kept, Mask, as_mask, cut, everything, from_mask
 from export.prune.table import LatencyTable, measure_layer
 from service.contract.dataset import Dataset
 from service.contract.errors import InvalidInput
+from service.tasks import MULTI_LABEL, SINGLE_LABEL
 from service.tasks.tokenizer import Tokens
 from tests.export.conftest import sentences
 
@@ -145,7 +146,7 @@ def test_a_cut_model_is_exported_as_it_is(kind: str, tmp_path: Path) -> None:
 def test_a_cut_model_can_be_ranked_and_cut_again(kind: str) -> None:
     once = cut(random_model(kind), MIXED)
     texts = [Tokens([2, *range(5, 5 + count), 3], [0] * (count + 2), False, 0.0) for count in (3, 6, 2)]
-    gradients = mask_gradients(once, texts, np.array([0, 2, 1]), "single-label")
+    gradients = mask_gradients(once, texts, np.array([0, 2, 1]), SINGLE_LABEL)
     assert [(one.heads.shape, one.neurons.shape) for one in gradients] == [
         ((3, 2), (3, 3)),
         ((3, 0), (3, 2)),
@@ -249,11 +250,11 @@ def test_nothing_is_cut_when_all_is_kept() -> None:
     torch.testing.assert_close(logits(cut(model, everything(model))), logits(model))
 
 
-@pytest.mark.parametrize(("task", "targets"), [("single-label", [0, 2, 1]), ("multi-label", [[1, 0, 1]] * 3)])
+@pytest.mark.parametrize(("task", "targets"), [(SINGLE_LABEL, [0, 2, 1]), (MULTI_LABEL, [[1, 0, 1]] * 3)])
 def test_mask_gradients_are_those_of_each_example_alone(task: str, targets: list[object]) -> None:
     model = random_model("bert")
     texts = [Tokens([2, *range(5, 5 + count), 3], [0] * (count + 2), False, 0.0) for count in (3, 6, 2)]
-    wanted = np.array(targets, dtype=np.int64 if task == "single-label" else np.float32)
+    wanted = np.array(targets, dtype=np.int64 if task == SINGLE_LABEL else np.float32)
     together = mask_gradients(model, texts, wanted, task)  # type: ignore[arg-type]
     alone = [mask_gradients(model, [texts[row]], wanted[[row]], task) for row in (2, 0, 1)]  # type: ignore[arg-type]
     for layer in range(LAYERS):

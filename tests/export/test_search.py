@@ -40,6 +40,7 @@ from export.search.walk import Compressor, Walk
 from service.contract.bundle import PruneStep, Quality, Scheme, open_bundle
 from service.contract.errors import InvalidInput, Refused
 from service.contract.repository import versions
+from service.tasks import SINGLE_LABEL
 from service.tasks.tokenizer import TextTokenizer, Tokens
 from tests.export.conftest import NEW_BAD, NEW_GOOD, RECIPE, Trained, exported, sentences
 
@@ -502,9 +503,7 @@ def lesson_for(trained: Trained, **changes: float) -> tuple[object, ...]:
     model = load_model(read_checkpoint(trained.checkpoint))
     student = cut(model, [Kept((0,), tuple(range(16)))] * 2)
     tokens: Sequence[Tokens] = TextTokenizer(trained.checkpoint / "tokenizer.json", 24)(trained.train.texts)
-    done = recover(
-        student, model, tokens, "single-label", replace(RecoveryPlan(minutes=1, epochs=2), **changes), seed=4
-    )
+    done = recover(student, model, tokens, SINGLE_LABEL, replace(RecoveryPlan(minutes=1, epochs=2), **changes), seed=4)
     return done, student, tokens
 
 
@@ -548,7 +547,7 @@ def test_what_is_learnt_until_time_runs_out_is_judged(trained: Trained, caplog: 
     recovery = RecoveryPlan(minutes=0.1, epochs=50, learning_rate=1e-3)
     ticks = itertools.count(0, 0.25)
     with caplog.at_level("INFO"):
-        done = recover(student, model, tokens, "single-label", recovery, seed=4, clock=lambda: next(ticks))
+        done = recover(student, model, tokens, SINGLE_LABEL, recovery, seed=4, clock=lambda: next(ticks))
     assert 0 < done.steps == done.planned_steps < 50 * 12
     assert f"step {done.steps} of {done.steps}, held-out loss {done.losses[-1]:.4f}" in caplog.text
 
@@ -560,9 +559,9 @@ def test_the_same_steps_are_the_same_recovery(trained: Trained) -> None:
     ticks = itertools.count(0, 0.25)
     students = [cut(model, [Kept((0,), tuple(range(16)))] * 2) for _ in range(2)]
     recovery = RecoveryPlan(minutes=0.1, epochs=50, learning_rate=1e-3)
-    done = recover(students[0], model, tokens, "single-label", recovery, seed=4, clock=lambda: next(ticks))
+    done = recover(students[0], model, tokens, SINGLE_LABEL, recovery, seed=4, clock=lambda: next(ticks))
     exact = replace(recovery, minutes=0.0, again=(done.planned_steps, done.steps))
-    again = recover(students[1], model, tokens, "single-label", exact, seed=4)
+    again = recover(students[1], model, tokens, SINGLE_LABEL, exact, seed=4)
     assert (again.steps, again.kept_step, again.losses) == (done.steps, done.kept_step, done.losses)
     for one, other in zip(students[0].parameters(), students[1].parameters(), strict=True):
         assert torch.equal(one, other)

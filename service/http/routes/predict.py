@@ -6,7 +6,7 @@ Both take both shapes of request: TEI's ``truncate``, ``truncation_direction`` a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Annotated, Any, Literal
 
@@ -18,13 +18,19 @@ from service.http.requests import AS_DESCRIBED, documented, headers_of, most_val
 from service.http.route_table import Policy, policy
 from service.http.state import state_of
 from service.models.predictor import Answer
-from service.tasks.classification import probabilities
+from service.tasks.classification import sigmoid, softmax
+from service.tasks.task import Floats
 from service.tasks.tokenizer import AS_TRAINED, Truncation
 from service.telemetry.context import body_of
 
 router = APIRouter(tags=["predict"])
 
 _PROBABILITY = itemgetter(0)
+_FUNCTIONS: dict[str, Callable[[Floats], Floats]] = {
+    "softmax": softmax,
+    "sigmoid": sigmoid,
+    "none": lambda logits: logits,
+}
 
 
 class Parameters(BaseModel):
@@ -166,9 +172,7 @@ def _scores(answer: Answer, function: Literal["softmax", "sigmoid", "none"] | No
     if function is None:
         return [prediction.probs for prediction in answer.predictions]
     logits = answer.logits()
-    if function != "none":
-        logits = probabilities(logits, "single-label" if function == "softmax" else "multi-label")
-    rows: list[list[float]] = logits.tolist()
+    rows: list[list[float]] = _FUNCTIONS[function](logits).tolist()
     return rows
 
 

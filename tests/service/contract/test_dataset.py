@@ -280,14 +280,14 @@ class TestLabels:
     def test_an_empty_cell_beside_several_labels_is_none_of_them(self, tmp_path: Path) -> None:
         data = read_dataset(write(tmp_path, "a.csv", "text,label\none,x|y\ntwo,\nthree,x\n"))
         assert data.targets == ["x|y", "", "x"]
-        assert data.multi_label
+        assert data.several_labels
 
     def test_lists_are_sets_of_labels(self, tmp_path: Path) -> None:
         path = write(tmp_path, "a.jsonl", '{"text": "one", "label": ["x", " y", "x"]}\n{"text": "two", "label": []}\n')
         assert read_dataset(path).targets == ["x|y", ""]
         pq.write_table(pa.table({"text": ["one", "two"], "label": [["x"], []]}), tmp_path / "a.parquet")
         data = read_dataset(tmp_path / "a.parquet")
-        assert (data.targets, data.multi_label) == (["x", ""], True)
+        assert (data.targets, data.several_labels) == (["x", ""], True)
 
     def test_one_file_of_several_that_has_rows_with_several_labels_speaks_for_all(self, tmp_path: Path) -> None:
         files = [write(tmp_path, "a.csv", "text,label\none,x|y\n"), write(tmp_path, "b.csv", "text,label\ntwo,\n")]
@@ -298,7 +298,7 @@ class TestLabels:
         data = Dataset(["one", "two"], ["x", ""], sets=True)
         write_jsonl(tmp_path / "a.jsonl", data)
         again = read_dataset(tmp_path / "a.jsonl")
-        assert (again, again.multi_label) == (data, True)
+        assert (again, again.several_labels) == (data, True)
 
 
 class TestOtherFiles:

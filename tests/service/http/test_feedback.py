@@ -12,6 +12,7 @@ from service.contract.record import new_id
 from service.contract.segments import read_segment, seal_orphans, sealed_segments
 from service.http.app import create_app
 from service.settings import ServiceSettings
+from service.tasks import MULTI_LABEL
 from tests.fakes import make_bundle
 from tests.processes import until
 
@@ -72,7 +73,7 @@ def test_invalid_feedback_is_a_422(client: TestClient, body: object) -> None:
     ],
 )
 def test_several_labels_are_a_set(tmp_path: Path, label: object, kept: str, right: str) -> None:
-    make_bundle(tmp_path / "models", task="multi-label")
+    make_bundle(tmp_path / "models", task=MULTI_LABEL)
     settings = ServiceSettings(repo=tmp_path / "models", log=tmp_path / "log", threads=1)
     with TestClient(create_app(settings), base_url="http://localhost") as client:
         until(lambda: client.get("/readyz").status_code == 200)

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from service.engine import Engine, Outputs
 from service.models.predictor import Predictor
+from service.tasks import MULTI_LABEL
 from service.tasks.tokenizer import CHARACTERS_PER_TOKEN, Tokens
 from tests.fakes import make_bundle
 from tests.processes import until
@@ -131,7 +132,7 @@ def test_an_unknown_path_and_a_wrong_method_have_the_same_error_shape(client: Te
 
 
 def test_a_multi_label_model_scores_each_label_by_itself(start: Callable[..., TestClient], repo: Path) -> None:
-    make_bundle(repo, "topics", labels=("negative", "positive", "neutral"), task="multi-label")
+    make_bundle(repo, "topics", labels=("negative", "positive", "neutral"), task=MULTI_LABEL)
     client = start(model="topics")
     until(lambda: client.get("/v2/models/topics/ready").status_code == 200)
     rows = client.post("/predict", json={"inputs": "good awful", "parameters": {"top_k": 3}}).json()

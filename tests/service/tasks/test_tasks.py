@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from service.contract.bundle import Task
-from service.tasks.classification import Floats, confidences, correct, predicted_labels, probabilities
+from service.contract.errors import BundleError
+from service.tasks import MULTI_LABEL, SINGLE_LABEL, TASKS, Task, task_named
+from service.tasks.classification import correct
 from service.tasks.observation import observe
+from service.tasks.task import Floats
 
 # Beyond what a half-precision model can put out.
 LOGITS = arrays(
@@ -20,75 +24,73 @@ LOGITS = arrays(
     array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=6),
     elements=st.floats(-70_000, 70_000, width=32),
 )
-TASKS: list[Task] = ["single-label", "multi-label"]
 
 
 def reference(logits: Floats, task: Task) -> np.ndarray:
     """The textbook formula in double precision."""
     x = logits.astype(np.float64)
-    if task == "multi-label":
+    if task is MULTI_LABEL:
         return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x))))
     e = np.exp(x - x.max(axis=1, keepdims=True))
     return np.asarray(e / e.sum(axis=1, keepdims=True))
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
 class TestProbabilities:
     @given(logits=LOGITS)
     def test_they_equal_the_textbook_formula_without_a_warning(self, task: Task, logits: Floats) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            probs = probabilities(logits, task)
+            probs = task.probabilities(logits)
         assert probs.shape == logits.shape
         assert probs.dtype == np.float32
         np.testing.assert_allclose(probs, reference(logits, task), atol=1e-6)
 
     @given(logits=LOGITS)
     def test_they_lie_between_0_and_1(self, task: Task, logits: Floats) -> None:
-        probs = probabilities(logits, task)
+        probs = task.probabilities(logits)
         assert ((probs >= 0) & (probs <= 1)).all()
-        if task == "single-label":
+        if task is SINGLE_LABEL:
             np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-5)
 
     @given(logits=LOGITS, shift=st.floats(-100, 100, width=32))
     def test_a_larger_logit_never_has_the_smaller_probability(self, task: Task, logits: Floats, shift: float) -> None:
         order = np.argsort(logits, axis=1)
-        assert (np.diff(np.take_along_axis(probabilities(logits, task), order, axis=1), axis=1) >= 0).all()
+        assert (np.diff(np.take_along_axis(task.probabilities(logits), order, axis=1), axis=1) >= 0).all()
 
     @given(logits=LOGITS)
     def test_confidence_lies_between_0_and_1(self, task: Task, logits: Floats) -> None:
-        values = confidences(probabilities(logits, task), task)
+        values = task.confidences(task.probabilities(logits))
         assert values.shape == (len(logits),)
         assert values.dtype == np.float32
         assert ((values >= 0) & (values <= 1)).all()
 
     def test_no_rows(self, task: Task) -> None:
         empty = np.zeros((0, 3), dtype=np.float32)
-        assert probabilities(empty, task).shape == (0, 3)
-        assert predicted_labels(empty, "abc", task) == []
-        assert confidences(empty, task).shape == (0,)
+        assert task.probabilities(empty).shape == (0, 3)
+        assert task.answers(empty, "abc") == []
+        assert task.confidences(empty).shape == (0,)
 
 
 class TestLabels:
     def test_one_label_is_the_most_probable(self) -> None:
         probs = np.array([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]], dtype=np.float32)
-        assert predicted_labels(probs, ["a", "b", "c"], "single-label") == ["b", "a"]
-        assert confidences(probs, "single-label").tolist() == pytest.approx([0.5, 0.4])
+        assert SINGLE_LABEL.answers(probs, ["a", "b", "c"]) == ["b", "a"]
+        assert SINGLE_LABEL.confidences(probs).tolist() == pytest.approx([0.5, 0.4])
 
     def test_several_labels_are_those_of_at_least_one_half_in_the_models_order(self) -> None:
         probs = np.array([[0.9, 0.5, 0.8], [0.1, 0.49, 0.2], [0.0, 0.0, 1.0]], dtype=np.float32)
-        assert predicted_labels(probs, ["c", "b", "a"], "multi-label") == ["c|b|a", "", "a"]
+        assert MULTI_LABEL.answers(probs, ["c", "b", "a"]) == ["c|b|a", "", "a"]
 
     def test_several_labels_are_as_sure_as_all_of_them_together(self) -> None:
         probs = np.array([[0.9, 0.2], [0.5, 0.5]], dtype=np.float32)
-        assert confidences(probs, "multi-label").tolist() == pytest.approx([0.72, 0.25])
+        assert MULTI_LABEL.confidences(probs).tolist() == pytest.approx([0.72, 0.25])
 
     @given(logits=LOGITS)
     def test_a_label_is_predicted_if_its_logit_is_not_negative(self, logits: Floats) -> None:
         names = [str(index) for index in range(logits.shape[1])]
-        for row, label in zip(
-            logits, predicted_labels(probabilities(logits, "multi-label"), names, "multi-label"), strict=True
-        ):
+        answers = MULTI_LABEL.answers(MULTI_LABEL.probabilities(logits), names)
+        for row, label in zip(logits, answers, strict=True):
             # Logits that single precision cannot tell from 0 may fall on either side.
             chosen = set(label.split("|")) - {""}
             assert {name for name, logit in zip(names, row, strict=True) if logit >= 0} <= chosen
@@ -113,10 +115,45 @@ class TestCorrect:
         assert not correct(["refund"], ["refunds"])[0]
 
 
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
+@given(logits=LOGITS)
+def test_an_answer_names_what_was_decided(task: Task, logits: Floats) -> None:
+    names = [f"label {index}" for index in range(logits.shape[1])]
+    probs = task.probabilities(logits)
+    for answer, decided in zip(task.answers(probs, names), task.decided(probs), strict=True):
+        named = [one for one in task.named(answer) if one]
+        assert named == [name for name, has in zip(names, decided, strict=True) if has]
+        assert task.several or len(named) == 1
+
+
+def test_a_bundle_of_an_unknown_task_is_refused_by_name() -> None:
+    with pytest.raises(BundleError, match=r"'summarization'.*single-label, multi-label"):
+        task_named("summarization")
+
+
+def test_nothing_but_the_tasks_themselves_asks_for_the_name_of_one() -> None:
+    """No other module writes a task's name, and none compares one."""
+    name = "|".join(map(re.escape, [*TASKS, *(task.problem_type for task in TASKS.values())]))
+    compared = re.compile(
+        rf"[\"'](?:{name})[\"']"
+        r"|\btask(?:\.name)?\s+(?:==|!=|is\s+(?:not\s+)?(?:[A-Z]{2}|[\"'])|(?:not\s+)?in\s+[\[({\"'])"
+    )
+    root = Path(__file__).parents[3]
+    found = [
+        f"{path.relative_to(root)}:{number}: {line.strip()}"
+        for package in ("service", "export", "monitoring", "plumbline")
+        for path in sorted((root / package).rglob("*.py"))
+        if path.parent.name != "tasks"
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if compared.search(line)
+    ]
+    assert found == []
+
+
 def test_observations_are_these_functions_together() -> None:
     logits = np.array([[2.0, -1.0], [0.0, 3.0]], dtype=np.float32)
-    seen = observe(logits, np.ones((2, 8), dtype=np.float32), ["a", "b"], "single-label")
+    seen = observe(logits, np.ones((2, 8), dtype=np.float32), ["a", "b"], SINGLE_LABEL)
     assert seen.labels == ["a", "b"]
-    np.testing.assert_allclose(seen.probs, reference(logits, "single-label"), atol=1e-6)
+    np.testing.assert_allclose(seen.probs, reference(logits, SINGLE_LABEL), atol=1e-6)
     np.testing.assert_array_equal(seen.confidence, seen.probs.max(axis=1))
     assert seen.projected.shape == (2, 32)

@@ -1,0 +1,50 @@
+"""Training and judging of classifiers that give one label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.special import log_softmax
+from torch.nn import functional
+
+from export.tasks.training import TEMPERATURE, Booleans, Doubles, Logits
+from service.tasks import SINGLE_LABEL, Task
+
+
+@dataclass(frozen=True)
+class SingleLabelTraining:
+    """Encoded targets are (n,) label indices."""
+
+    task: Task = SINGLE_LABEL
+
+    def encode(self, targets: Sequence[str], labels: Sequence[str]) -> npt.NDArray[np.int64 | np.float32]:
+        index = {label: number for number, label in enumerate(labels)}
+        return np.array([index[target] for target in targets], dtype=np.int64)
+
+    def as_shares(self, truth: npt.NDArray[Any], labels: int) -> npt.NDArray[np.float32]:
+        return np.asarray(np.eye(labels, dtype=np.float32)[truth])
+
+    def right(self, logits: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Booleans:
+        return np.asarray(logits.argmax(axis=1) == (truth.argmax(axis=1) if truth.ndim == 2 else truth))
+
+    def summed_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(logits, targets, reduction="sum")
+
+    def hard_loss(self, logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(logits, shares)
+
+    def softened_loss(self, logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        one, other = (functional.log_softmax(each / TEMPERATURE, dim=-1) for each in (logits, teacher))
+        return functional.kl_div(one, other, reduction="batchmean", log_target=True) * TEMPERATURE**2
+
+    def divergence(self, logits: Logits, wanted: Logits) -> float:
+        log_given, log_shown = (log_softmax(each.astype(np.float64), axis=1) for each in (logits, wanted))
+        return float((np.exp(log_shown) * (log_shown - log_given)).sum(axis=1).mean())
+
+    def log_chances(self, scaled: Doubles, has: Booleans) -> Doubles:
+        return np.asarray((log_softmax(scaled, axis=1) * has).sum(axis=1))

@@ -1,0 +1,56 @@
+"""What a task decides about training and judging, in PyTorch and scipy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from service.tasks import Task
+
+Logits = npt.NDArray[np.float32]
+Booleans = npt.NDArray[np.bool_]
+Doubles = npt.NDArray[np.float64]
+TEMPERATURE = 2.0
+
+
+class TrainingTask(Protocol):
+    """The other half of a :class:`service.tasks.Task`."""
+
+    @property
+    def task(self) -> Task: ...
+
+    def encode(self, targets: Sequence[str], labels: Sequence[str]) -> npt.NDArray[np.int64 | np.float32]:
+        """Targets as the loss wants them."""
+        ...
+
+    def as_shares(self, truth: npt.NDArray[Any], labels: int) -> npt.NDArray[np.float32]:
+        """Encoded targets as (n, labels) of 0.0 and 1.0."""
+        ...
+
+    def right(self, logits: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Booleans:
+        """(n,) whether (n, labels) logits answer what the encoded targets, or their shares, say."""
+        ...
+
+    def summed_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Summed over examples, of encoded targets."""
+        ...
+
+    def hard_loss(self, logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """The mean loss of (n, labels) logits against the shares of the true labels."""
+        ...
+
+    def softened_loss(self, logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """Divergence of softened answers, times the squared temperature so that its gradients keep their size."""
+        ...
+
+    def divergence(self, logits: Logits, wanted: Logits) -> float:
+        """Mean Kullback-Leibler divergence, in nats, of the answers from the wanted ones; both (n, labels) logits."""
+        ...
+
+    def log_chances(self, scaled: Doubles, has: Booleans) -> Doubles:
+        """(n,) log-probabilities, by (n, labels) logits, that rows have exactly these labels."""
+        ...

@@ -1,0 +1,36 @@
+"""Classification with one label for each text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.tasks.classification import softmax
+from service.tasks.task import Booleans, Floats
+
+
+@dataclass(frozen=True)
+class SingleLabel:
+    """The most probable label is the answer."""
+
+    name: str = "single-label"
+    problem_type: str = "single_label_classification"
+    metric: str = "accuracy"
+    several: bool = False
+
+    def probabilities(self, logits: Floats) -> Floats:
+        return softmax(logits)
+
+    def decided(self, probs: Floats) -> Booleans:
+        return np.asarray(np.arange(probs.shape[1]) == probs.argmax(axis=1)[:, None])
+
+    def answers(self, probs: Floats, labels: Sequence[str]) -> list[str]:
+        return [labels[index] for index in probs.argmax(axis=1).tolist()]
+
+    def confidences(self, probs: Floats) -> Floats:
+        return np.asarray(probs.max(axis=1), dtype=np.float32)
+
+    def named(self, answer: str) -> Sequence[str]:
+        return (answer,)
