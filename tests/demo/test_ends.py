@@ -26,12 +26,12 @@ from plumbline.demo.running import running
 from plumbline.demo.processes import interruptible, until
 from monitoring.delivery.messages import retrain_event
 from monitoring.delivery.outbox import Target, enqueue
-from monitoring.state import Store
+from monitoring.state import StateStore
 from tests.monitoring.test_outbox import data
 
 folder, command = Path(sys.argv[1]), shlex.split(sys.argv[2])
 with interruptible(), running(folder, folder / "models", "tickets", command) as live:
-    store = Store(folder / "monitor")
+    store = StateStore(folder / "monitor")
     with store.transaction():
         enqueue(store, retrain_event(data(), 0.0), [Target("retrain-command", sys.argv[2])], 0.0)
     until(live.retraining.published, "the version", live.processes, news=live.retraining.news)
