@@ -57,7 +57,7 @@ from service.tasks.tokenizer import TextTokenizer
 
 # Batch flips are a rate: beyond this many rows it hardly gets more exact.
 _BATCH_FLIP_ROWS = 2_000
-_LIBRARIES = ("torch", "transformers", "tokenizers", "optimum", "optimum-onnx", "onnx", "numpy")
+_LIBRARIES = ("torch", "transformers", "tokenizers", "onnx", "numpy")
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,7 @@ def build(
     """
     stages = Stages()
     request.hf_tokenizer.write(staging_folder / TOKENIZER)
-    # For CUDA alone as transformers prefers it: ONNX Runtime fuses DistilBERT's attention in that form only.
-    model = load_model(request.checkpoint, attention=None if request.target == "cuda" else "eager")
+    model = load_model(request.checkpoint)
     tokenizer = TextTokenizer(staging_folder / TOKENIZER, request.hf_tokenizer.max_length, request.hf_tokenizer.pad_id)
     baseline = _baseline(model, request)
     if not request.weak:

@@ -47,7 +47,7 @@ class Export:
     lower_bound: float
     over_float32: float
     over_torch: float
-    over_optimum: float
+    over_onnxruntime: float
     over_unpruned: float
     smaller: float
     seconds: float
@@ -123,7 +123,7 @@ def bench(task: str, data: Path, folder: Path, seeds: int, budget: str) -> bool:
         line, reached = demand.line(done)
         print(line)
         met &= reached
-    for name, title in (("over_torch", "torch fp32"), ("over_optimum", "Optimum's own int8")):
+    for name, title in (("over_torch", "torch fp32"), ("over_onnxruntime", "ONNX Runtime's own int8")):
         print(f"| p50 against {title} | | {statistics.median(getattr(one, name) for one in done):.2f}x | |")
     print(flush=True)
     return met
@@ -175,7 +175,7 @@ def export(
         lower_bound=quality["lower_bound"],
         over_float32=p50["onnxruntime fp32"] / served,
         over_torch=p50["torch fp32"] / served,
-        over_optimum=p50["optimum int8"] / served,
+        over_onnxruntime=p50["onnxruntime int8"] / served,
         over_unpruned=p50["unpruned int8"] / served,
         smaller=sizes["onnxruntime fp32"] / sizes["cpu variant"],
         seconds=seconds,

@@ -115,7 +115,7 @@ def latencies() -> tuple[Latency, ...]:
     rows = [
         ("torch fp32", 16.90, 21.40, FP32_BYTES),
         ("onnxruntime fp32", 7.62, 11.10, FP32_BYTES),
-        ("optimum int8", 3.31, 4.98, 23_100_000),
+        ("onnxruntime int8", 3.31, 4.98, 23_100_000),
         ("unpruned int8", 2.75, 4.22, 23_000_000),
         ("cpu variant", 1.77, 2.79, INT8_BYTES),
     ]

@@ -17,6 +17,7 @@ import orjson
 
 from export.checkpoint.hub import on_hub
 from export.checkpoint.label_names import check_classifies, check_label_names, label_names
+from export.checkpoint.no_code import refuse_code_in
 from export.errors import CheckpointError
 from service.contract.bundle import TOKENIZER
 from service.contract.files import fsync_path, sha256_file
@@ -92,6 +93,7 @@ def resolve_base(base: str | None) -> tuple[str, str, bool]:
         return str(packaged_base()), PACKAGED, True
     folder = Path(base).expanduser()
     if folder.is_dir():
+        refuse_code_in(folder)
         note = _read_note(folder)
         recorded = note.get("base_model") or _read_config(folder).get("_name_or_path")
         return str(folder), str(recorded or folder.name), True
@@ -106,6 +108,7 @@ def read_checkpoint(path: Path, labels: Sequence[str] | None = None) -> Checkpoi
     :raises CheckpointError: if a file is missing or damaged, or it has no head whose outputs are classes with names.
     """
     config = _read_config(path)
+    refuse_code_in(path)
     if (path / _ADAPTER).is_file():
         raise CheckpointError(f"{path} is an adapter. Merge it into its base (merge_and_unload) and save that.")
     if not weight_files(path):

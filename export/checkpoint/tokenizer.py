@@ -81,9 +81,7 @@ def load_tokenizer(where: str, *, local: bool) -> PreTrainedTokenizerFast:
     :raises CheckpointError: if it cannot be loaded, or is not a fast one.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
-            where, local_files_only=local, use_fast=True
-        )
+        tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local, use_fast=True)
     except Exception as error:  # transformers raises many types without a common base
         first = str(error).strip().split("\n")[0]
         mend = "Save it there with a fast tokenizer (tokenizer.json)." if local else "Check the name and the network."
@@ -92,6 +90,11 @@ def load_tokenizer(where: str, *, local: bool) -> PreTrainedTokenizerFast:
         raise CheckpointError(
             f"the tokenizer of {where} is not a fast one, and only tokenizer.json can be served. Choose another base, "
             "or save it with a fast tokenizer."
+        )
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of a folder without any of its files
+        raise CheckpointError(
+            f"the tokenizer of {where} has no vocabulary: every word would be unknown. Save it there, tokenizer.json "
+            "included (tokenizer.save_pretrained)."
         )
     return tokenizer
 

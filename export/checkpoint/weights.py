@@ -17,6 +17,7 @@ from safetensors import safe_open
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
 
 from export.checkpoint.load import weight_files
+from export.checkpoint.no_code import refuse_code
 from export.errors import CheckpointError, first_line
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,11 @@ def classifier_config(where: str, *, local: bool) -> PretrainedConfig:
     :raises CheckpointError: if there is none, it asks for code of its own, or is that of an encoder-decoder.
     """
     try:
+        asked, _ = PretrainedConfig.get_config_dict(where, local_files_only=local)
+        refuse_code(asked, where)
         config: PretrainedConfig = AutoConfig.from_pretrained(where, local_files_only=local, trust_remote_code=False)
+    except CheckpointError:
+        raise
     except Exception as error:  # transformers raises many types without a common base
         mend = "Check the folder." if local else "Check the name and the network, or give a folder."
         raise CheckpointError(f"{where} cannot be loaded: {first_line(error)} {mend}") from error
@@ -106,12 +111,14 @@ def load_weights(
     except Exception as error:  # as above
         mend = "Check the folder." if local else "Check the name and the network, or give a folder."
         raise CheckpointError(f"{where} cannot be loaded as a classifier: {first_line(error)} {mend}") from error
-    new = (*found["missing_keys"], *(_name(one) for one in found["mismatched_keys"]))
+    missing, unexpected = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
+    other = sorted(_name(one) for one in found["mismatched_keys"])
+    new = (*missing, *other)
     if new_head:
         _check_base(where, model, new)
     else:
-        _check_whole(where, model, found["missing_keys"], [_name(one) for one in found["mismatched_keys"]])
-        _check_left_over(where, model, found["unexpected_keys"])
+        _check_whole(where, model, missing, other)
+        _check_left_over(where, model, unexpected)
     loaded: PreTrainedModel = model.eval()
     loaded.name_or_path = loaded.config.name_or_path = where  # what has no name is looked for on the hub
     return Loaded(loaded, new)

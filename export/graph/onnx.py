@@ -1,9 +1,9 @@
-"""Checkpoint to ONNX by Optimum, with the outputs ``logits`` and ``embedding``."""
+"""Checkpoint to ONNX, with the outputs ``logits`` and ``embedding``."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
@@ -11,13 +11,12 @@ from typing import Any, Literal
 
 import onnx
 import torch
-from optimum.exporters.onnx import export as optimum_export
-from optimum.exporters.tasks import TasksManager
+from optimum.utils import DummyTextInputGenerator, NormalizedConfigManager
+from optimum.utils.normalized_config import NormalizedTextConfig
 from transformers import PreTrainedModel
 
 from export.checkpoint.load import Checkpoint
 from export.checkpoint.weights import classifier_config, load_weights, set_labels
-from export.errors import CheckpointError
 from export.graph.files import save_graph
 from export.inference.predict import input_names
 from service.contract.bundle import Tensor
@@ -25,6 +24,7 @@ from service.contract.bundle import Tensor
 OPSET = 18
 RAW = "model.onnx"
 _BATCH, _LENGTH = "batch", "length"
+_EXAMPLE = 16  # tokens
 _SERVED = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -59,7 +59,7 @@ def returning_embedding(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
         return {"logits": logits, "embedding": (hidden[0] * mask).sum(1) / mask.sum(1).clamp(min=1.0)}
 
     bound = signature(original)
-    forward.__signature__ = bound  # type: ignore[attr-defined]  # Optimum orders the inputs by it
+    forward.__signature__ = bound  # type: ignore[attr-defined]  # the exporter orders the inputs by it
     hook = model.base_model.register_forward_hook(lambda _module, _args, output: hidden.append(output[0]))
     model.forward = forward
     try:
@@ -72,29 +72,45 @@ def returning_embedding(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
 def export_onnx(model: PreTrainedModel, folder: Path) -> Path:
     """Write the raw float32 graph to ``folder``; batch and length are dynamic, inputs int64.
 
-    :raises CheckpointError: if Optimum does not know the architecture, or it needs an input that is not served.
+    By ``torch.onnx.export``'s tracer: its graphs are what the projections and the quantizer know, and are made in
+    seconds, where the exporter on ``torch.export`` takes tens of them and a search makes dozens of graphs.
     """
-    kind = model.config.model_type
-    try:
-        constructor = TasksManager.get_exporter_config_constructor(
-            "onnx", model=model, task="text-classification", library_name="transformers"
-        )
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"models of type {kind!r} cannot be exported: Optimum does not convert them.") from error
-    known = constructor(model.config).inputs
-    unserved = [name for name in known if name not in _SERVED]
-    if unserved:
-        raise CheckpointError(f"models of type {kind!r} need inputs that are not served: {', '.join(unserved)}.")
-    inputs = {name: {0: _BATCH, 1: _LENGTH} for name in input_names(model)}
-    outputs = {"logits": {0: _BATCH}, "embedding": {0: _BATCH}}
-    declared_here = {"inputs": property(lambda _self: inputs), "outputs": property(lambda _self: outputs)}
-    config = type("WithEmbedding", (constructor.func,), declared_here)(model.config, **constructor.keywords)
     raw = folder / RAW
-    with returning_embedding(model), warnings.catch_warnings():
+    names = input_names(model)
+    with returning_embedding(model), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the parity check finds what they warn of
-        optimum_export(model, config, raw, opset=OPSET, disable_dynamic_axes_fix=True)
+        torch.onnx.export(
+            model,
+            (),
+            raw,
+            kwargs=_example(model, names),
+            input_names=list(names),
+            output_names=["logits", "embedding"],
+            dynamic_axes={
+                **{name: {0: _BATCH, 1: _LENGTH} for name in names},
+                "logits": {0: _BATCH},
+                "embedding": {0: _BATCH},
+            },
+            opset_version=OPSET,
+            dynamo=False,
+        )
     _name_axes(raw)
     return raw
+
+
+def _example(model: PreTrainedModel, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Two rows, one of them padded, so that nothing that depends on a mask is folded away."""
+    try:
+        normalized = NormalizedConfigManager.get_normalized_config_class(model.config.model_type)
+    except KeyError:  # newer than Optimum
+        normalized = NormalizedTextConfig
+    generator = DummyTextInputGenerator(
+        "text-classification", normalized(model.config), batch_size=2, sequence_length=_EXAMPLE
+    )
+    example = {name: generator.generate(name, framework="pt").to(model.device) for name in names}
+    example["attention_mask"] = torch.ones_like(example["attention_mask"])
+    example["attention_mask"][1, _EXAMPLE // 2 :] = 0
+    return example
 
 
 def declared(graph: Path) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -121,4 +137,4 @@ def _name_axes(raw: Path) -> None:
         node.doc_string = ""
         del node.metadata_props[:]
     save_graph(model, raw)
-    raw.with_name(f"{raw.name}_data").unlink(missing_ok=True)  # where Optimum had put the weights of a large one
+    raw.with_name(f"{raw.name}_data").unlink(missing_ok=True)  # where the exporter had put the weights of a large one

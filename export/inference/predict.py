@@ -76,7 +76,7 @@ def own_logits(
     for row, ids in enumerate(encoded["input_ids"]):
         rows_of[len(ids)].append(row)
     taken = encoded.keys() & signature(model.forward).parameters.keys()
-    logits = np.empty((len(texts), model.config.num_labels), dtype=np.float32)
+    logits = np.empty((len(texts), labels_of(model)), dtype=np.float32)
     with torch.no_grad():
         for alike in rows_of.values():
             for start in range(0, len(alike), batch):
@@ -90,7 +90,7 @@ def own_logits(
 def checkpoint_logits(model: PreTrainedModel, tokens: Sequence[Tokens]) -> Floats:
     """(n, labels) float32 logits of the PyTorch model on what is served, in batches of like length."""
     order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
-    logits = np.empty((len(tokens), model.config.num_labels), dtype=np.float32)
+    logits = np.empty((len(tokens), labels_of(model)), dtype=np.float32)
     with torch.no_grad():
         for start in range(0, len(order), BATCH):
             rows = order[start : start + BATCH]
@@ -98,6 +98,11 @@ def checkpoint_logits(model: PreTrainedModel, tokens: Sequence[Tokens]) -> Float
             given = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}).logits
             logits[rows] = given.float().cpu().numpy()
     return logits
+
+
+def labels_of(model: PreTrainedModel) -> int:
+    """How many logits a row has."""
+    return len(model.config.id2label or ())
 
 
 def input_names(model: PreTrainedModel) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from export.errors import CheckpointError, first_line
 from export.graph.conversion import check_conversion
 from export.graph.parity import ATOL, RTOL
 from export.inference.golden import ODD
-from export.inference.predict import Floats, own_logits, torch_inputs
+from export.inference.predict import Floats, labels_of, own_logits, torch_inputs
 from service.contract.bundle import TOKENIZER
 from service.contract.dataset import Dataset
 from service.tasks.tokenizer import TextTokenizer, Tokens
@@ -172,7 +172,7 @@ def _check_answers(
 
 def _mixed_logits(model: PreTrainedModel, tokens: Sequence[Tokens]) -> Floats:
     """(n, labels) logits in batches of short and long rows; ``tokens`` are from the shortest to the longest."""
-    logits = np.empty((len(tokens), model.config.num_labels), dtype=np.float32)
+    logits = np.empty((len(tokens), labels_of(model)), dtype=np.float32)
     batches = -(-len(tokens) // _BATCH)
     with torch.no_grad():
         for first in range(batches):

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from export.hardware import has_native_bfloat16
-from export.inference.predict import torch_inputs
+from export.inference.predict import labels_of, torch_inputs
 from export.inference.reference import choose_rows
 from export.tasks import training_of
 from export.tasks.training import Logits
@@ -203,7 +203,7 @@ class _Pair:
     def logits(self, model: PreTrainedModel, tokens: Sequence[Tokens]) -> Logits:
         """(n, labels) logits in the order of ``tokens``."""
         order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
-        logits = np.empty((len(tokens), model.config.num_labels), dtype=np.float32)
+        logits = np.empty((len(tokens), labels_of(model)), dtype=np.float32)
         with torch.no_grad(), self._half():
             for start in range(0, len(order), 64):
                 rows = order[start : start + 64]

@@ -44,8 +44,8 @@ class Bias(nn.Module):
 class BiasAttention(Bias):
     """A whole attention block, output matrix included, of which only the bias stays."""
 
-    def forward(self, *_args: object, **_options: object) -> tuple[torch.Tensor]:  # type: ignore[override]
-        return (self.bias,)
+    def forward(self, *_args: object, **_options: object) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+        return self.bias, None
 
 
 class NoContext(nn.Module):

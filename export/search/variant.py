@@ -15,7 +15,7 @@ from export.checkpoint.load import Checkpoint
 from export.graph.files import graph_bytes
 from export.graph.quantize import DYNAMIC, Quantized
 from export.hardware import processor
-from export.measure.baselines import optimum_baselines
+from export.measure.baselines import plain_baselines
 from export.measure.latency import Run, Timed, graph_run, spread_out, time_in_turns, torch_run
 from export.prune.architecture import layers_of
 from export.search.choice import choose, front, is_provable, most_faithful
@@ -27,7 +27,7 @@ from service.contract.bundle import Candidate, Latency, Plan, Search
 from service.contract.dataset import Dataset
 from service.tasks.tokenizer import Tokens
 
-TORCH, FLOAT32, OPTIMUM, UNPRUNED = "torch fp32", "onnxruntime fp32", "optimum int8", "unpruned int8"
+TORCH, FLOAT32, INT8, UNPRUNED = "torch fp32", "onnxruntime fp32", "onnxruntime int8", "unpruned int8"
 SERVED = "cpu variant"
 
 
@@ -136,12 +136,12 @@ def planned_variant(
 
 def _baselines(compressor: Compressor, checkpoint: Checkpoint, store: SearchStore) -> dict[str, tuple[Run, int]]:
     """What others would run, each with its size in bytes."""
-    optimum = optimum_baselines(checkpoint, store.place(0, "optimum"))
+    plain = plain_baselines(checkpoint, store.place(0, "baselines"))
     weights = sum(tensor.numel() * tensor.element_size() for tensor in compressor.model.parameters())
     return {
         TORCH: (torch_run(compressor.model), weights),
-        FLOAT32: (graph_run(optimum.float32, as_served=False), graph_bytes(optimum.float32)),
-        OPTIMUM: (graph_run(optimum.int8, as_served=False), graph_bytes(optimum.int8)),
+        FLOAT32: (graph_run(plain.float32, as_served=False), graph_bytes(plain.float32)),
+        INT8: (graph_run(plain.int8, as_served=False), graph_bytes(plain.int8)),
     }
 
 

@@ -245,11 +245,11 @@ def _train(
         per_device_train_batch_size=recipe.batch_size,
         per_device_eval_batch_size=64,
         weight_decay=0.01,
-        warmup_ratio=0.06,
+        warmup_steps=0.06,  # below 1: of all steps
         seed=recipe.seed,
         bf16=half,
         use_cpu=half and not torch.cuda.is_available(),  # else the Trainer looks for bfloat16 on a GPU only
-        group_by_length=True,
+        train_sampling_strategy="group_by_length",
         eval_strategy="epoch" if best else "no",
         save_strategy="epoch" if best else "no",
         save_only_model=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,11 +23,11 @@ def load_classifier(
     :raises CheckpointError: if transformers cannot load it, or weights below the head are missing.
     """
     config = classifier_config(where, local=local)
-    named = config.id2label or {}
-    old = list(known) if known is not None else [named.get(row) for row in range(config.num_labels)]
+    named: dict[Any, str] = dict(config.id2label or {})
+    old = list(known) if known is not None else [named.get(row) for row in range(len(named))]
     classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
     set_labels(config, labels)
-    config.problem_type = task.problem_type
+    config.problem_type = task.problem_type  # type: ignore[assignment]  # one of its literals
     loaded = load_weights(where, config, local=local, new_head=True)
     if classifies and old != list(labels) and set(old) & set(labels):
         before = classifier_config(where, local=local)

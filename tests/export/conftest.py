@@ -56,7 +56,7 @@ def make_base(folder: Path) -> Path:
     folder.mkdir(parents=True)
     file = folder / "vocab.txt"
     file.write_text("\n".join(vocabulary) + "\n")
-    BertTokenizerFast(vocab_file=str(file), model_max_length=32).save_pretrained(folder)
+    BertTokenizerFast(vocab=str(file), model_max_length=32).save_pretrained(folder)
     config = BertConfig(
         vocab_size=len(vocabulary),
         hidden_size=32,

@@ -22,7 +22,8 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from export.checkpoint.load import checkpoint_digest, kept_checkpoint, read_checkpoint
+from export.checkpoint.load import checkpoint_digest, kept_checkpoint, read_checkpoint, resolve_base
+from export.checkpoint.weights import classifier_config
 from export.errors import CheckpointError
 from export.graph.onnx import load_model
 from export.train.head import load_classifier, output_layer
@@ -225,10 +226,8 @@ def test_a_trainers_folder_is_kept_without_what_only_training_needs(folder: Path
         "config.json",
         "model.safetensors",
         "plumbline.json",
-        "special_tokens_map.json",
         "tokenizer.json",
         "tokenizer_config.json",
-        "vocab.txt",
     }
 
 
@@ -274,3 +273,37 @@ def test_a_base_without_a_head_or_with_another_is_usual(trained: Trained, tmp_pa
     wanted = load_model(read_checkpoint(trained.checkpoint)).bert.encoder.state_dict()
     given = model.bert.encoder.state_dict()
     np.testing.assert_array_equal(*(next(iter(one.values())).numpy() for one in (wanted, given)))
+
+
+@pytest.mark.parametrize(
+    ("file", "asks"),
+    [
+        ("config.json", {"_attn_implementation": "someone/kernel"}),
+        ("config.json", {"_attn_implementation_internal": "someone/kernel:main"}),
+        ("config.json", {"attn_implementation": {"text": "someone/kernel"}}),
+        ("config.json", {"auto_map": {"AutoConfig": "configuration_mine.MyConfig"}}),
+        ("config.json", {"text_config": {"auto_map": {"AutoModel": "someone/model--modeling.Model"}}}),
+        ("config.json", {"trust_remote_code": True}),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["tokenization_mine.Mine", None]}}),
+    ],
+)
+def test_a_checkpoint_that_asks_for_code_is_refused_before_it_is_loaded(
+    folder: Path, file: str, asks: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(config | asks))
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", lambda *_a, **_k: pytest.fail("it was loaded"))
+    key = "auto_map" if "text_config" in asks else next(iter(asks))
+    for use in (lambda: read_checkpoint(folder), lambda: resolve_base(str(folder))):
+        with pytest.raises(CheckpointError, match=rf"{file} has {key} .*Remove the key"):
+            use()
+    if file == "config.json":
+        with pytest.raises(CheckpointError, match="load code"):
+            classifier_config(str(folder), local=True)
+
+
+def test_kinds_of_attention_that_transformers_brings_are_no_code(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    harmless = {"_attn_implementation": "sdpa", "_attn_implementation_autoset": True, "auto_map": {}}
+    (folder / "config.json").write_text(json.dumps(config | harmless))
+    assert read_checkpoint(folder).labels

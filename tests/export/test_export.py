@@ -124,7 +124,7 @@ def test_quality_and_latency_are_measured(done: Exported) -> None:
     assert [one.name for one in done.bundle.manifest.latency] == [
         "torch fp32",
         "onnxruntime fp32",
-        "optimum int8",
+        "onnxruntime int8",
         "unpruned int8",
         "cpu variant",
     ]

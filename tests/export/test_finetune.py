@@ -94,9 +94,9 @@ def test_a_folder_that_is_not_there_is_never_looked_for_on_a_hub(where: str, tmp
 
 
 def test_a_base_without_a_fast_tokenizer(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import AutoTokenizer, BertTokenizer
+    from transformers import AutoTokenizer, CanineTokenizer
 
-    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_a, **_k: BertTokenizer(str(base / "vocab.txt")))
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_a, **_k: CanineTokenizer())
     with pytest.raises(CheckpointError, match="not a fast one"):
         finetune(str(base), sentences(10, 1), sentences(10, 2), tmp_path / "out")
 

@@ -29,7 +29,8 @@ from typer.testing import CliRunner
 
 from export import pipeline as pipeline_module
 from export.checkpoint.load import read_checkpoint
-from export.errors import ParityError
+from export.checkpoint.tokenizer import load_tokenizer
+from export.errors import CheckpointError, ParityError
 from export.graph.onnx import export_onnx, load_model
 from export.graph.parity import check_parity
 from export.inference.predict import load_engine
@@ -127,7 +128,16 @@ def cased(folder: Path) -> None:
 
 
 def vocabulary_only(folder: Path) -> None:
+    made = AutoTokenizer.from_pretrained(folder).get_vocab()  # type: ignore[no-untyped-call]
+    (folder / "vocab.txt").write_text("\n".join(sorted(made, key=made.__getitem__)) + "\n")
     (folder / TOKENIZER).unlink()
+
+
+def test_a_checkpoint_without_a_tokenizer_is_refused(checkpoint: Path, trained: Trained, tmp_path: Path) -> None:
+    """transformers would make one that knows no word."""
+    (checkpoint / TOKENIZER).unlink()
+    with pytest.raises(CheckpointError, match=r"has no vocabulary.*save_pretrained"):
+        load_tokenizer(str(checkpoint), local=True)
 
 
 def from_left(folder: Path) -> None:
@@ -248,7 +258,7 @@ def long_checkpoint(folder: Path, positions: int) -> Path:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "film"]
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
+    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(words),

@@ -85,7 +85,7 @@ async def test_no_legal_body_of_any_route_holds_the_event_loop(
     held: dict[tuple[str, str], float] = {}
     monkeypatch.setattr(asyncio.events.Handle, "_run", timed)
     async with (
-        app.router.lifespan_context(app),
+        app.api.router.lifespan_context(app.api),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client,
     ):
         while not app.state.predictor.started:  # noqa: ASYNC110  of a thread
