@@ -6,8 +6,9 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import orjson
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
@@ -16,6 +17,7 @@ from export.errors import CheckpointError
 from service.contract.errors import InvalidInput
 from service.engine import length_grid
 
+_PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")  # tokenizer.json as it is, in the words of two versions
 USUAL = 512  # tokens; models that take more are served with more only if a row or the user asks for it
 
 _UNLIMITED = 10**6  # what tokenizers say that know no limit is far beyond
@@ -81,7 +83,7 @@ def load_tokenizer(where: str, *, local: bool) -> PreTrainedTokenizerFast:
     :raises CheckpointError: if it cannot be loaded, or is not a fast one.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local, use_fast=True)
+        tokenizer = _class_of(where).from_pretrained(where, local_files_only=local, use_fast=True)
     except Exception as error:  # transformers raises many types without a common base
         first = str(error).strip().split("\n")[0]
         mend = "Save it there with a fast tokenizer (tokenizer.json)." if local else "Check the name and the network."
@@ -97,6 +99,18 @@ def load_tokenizer(where: str, *, local: bool) -> PreTrainedTokenizerFast:
             "included (tokenizer.save_pretrained)."
         )
     return tokenizer
+
+
+def _class_of(where: str) -> Any:
+    """What loads the tokenizer: the class that its file names where that is the plain one.
+
+    For some types of models AutoTokenizer takes another class all the same, which makes other tokens of other files.
+    """
+    try:
+        named = orjson.loads((Path(where) / "tokenizer_config.json").read_bytes()).get("tokenizer_class")
+    except (OSError, orjson.JSONDecodeError, AttributeError):
+        return AutoTokenizer
+    return PreTrainedTokenizerFast if named in _PLAIN else AutoTokenizer
 
 
 def length_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int | None:

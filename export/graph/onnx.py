@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from export.checkpoint.load import Checkpoint
 from export.checkpoint.weights import classifier_config, load_weights, set_labels
+from export.errors import CheckpointError
 from export.graph.files import save_graph
 from export.inference.predict import input_names
 from service.contract.bundle import Tensor
@@ -25,6 +26,7 @@ OPSET = 18
 RAW = "model.onnx"
 _BATCH, _LENGTH = "batch", "length"
 _EXAMPLE = 16  # tokens
+_UNSERVED = ("global_attention_mask", "bbox", "pixel_values")
 _SERVED = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -74,7 +76,14 @@ def export_onnx(model: PreTrainedModel, folder: Path) -> Path:
 
     By ``torch.onnx.export``'s tracer: its graphs are what the projections and the quantizer know, and are made in
     seconds, where the exporter on ``torch.export`` takes tens of them and a search makes dozens of graphs.
+
+    :raises CheckpointError: if the model needs an input that is not served.
     """
+    unserved = [name for name in signature(model.forward).parameters if name in _UNSERVED]
+    if unserved:
+        raise CheckpointError(
+            f"models of type {model.config.model_type!r} need inputs that are not served: {', '.join(unserved)}."
+        )
     raw = folder / RAW
     names = input_names(model)
     with returning_embedding(model), warnings.catch_warnings(), torch.no_grad():

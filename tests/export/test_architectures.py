@@ -21,7 +21,6 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -186,7 +185,7 @@ def texts(rows: int, seed: int) -> list[str]:
 
 def answers(model: PreTrainedModel, folder: Path, rows: list[str]) -> np.ndarray:
     """(n, labels) logits, each text by itself and without padding, by the checkpoint's own tokenizer."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     with torch.no_grad():
         encoded = [tokenizer(text, truncation=True, return_tensors="pt") for text in rows]
         return np.concatenate(
