@@ -175,17 +175,17 @@ def build(
     )
 
 
-def write_card(
-    staging_folder: Path, content: BundleContent, name: str, challenge: Challenge | None = None
-) -> dict[str, FileEntry]:
-    """Write ``card.md`` and ``report.html``; returns the entries of all files, for the manifest."""
-    known = manifest(content, file_entries(staging_folder), name, "1", challenge)  # the card does not name the version
+def finish(
+    staging_folder: Path, content: BundleContent, name: str, version: str, challenge: Challenge | None = None
+) -> Manifest:
+    """Write ``card.md`` and ``report.html`` of the version that was allotted; returns the manifest of all files."""
+    known = manifest(content, file_entries(staging_folder), name, version, challenge)
     card = card_of(known)
     (staging_folder / "card.md").write_text(as_markdown(card), encoding="utf-8")
     (staging_folder / "report.html").write_text(
         as_html(card, known, mistakes(pq.read_table(staging_folder / REFERENCE))), encoding="utf-8"
     )
-    return file_entries(staging_folder)
+    return known.model_copy(update={"files": file_entries(staging_folder)})
 
 
 def manifest(

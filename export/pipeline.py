@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 from pydantic import JsonValue
 
-from export.build import ExportRequest, build, libraries, manifest, write_card
+from export.build import ExportRequest, build, finish, libraries
 from export.checkpoint.load import checkpoint_digest, keep_checkpoint, read_checkpoint
 from export.data.clean import normalise, take
 from export.data.labels import check_data
@@ -193,12 +193,11 @@ def _publish(repo: Path, name: str, path: Path, request: ExportRequest, *, stric
         search_folder(repo, name, _search_key(request)) as folder,
         staging(repo, name) as staging_folder,
     ):
-        draft = build(
+        content = build(
             staging_folder, SearchStore(folder), request, gate=partial(refuse_unless_published, strict=strict)
         )
-        files = write_card(staging_folder, draft, name)
         keep_checkpoint(repo, name, path, request.digest)
-        return publish(repo, name, staging_folder, lambda version: manifest(draft, files, name, version))
+        return publish(repo, name, staging_folder, lambda version: finish(staging_folder, content, name, version))
 
 
 def untrained(train: Dataset, data: Dataset, what: str) -> Dataset:

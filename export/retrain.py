@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from pydantic import JsonValue
 
-from export.build import BundleContent, ExportRequest, build, manifest, write_card
+from export.build import BundleContent, ExportRequest, build, finish
 from export.checkpoint.load import (
     Checkpoint,
     checkpoint_digest,
@@ -124,11 +124,10 @@ def retrain(
             content = build(staging_folder, SearchStore(work), request, gate=lambda _: None)
             challenge = judge(champion, content, rows.held_out, evaluation, max_drop=max_drop, strict=strict)
             challenge = _still_champion(repo, name, _with_new_classes(challenge, rows))
-            files = write_card(staging_folder, content, name, challenge)
             keep_checkpoint(repo, name, tuned.checkpoint, request.digest)
             keep_rows(repo, name, rows.train, str(request.arguments["train_sha256"]))
             bundle = publish(
-                repo, name, staging_folder, lambda version: manifest(content, files, name, version, challenge)
+                repo, name, staging_folder, lambda version: finish(staging_folder, content, name, version, challenge)
             )
         if challenge.accepted:
             set_live(repo, name, bundle.manifest.version)

@@ -77,6 +77,7 @@ class Batcher(Generic[Item, Answer]):
     :param run: takes a batch, returns one answer per item in the same order.
     :param padded_length: tokens that an item of this length costs in a batch.
     :param queue_tokens: most tokens waiting or running; a request beyond it is refused whole.
+    :param least_requests: requests that may be in the queue however many tokens they have.
     :param thread: what calls ``run``, with one worker; the batcher shuts it down. Without it the event loop calls
         ``run`` itself, and between two batches answers the first and takes in what comes in return. That is faster
         where there is one core for both, and right if a batch takes milliseconds: nothing else is answered meanwhile.
@@ -89,6 +90,7 @@ class Batcher(Generic[Item, Answer]):
         padded_length: Callable[[int], int],
         cost: BatchCost,
         queue_tokens: int,
+        least_requests: int = 0,
         thread: ThreadPoolExecutor | None = None,
         on_batch: Callable[[int, int, int, float], None] = lambda items, tokens, padded, seconds: None,
     ) -> None:
@@ -97,6 +99,8 @@ class Batcher(Generic[Item, Answer]):
         self.cost = cost
         self._tokens_per_second = cost.per_second
         self.queue_tokens = queue_tokens
+        self._least_requests = least_requests
+        self._requests = 0  # waiting or running
         self._turns = 0 if thread is not None else _TURNS
         self._on_batch = on_batch
         self._by_age: dict[int, _Waiting[Item, Answer]] = {}
@@ -137,6 +141,7 @@ class Batcher(Generic[Item, Answer]):
                 self._dispatch(loop)  # a turn of the loop less for who comes alone
             else:
                 loop.call_soon(self._dispatch, loop)  # after what else has arrived by now
+        self._requests += 1
         timer = None
         if deadline < math.inf and not group.future.done():
             timer = loop.call_later(max(0.0, deadline - now), self._expire, members)
@@ -147,11 +152,14 @@ class Batcher(Generic[Item, Answer]):
                 self._discard(waiting)
             raise
         finally:
+            self._requests -= 1
             if timer is not None:
                 timer.cancel()
 
     def check_room(self, tokens: int) -> None:
         """:raises Overloaded: if so many tokens would not fit the queue now; an idle queue takes any."""
+        if self._requests < self._least_requests:
+            return
         if self.tokens and self.tokens + tokens > self.queue_tokens:
             wait = math.ceil(self.tokens / self._tokens_per_second)
             raise Overloaded(f"{self.tokens} tokens are waiting, the limit is {self.queue_tokens}.", max(1, wait))

@@ -31,7 +31,7 @@ class Card:
 
 
 def card_of(manifest: Manifest, here: str | None = None) -> Card:
-    """``here`` is as for ``warnings_of``. The version is not looked at: a card is written before it is known."""
+    """``here`` is as for ``warnings_of``."""
     tables = [latency_table(manifest), quality_table(manifest), *class_tables(manifest)]
     if manifest.search is not None:
         tables.insert(0, candidate_table(manifest.search))
@@ -39,7 +39,7 @@ def card_of(manifest: Manifest, here: str | None = None) -> Card:
         tables.insert(0, challenge_table(manifest.challenge))
     tables += [stage_table(manifest), source_table(manifest)]
     return Card(
-        manifest.name,
+        f"{manifest.name}, version {manifest.version}",
         tuple(headline(manifest)),
         tuple(sentences(manifest)),
         tuple(warnings_of(manifest, here)),

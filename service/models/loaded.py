@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 _CHARACTERS_OF_A_TOKEN = 4  # about, in ordinary text: what the token limit of the queue means before tokenizing
 _QUEUE_SECONDS = 1  # of work may wait, if no setting says how much
-_QUEUE_TEXTS = 16  # of full length may in any case
+_QUEUE_REQUESTS = 4  # may in any case: a few clients that send many long texts at once are ordinary, on a slow core too
 _SHORT = 0.05  # seconds of a batch that the event loop may stand still for
 _CHARACTERS_AT_ONCE = 2_000  # take some 0.5 ms to tokenize; handing them to a thread and back takes longer than most
 
@@ -81,7 +81,7 @@ class LoadedModel:
         self.tokenizer = tokenizer
         self.max_characters = tokenizer.max_characters
         self._most_characters = batcher.queue_tokens * _CHARACTERS_OF_A_TOKEN
-        self._characters = 0  # waiting to be tokenized
+        self._characters = self._tokenizing = 0  # waiting to be tokenized, and their requests
         self._low_priority = low_priority
         self._threads = ThreadPoolExecutor(
             1, thread_name_prefix="tokenizer", initializer=lower_priority if low_priority else None
@@ -126,7 +126,8 @@ class LoadedModel:
         if sum(map(len, texts)) <= _CHARACTERS_AT_ONCE and not self._low_priority:
             return self._tokenize_now(texts, truncation)
         characters = sum(min(len(text), self.max_characters) for text in texts)
-        if self._characters and self._characters + characters > self._most_characters:
+        crowded = self._tokenizing >= _QUEUE_REQUESTS and self._characters + characters > self._most_characters
+        if crowded:
             raise Overloaded(f"{self._characters} characters are waiting to be tokenized.", retry_after=1)
 
         def tokenize() -> Tokenized:
@@ -135,10 +136,12 @@ class LoadedModel:
             return self._tokenize_now(texts, truncation)
 
         self._characters += characters
+        self._tokenizing += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, tokenize)
         finally:
             self._characters -= characters
+            self._tokenizing -= 1
 
     def _tokenize_now(self, texts: Sequence[str], truncation: Truncation) -> Tokenized:
         started = time.perf_counter()
@@ -236,8 +239,8 @@ def _load(path: Path, resources: Resources, metrics: Metrics, thread: ThreadPool
         run,
         padded_length=engine.padded_length,
         cost=cost,
-        queue_tokens=resources.queue_tokens
-        or max(int(_QUEUE_SECONDS * cost.per_second), _QUEUE_TEXTS * manifest.max_length),
+        queue_tokens=resources.queue_tokens or max(int(_QUEUE_SECONDS * cost.per_second), manifest.max_length),
+        least_requests=0 if resources.queue_tokens else _QUEUE_REQUESTS,
         thread=None if in_place else thread,
         on_batch=partial(metrics.deferred.schedule, count),
     )

@@ -143,6 +143,8 @@ def test_the_checkpoint_is_kept_by_its_digest(done: Exported, trained: Trained) 
 
 def test_the_report_is_one_page_without_scripts_or_links(done: Exported) -> None:
     page = done.bundle.file("report.html").read_text()
+    assert "<h1>tiny, version 1</h1>" in page
+    assert done.bundle.file("card.md").read_text().startswith("# tiny, version 1\n")
     assert "Quality" in page
     page = re.sub(r'<link rel="icon" href="data:[^"]*">', "", page)
     assert not re.search(r"<script|src=|href=|https?:", page)

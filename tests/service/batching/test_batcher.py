@@ -58,6 +58,30 @@ async def held(batcher: Batcher[str, str], engine: FakeEngine) -> asyncio.Task[o
     return first  # type: ignore[return-value]
 
 
+async def test_some_requests_find_room_however_many_tokens_they_have() -> None:
+    engine = FakeEngine(held=True)
+    cost = BatchCost(overhead=4, budget=32, per_second=10_000)
+    batcher: Batcher[str, str] = Batcher(
+        engine.run,
+        padded_length=lambda n: n,
+        cost=cost,
+        queue_tokens=10,
+        least_requests=3,
+        thread=ThreadPoolExecutor(1),
+    )
+    waiting = [asyncio.create_task(batcher.submit(["x" * 30] * 4)) for _ in range(3)]
+    await until(lambda: batcher.tokens == 3 * 4 * 30, "three requests")
+    with pytest.raises(Overloaded):
+        await batcher.submit(["x"])
+    waiting[1].cancel()  # its place is free again
+    await asyncio.gather(waiting[1], return_exceptions=True)
+    last = asyncio.create_task(batcher.submit(["y"]))
+    engine.gate.set()
+    assert [one.answer for one in await last] == ["Y"]
+    assert [len(answers) for answers in await asyncio.gather(waiting[0], waiting[2])] == [4, 4]
+    await batcher.close()
+
+
 async def test_answers_come_in_the_order_of_the_items() -> None:
     batcher = make(FakeEngine())
     answers = await batcher.submit(["ccc", "a", "bb"])
