@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import time
 from collections.abc import Iterator
@@ -39,6 +38,7 @@ from export.variants import Target
 from service.contract.bundle import TOKENIZER, Bundle, Challenge, Champion, Plan, VariantName, open_bundle
 from service.contract.dataset import Dataset
 from service.contract.errors import Refused
+from service.contract.files import held
 from service.contract.repository import check_name, publish, read_serving, set_live, staging
 from service.tasks import task_named
 from service.tasks.tokenizer import TextTokenizer
@@ -275,9 +275,7 @@ def _alone(repo: Path, name: str) -> Iterator[None]:
     """One retrain of a model at a time, also between processes; the lock goes with the process."""
     folder = repo / check_name(name)
     read_serving(repo, name)
-    with (folder / ".retrain.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Busy(f"{name} is being retrained already. Wait for that to end.") from error
+    with held(folder / ".retrain.lock") as alone:
+        if not alone:
+            raise Busy(f"{name} is being retrained already. Wait for that to end.")
         yield

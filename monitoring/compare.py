@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from monitoring.delivery.messages import decided
 from monitoring.judging.decision import Decision, decide
 from monitoring.judging.thresholds import Thresholds
 from monitoring.signals.columns import columns_of
@@ -49,18 +50,12 @@ def comparison_data(bundle: Bundle, file: Path, comparison: Comparison) -> Drift
     """The comparison in the form of a drift event's data; the window is the whole file."""
     changed = datetime.fromtimestamp(file.stat().st_mtime, UTC)
     rows = comparison.rows.num_rows
-    decision = comparison.decision
     manifest = bundle.manifest
-    return DriftData(
-        model=ModelRef(model=manifest.name, version=manifest.version, digest=bundle.digest),
-        window=Window(first="row 1", last=f"row {rows}", rows=rows, start=changed, end=changed),
-        severity=decision.severity,
-        signals=decision.signals,
-        tokens=decision.tokens,
-        labels=decision.labels,
-        accuracy_reference=decision.accuracy_reference,
-        accuracy_estimated=decision.accuracy_estimated,
-        idempotency_key=f"{bundle.digest}:{file.name}",
+    return decided(
+        ModelRef(model=manifest.name, version=manifest.version, digest=bundle.digest),
+        Window(first="row 1", last=f"row {rows}", rows=rows, start=changed, end=changed),
+        comparison.decision,
+        key=f"{bundle.digest}:{file.name}",
     )
 
 

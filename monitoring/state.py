@@ -7,7 +7,6 @@ monitor out.
 
 from __future__ import annotations
 
-import fcntl
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from monitoring.errors import StateError
+from service.contract.files import held
 from service.contract.user import this_user
 
 DATABASE = "monitor.sqlite"
@@ -134,17 +134,15 @@ def lock_state(folder: Path) -> Iterator[None]:
     """Hold the state for one monitor. :raises StateError: if another process has it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
+        (folder / "lock").touch()
     except OSError as error:
         raise StateError(
             f"the monitor's state folder {folder} cannot be written: {error.strerror}. Let {this_user()} write "
             "it, mount its volume writable, or give another folder with --state."
         ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+    with held(folder / "lock") as alone:
+        if not alone:
             raise StateError(
                 f"another monitor is using {folder}. Stop it, or give this one its own folder with --state."
-            ) from error
+            )
         yield

@@ -82,7 +82,8 @@ class ServiceSettings(Settings):
     queue_tokens: int = Field(
         default=0,
         ge=0,
-        description="tokens waiting or running before requests are refused; 0 takes a second's work, as measured, and four requests in any case",
+        description="tokens waiting or running before requests are refused; 0 takes a second's work, as measured, and "
+        "four requests in any case",
     )
     request_timeout_seconds: float = Field(default=30.0, gt=0, description="deadline of a request that names none")
     keep_alive_seconds: int = Field(

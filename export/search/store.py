@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import shutil
 import time
@@ -18,7 +17,7 @@ from transformers import PreTrainedModel
 from export.prune.surgery import Kept, cut, from_mask
 from export.search.trial import ANSWERS, Trial
 from service.contract.bundle import PruneStep, Scheme
-from service.contract.files import write_atomic
+from service.contract.files import held, write_atomic
 from service.contract.repository import check_name, staging
 
 logger = logging.getLogger(__name__)
@@ -116,10 +115,8 @@ def search_folder(root: Path, name: str, key: str) -> Iterator[Path]:
                 shutil.rmtree(old, ignore_errors=True)
     folder = model / f"{_PREFIX}{key[:16]}"
     folder.mkdir(exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with held(folder / ".lock") as alone:
+        if not alone:
             logger.info("search: another export is at the same search; this one starts its own")
             with staging(root, name) as own:
                 yield own

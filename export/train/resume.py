@@ -6,7 +6,6 @@ the one that the model was to be written to. What goes on from it gives the same
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import shutil
@@ -25,6 +24,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from export.errors import Busy
 from service.contract.dataset import Dataset
 from service.contract.errors import PlumblineError
+from service.contract.files import held
 
 logger = logging.getLogger(__name__)
 
@@ -111,11 +111,9 @@ def training_folder(out: Path, key: str) -> Iterator[Path]:
     """
     folder = out.parent / f".{out.name}.training"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Busy(f"another process is training {out}. Give another --out, or wait.") from error
+    with held(folder / _LOCK) as alone:
+        if not alone:
+            raise Busy(f"another process is training {out}. Give another --out, or wait.")
         mark = folder / _KEY
         if not mark.is_file() or mark.read_text() != key:
             _empty(folder)

@@ -29,11 +29,20 @@ D = TypeVar("D", DriftData, RetrainData, RetrainFailedData, ModelData)
 
 def drift_data(window: WindowRows, decision: Decision, report: str | None) -> DriftData:
     """What a drift event says about one judged window."""
+    return decided(
+        ModelRef(model=window.model, version=window.version, digest=window.digest),
+        Window(first=window.first, last=window.last, rows=window.table.num_rows, start=window.start, end=window.end),
+        decision,
+        key=window.key,
+        report=report,
+    )
+
+
+def decided(model: ModelRef, window: Window, decision: Decision, *, key: str, report: str | None = None) -> DriftData:
+    """A decision in the form of an event's data; ``key`` is the same for the same decision."""
     return DriftData(
-        model=ModelRef(model=window.model, version=window.version, digest=window.digest),
-        window=Window(
-            first=window.first, last=window.last, rows=window.table.num_rows, start=window.start, end=window.end
-        ),
+        model=model,
+        window=window,
         severity=decision.severity,
         signals=decision.signals,
         tokens=decision.tokens,
@@ -41,7 +50,7 @@ def drift_data(window: WindowRows, decision: Decision, report: str | None) -> Dr
         accuracy_reference=decision.accuracy_reference,
         accuracy_estimated=decision.accuracy_estimated,
         report=report,
-        idempotency_key=window.key,
+        idempotency_key=key,
     )
 
 

@@ -6,7 +6,6 @@ reader sees a whole bundle or none, and two writers of one name get different ve
 
 from __future__ import annotations
 
-import fcntl
 import re
 import shutil
 import tempfile
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.contract.bundle import MANIFEST, Bundle, Manifest, read_bundle
 from service.contract.errors import BundleError, InvalidInput
-from service.contract.files import fsync_path, write_atomic
+from service.contract.files import fsync_path, held, write_atomic
 from service.contract.user import this_user
 
 SERVING = "serving.json"
@@ -213,6 +212,5 @@ def publish(root: Path, name: str, stage: Path, manifest: Callable[[str], Manife
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the model's lock against other processes; it is released when this one ends, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with held(folder / ".lock", wait=True):
         yield

@@ -7,17 +7,16 @@ copied when the server ended is found by the next one, and the quota of the log 
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from service.contract.errors import PlumblineError, SettingsError
+from service.contract.files import held
 from service.contract.segments import uploaded_marker, without_copy
 from service.terminal.install import how_to_install
 
@@ -125,7 +124,7 @@ class Uploader:
     def _pass(self) -> bool:
         """Copy everything that waits; False after the first failure, which is tried last in the next pass."""
         try:
-            with _alone(self._log) as alone:
+            with held(self._log / _LOCK) as alone:
                 if alone:
                     return self._copy_all()
                 self._on_pending(0)  # another process copies, and counts
@@ -162,15 +161,3 @@ class Uploader:
             self._failures[path] = self._failures.get(path, 0) + 1
             logger.warning("%s could not be copied (attempt %d): %s", key, self._failures[path], error)
         return error is None
-
-
-@contextmanager
-def _alone(log: Path) -> Iterator[bool]:
-    """Whether no other process copies this log now."""
-    with (log / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
