@@ -153,7 +153,6 @@ class TestManifest:
             ("variants", {}),
             ("variants", {"tpu": {}}),
             ("max_length", 1),
-            ("task", "regression"),
             ("created", "yesterday"),
         ],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from service.contract.errors import BundleError
 from service.contract.repository import set_live
-from service.models.loaded import LoadedModel
+from service.models.loaded import LoadedModel, Resources, load
+from service.telemetry.metrics import Metrics
 from tests.fakes import make_bundle
 from tests.processes import until
 
@@ -164,3 +167,12 @@ def test_probes_tell_starting_from_ready(start: Start, repo: Path) -> None:
     assert client.get("/startupz").status_code == 503
     assert client.get("/readyz").status_code == 503
     assert client.post("/predict", json={"inputs": "good"}).json()["code"] == "not_ready"
+
+
+def test_a_bundle_of_a_task_that_is_not_known_here_is_refused_by_name(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "models")
+    manifest = json.loads((bundle.path / "manifest.json").read_text())
+    (bundle.path / "manifest.json").write_text(json.dumps(manifest | {"task": "summarization"}))
+    resources = Resources("cpu", 1, 0, 0, shares_core=False, cuda_graphs=False)
+    with pytest.raises(BundleError, match="for the task 'summarization'"):
+        load(bundle.path, resources, Metrics())
