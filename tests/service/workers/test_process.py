@@ -139,10 +139,10 @@ def test_a_port_in_use_ends_the_server_with_a_reason(repo: Path, tmp_path: Path)
 
 def test_the_hugging_face_client_runs_unchanged(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import InferenceClient, constants
-    from huggingface_hub.utils import reset_sessions
+    from huggingface_hub.utils import close_session
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # the hub stays out of reach, this machine does not
-    reset_sessions()
+    close_session()
     url = f"http://127.0.0.1:{(port := free_port())}"
     with running(plumbline("serve", "--repo", repo, "--port", str(port)), ready=f"{url}/readyz"):
         client = InferenceClient(model=url)
