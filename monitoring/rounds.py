@@ -7,7 +7,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,10 +23,10 @@ from monitoring.errors import UnreadableNow
 from monitoring.judging import sequential
 from monitoring.judging.alerts import Change, advance, notice, read_alert, write_alert
 from monitoring.judging.decision import Decision, decide
-from monitoring.judging.labelled import FeedbackWatch, accuracy_of
+from monitoring.judging.labelled import FeedbackWatch, accuracy_of, outcomes_of
 from monitoring.metrics import Metrics
 from monitoring.settings import MonitorSettings
-from monitoring.signals.columns import columns_of
+from monitoring.signals.columns import Booleans, columns_of
 from monitoring.state import REPORTS, StateStore
 from monitoring.windows.log import (
     Pending,
@@ -84,6 +84,7 @@ class Rounds:
         self._references = References(settings.repo)
         self._feedback = FeedbackWatch(settings.log_folder)
         self._rules = Rules(settings.window_rows, settings.window_seconds, settings.min_rows)
+        self._labelled: dict[tuple[str, str], Booleans] = {}  # in this round
         self._complained: set[str] = set()
         self._seldom = Seldom(logger)
         self.waiting: tuple[Pending, ...] = ()
@@ -97,6 +98,7 @@ class Rounds:
         self._watch_versions()
         judged: list[Judged] = []
         waiting: list[Pending] = []
+        self._labelled.clear()
         for model in self._models():
             damaged = index_segments(
                 self._store, self._settings.log_folder, model, functools.partial(self._gather, model)
@@ -107,7 +109,7 @@ class Rounds:
             waiting += pending_rows(self._store, model)
             digest = live_digest(self._store, model)
             if digest is not None and self._feedback.since_last_look(model, digest):
-                self._metrics.show_labelled_accuracy(model, accuracy_of(self._settings.log_folder, model, digest))
+                self._metrics.show_labelled_accuracy(model, accuracy_of(self._outcomes(model, digest)))
         self._metrics.show_outbox(*counts(self._store))
         self._metrics.finished.set(self._clock())
         self.waiting = tuple(waiting)
@@ -178,7 +180,10 @@ class Rounds:
     def _judge(self, window: WindowRows, reference: Reference, *, live: bool) -> Judged:
         """Decide, report, and in one transaction write down the window and everything that follows."""
         seed = int.from_bytes(hashlib.sha256(window.key.encode()).digest()[:4], "big")
-        decision = decide(reference.columns, columns_of(window.table), self._settings.thresholds, seed=seed)
+        columns = columns_of(window.table)
+        if self._settings.accuracy_alerts:
+            columns = replace(columns, outcomes=self._outcomes(window.model, window.digest))
+        decision = decide(reference.columns, columns, self._settings.thresholds, seed=seed)
         data = drift_data(window, decision, None)
         data = data.model_copy(update={"report": self._report(window, reference, data)})
         now = self._clock()
@@ -187,6 +192,12 @@ class Rounds:
             self._close(window, "judged", decision, data)
         self._show(data, change, retrain, now)
         return Judged(window.id, data, change, retrain)
+
+    def _outcomes(self, model: str, digest: str) -> Booleans:
+        """What the labels that came back say of a version, as far as they are known now."""
+        if (model, digest) not in self._labelled:
+            self._labelled[model, digest] = outcomes_of(self._settings.log_folder, model, digest)
+        return self._labelled[model, digest]
 
     def _follow(self, data: DriftData, now: float) -> tuple[Change | None, bool]:
         """Move the alert state and put events into the outbox; inside the transaction of the window.

@@ -45,6 +45,10 @@ class MonitorSettings(Settings):
     min_rows: int = Field(default=100, ge=20, description="fewest rows that are ever judged")
     drift_alpha: float = Field(default=ALPHA, ge=0.001, le=0.2, description="family-wise error rate of one window")
     drift_effect_scale: float = Field(default=1.0, gt=0, description="multiplies every signal's least effect")
+    accuracy_alerts: bool = Field(
+        default=True,
+        description="whether labels that come back raise an alert; false where mostly wrong answers are reported",
+    )
     confirm_windows: int = Field(default=1, ge=1, description="drifted windows in a row before people are told")
     resolve_windows: int = Field(default=2, ge=1, description="fewest clean windows before drift is over")
     resolve_seconds: float = Field(

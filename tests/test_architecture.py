@@ -80,7 +80,8 @@ ALLOWED: dict[str, set[str]] = {
     "monitoring.state": {"monitoring.errors", "service.contract"},
     "monitoring.signals": {"service.contract"},
     "monitoring.windows": {
-        *("monitoring.errors", "monitoring.state", "monitoring.signals", "service.contract", "service.terminal"),
+        *("monitoring.errors", "monitoring.state", "monitoring.signals"),
+        *("service.contract", "service.tasks", "service.terminal"),
     },
     "monitoring.judging": {"monitoring.state", "monitoring.signals", "service.contract", "service.tasks"},
     "monitoring.delivery": {

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
+from monitoring.signals.columns import Booleans
+from monitoring.signals.detectors import MIN_LABELS
 from service.contract.feedback import read_feedback, read_predictions, time_of_id
 from service.contract.segments import sealed_segments
 from service.tasks.classification import correct
 
 NEWEST_LABELS = 1_000
-MIN_LABELS = 30
 
 
 class FeedbackWatch:
@@ -26,9 +29,14 @@ class FeedbackWatch:
         return news
 
 
-def accuracy_of(log: Path, model: str, digest: str) -> float | None:
-    """Accuracy of a digest over its newest 1,000 labelled answers, None below 30; the last label of an id counts."""
+def outcomes_of(log: Path, model: str, digest: str) -> Booleans:
+    """(n,) whether the answers of a digest were right, oldest first: its newest ones among 1,000 labelled.
+
+    The last label of an id counts.
+    """
     labels = read_feedback(log, model, enough=NEWEST_LABELS).labels
+    if not labels:
+        return np.empty(0, dtype=np.bool_)
     predicted: list[str] = []
     targets: list[str] = []
     made = [moment for identifier in labels if (moment := time_of_id(identifier)) is not None]
@@ -39,6 +47,9 @@ def accuracy_of(log: Path, model: str, digest: str) -> float | None:
         if target is not None and by == digest:
             predicted.append(str(label))
             targets.append(target)
-    if len(targets) < MIN_LABELS:
-        return None
-    return float(correct(predicted, targets).mean())
+    return correct(predicted, targets)[::-1]
+
+
+def accuracy_of(outcomes: Booleans) -> float | None:
+    """The share of right answers; None below 30."""
+    return float(np.mean(outcomes)) if len(outcomes) >= MIN_LABELS else None

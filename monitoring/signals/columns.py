@@ -15,6 +15,7 @@ from scipy import sparse
 from service.contract.features import PROJECTED, TOKEN_BUCKETS, hash_tokens
 
 Doubles = npt.NDArray[np.float64]
+Booleans = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Columns:
     ``confidence``, ``n_tokens``, ``unk_share``, ``n_words`` are (n,) with NaN for missing values;
     ``embedding`` is (n, 32); ``bags`` is a sparse (n, 2^14) matrix of L2-normalised token counts; ``known_bags`` tells
     which rows had a text or tokens at all. ``distinct`` are the indices of the first row of each distinct input and
-    ``repeats`` (n,) how often each row's input occurs.
+    ``repeats`` (n,) how often each row's input occurs. ``outcomes`` (k,) is whether answers were right, oldest first,
+    of those whose true label is known.
     """
 
     rows: int
@@ -40,6 +42,7 @@ class Columns:
     known_bags: npt.NDArray[np.bool_]
     distinct: npt.NDArray[np.intp]
     repeats: Doubles
+    outcomes: Booleans | None = None
 
     @property
     def effective_rows(self) -> float:

@@ -6,19 +6,24 @@ input are one observation made many times, so a window of 500 rows that repeats 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom, chi2_contingency, kstwobign
+from scipy.special import logsumexp
+from scipy.stats import beta, binom, chi2_contingency, kstwobign
 
 from monitoring.signals.classifier import Separation, separation
 from monitoring.signals.columns import Columns
 
 Doubles = npt.NDArray[np.float64]
 
+MIN_LABELS = 30  # below which no accuracy is worth showing
+_STAKES = np.array([0.1, 0.25, 0.5, 0.9])  # shares of what may be lost; their gains are averaged
+_MOST_LOG = 600.0
 MIN_EXPECTED = 5.0  # of a cell in the contingency table; rarer classes are pooled
 
 
@@ -115,6 +120,30 @@ def constant_test(reference: Columns, window: Columns) -> Test | None:
     effect = max(0.0, after[name] - before[name])
     p_value = float(binom.sf(round(after[name] * window.rows) - 1, window.rows, expected))
     return Test("constant", "binomial", after[name], p_value, effect, f"more {name}" if effect else "same")
+
+
+def accuracy_test(reference: Columns, window: Columns) -> Test | None:
+    """Whether answers are less often right than they were on the reference, by the labels that came back.
+
+    A test by betting (Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variables by betting"): stakes
+    on each next answer being wrong, whose gains stay small on average as long as the accuracy is at least the lower
+    95 % bound of the reference's (Clopper and Pearson). The p-value is one over the gain, and holds however often one
+    looks while labels come in. Gains shrink again when answers are right again. The effect is the accuracy lost.
+    """
+    if reference.outcomes is None or window.outcomes is None:
+        return None
+    if min(len(reference.outcomes), len(window.outcomes)) < MIN_LABELS:
+        return None
+    right, rows = int(reference.outcomes.sum()), len(reference.outcomes)
+    least = float(beta.ppf(0.05, right, rows - right + 1)) if right else 0.0
+    before, now = right / rows, float(window.outcomes.mean())
+    effect, gain = max(0.0, before - now), 1.0
+    if least:
+        stakes = _STAKES[:, None] / (1 - least)
+        logs = np.log1p(stakes * (least - window.outcomes[None, :])).sum(axis=1)
+        gain = float(np.exp(min(_MOST_LOG, logsumexp(logs) - math.log(len(_STAKES)))))
+    direction = f"{now:.3f} by {len(window.outcomes)} labels, {before:.3f} on the reference"
+    return Test("accuracy", "betting", now, min(1.0, 1 / gain), effect, direction)
 
 
 def _constants(side: Columns) -> dict[str, float]:

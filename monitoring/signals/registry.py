@@ -13,6 +13,7 @@ from monitoring.signals.columns import Columns
 from monitoring.signals.detectors import (
     Chance,
     Test,
+    accuracy_test,
     constant_test,
     embedding_test,
     label_test,
@@ -51,6 +52,7 @@ SIGNALS: tuple[SignalKind, ...] = (
     # Outputs: any drift of theirs is an alert. One answer in twenty is another one.
     SignalKind("label", 0.05, 0.05, lambda reference, window, chance: label_test(reference, window)),
     SignalKind("confidence", 0.10, 0.10, _number("confidence")),  # a tenth of the rows lie elsewhere
+    SignalKind("accuracy", 0.05, 0.05, lambda reference, window, chance: accuracy_test(reference, window)),
     SignalKind("n_tokens", 0.15, 0.40, _number("n_tokens")),
     SignalKind("n_words", 0.15, 0.40, _words),
     SignalKind("unk_share", 0.10, 0.30, _number("unk_share")),

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from monitoring.signals.columns import Columns, columns_of
+from monitoring.signals.columns import Booleans, Columns, columns_of
 from service.contract.bundle import REFERENCE, Bundle, read_bundle
 from service.contract.errors import BundleError
 from service.contract.features import FEATURE_VERSION
 from service.contract.files import sha256_file
 from service.contract.record import REFERENCE_SCHEMA
 from service.contract.repository import versions
+from service.tasks.classification import correct
 
 _KEPT = 4
 
@@ -82,4 +83,15 @@ def load_reference(bundle: Bundle) -> Reference:
         )
     if not table.num_rows:
         raise BundleError(f"{path} has no rows. Export again with a larger evaluation file.")
-    return Reference(bundle, table, columns_of(table))
+    columns = columns_of(table)
+    return Reference(bundle, table, replace(columns, outcomes=_outcomes(columns)))
+
+
+def _outcomes(columns: Columns) -> Booleans | None:
+    """Whether the labelled rows were answered rightly."""
+    pairs = [
+        (label, target)
+        for label, target in zip(columns.labels or (), columns.targets or (), strict=True)
+        if label is not None and target is not None
+    ]
+    return correct([label for label, _ in pairs], [target for _, target in pairs]) if pairs else None

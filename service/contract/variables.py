@@ -25,6 +25,7 @@ SETTINGS = frozenset(
         "cuda_graphs",
         "device",
         "drain_seconds",
+        "accuracy_alerts",
         "drift_alpha",
         "drift_effect_scale",
         "evidence_threshold",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,7 +13,7 @@ from monitoring.judging.decision import Decision, decide, holm
 from monitoring.judging.thresholds import Thresholds
 from monitoring.signals.classifier import separation
 from monitoring.signals.columns import Columns, columns_of
-from monitoring.signals.detectors import label_test, number_test, pool_sparse
+from monitoring.signals.detectors import accuracy_test, label_test, number_test, pool_sparse
 from service.contract.features import hash_tokens
 from service.contract.record import REFERENCE_SCHEMA
 from tests.monitoring.world import DRIFTED, HOME, Kind, rows, table
@@ -211,3 +213,46 @@ def test_false_alarms_stay_rare_and_drift_is_found(window_rows: int) -> None:
             severities[name].append(decision.severity)
     assert sum(severity != "none" for severity in severities["home"]) <= 3  # P < 0.01 at a true rate of 2 %
     assert sum(severity == "none" for severity in severities["away"]) <= 2
+
+
+def with_outcomes(outcomes: np.ndarray) -> Columns:
+    return replace(columns_of(table(rows(40))), outcomes=outcomes)
+
+
+def test_looking_at_every_label_raises_no_more_false_alarms_than_looking_once() -> None:
+    """Of 300 streams as good as the reference, each looked at after every tenth label up to 1,000."""
+    rng = np.random.default_rng(5)
+    alarms = 0
+    for _ in range(300):
+        reference = with_outcomes(rng.random(500) < 0.9)
+        stream = rng.random(1_000) < 0.9
+        found = (accuracy_test(reference, with_outcomes(stream[:seen])) for seen in range(30, 1_001, 10))
+        alarms += any(test is not None and test.p_value <= 0.01 for test in found)
+    assert alarms <= 6  # 1 % and the share of references whose lower bound is too high; 3 are expected at most
+
+
+@pytest.mark.parametrize(("accuracy", "labels"), [(0.6, 100), (0.75, 250)])
+def test_an_accuracy_that_fell_is_found_by_few_labels(accuracy: float, labels: int) -> None:
+    rng = np.random.default_rng(6)
+    found = 0
+    for _ in range(40):
+        test = accuracy_test(with_outcomes(rng.random(500) < 0.9), with_outcomes(rng.random(labels) < accuracy))
+        assert test is not None
+        found += test.p_value <= 0.01 / 8 and test.effect >= 0.05
+    assert found >= 32
+
+
+def test_a_recovered_accuracy_is_believed_again() -> None:
+    reference = with_outcomes(np.arange(500) % 10 > 0)
+    fallen = np.zeros(60, dtype=bool)
+    after = np.concatenate([fallen, np.ones(900, dtype=bool)])
+    during, later = (accuracy_test(reference, with_outcomes(one)) for one in (fallen, after))
+    assert during is not None
+    assert later is not None
+    assert (during.p_value < 1e-6, later.p_value > 0.5) == (True, True)
+
+
+def test_answers_that_were_always_wrong_are_no_baseline() -> None:
+    test = accuracy_test(with_outcomes(np.zeros(50, dtype=bool)), with_outcomes(np.zeros(50, dtype=bool)))
+    assert test is not None
+    assert (test.p_value, test.effect) == (1.0, 0.0)

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pyarrow.parquet as pq
 import pytest
 
-from monitoring.judging.labelled import FeedbackWatch, accuracy_of
+from monitoring.judging.labelled import FeedbackWatch, accuracy_of, outcomes_of
 from monitoring.metrics import Metrics
 from monitoring.rounds import Rounds
 from monitoring.state import StateStore
@@ -45,27 +45,27 @@ def test_it_is_the_share_of_labelled_answers_that_were_right(world: World) -> No
     answers = predictions(world)
     wrong = set(list(answers)[:15])
     tell(world, {one: "other" if one in wrong else label for one, label in answers.items()})
-    assert accuracy_of(world.log, "tickets", digest(world)) == pytest.approx(45 / 60)
+    assert accuracy_of(outcomes_of(world.log, "tickets", digest(world))) == pytest.approx(45 / 60)
 
 
 def test_the_last_word_on_an_answer_counts(world: World) -> None:
     answers = predictions(world)
     tell(world, dict.fromkeys(answers, "other"), sequence=1)
     tell(world, answers, sequence=2)
-    assert accuracy_of(world.log, "tickets", digest(world)) == 1.0
+    assert accuracy_of(outcomes_of(world.log, "tickets", digest(world))) == 1.0
 
 
 def test_answers_of_another_version_and_unknown_ids_do_not_count(world: World) -> None:
     answers = predictions(world)
     tell(world, answers | {f"unknown-{number}": "yes" for number in range(50)})
-    assert accuracy_of(world.log, "tickets", digest(world)) == 1.0
-    assert accuracy_of(world.log, "tickets", "another digest") is None
+    assert accuracy_of(outcomes_of(world.log, "tickets", digest(world))) == 1.0
+    assert accuracy_of(outcomes_of(world.log, "tickets", "another digest")) is None
 
 
 def test_a_handful_of_labels_is_no_accuracy(world: World) -> None:
     answers = predictions(world)
     tell(world, dict(list(answers.items())[:10]))
-    assert accuracy_of(world.log, "tickets", digest(world)) is None
+    assert accuracy_of(outcomes_of(world.log, "tickets", digest(world))) is None
 
 
 def test_there_is_news_when_feedback_was_sealed_or_another_version_is_live(world: World) -> None:
@@ -103,7 +103,7 @@ def test_labels_are_found_however_many_segments_lie_between(world: World, monkey
         pq.write_table(log[1].slice(0, 1), segment.with_suffix(".parquet"))
     answers = dict(zip(*(log[0].column(name).to_pylist() for name in ("id", "label")), strict=True))
     tell(world, answers)
-    assert accuracy_of(world.log, "tickets", digest(world)) == 1.0
+    assert accuracy_of(outcomes_of(world.log, "tickets", digest(world))) == 1.0
 
 
 def test_the_later_word_counts_whichever_writer_wrote_it(world: World) -> None:
@@ -116,5 +116,45 @@ def test_the_later_word_counts_whichever_writer_wrote_it(world: World) -> None:
         lines = [Feedback(one, label or right, ts, "test").to_json() + b"\n" for one, right in answers.items()]
         segment.write_bytes(b"".join(lines))
         seal(segment, "feedback")
-    assert accuracy_of(world.log, "tickets", digest(world)) == 1.0
+    assert accuracy_of(outcomes_of(world.log, "tickets", digest(world))) == 1.0
     assert read_feedback(world.log, "tickets").labels == answers
+
+
+def drift_of(world: World, **options: object) -> list[tuple[str, str, bool]]:
+    """What one round says of each window: its severity, and of the accuracy."""
+    store = StateStore(world.settings().state_folder)
+    rounds = Rounds(world.settings(**options), store, Metrics(), clock=lambda: START.timestamp() + 600)
+    judged = rounds.run()
+    store.close()
+    return [
+        (one.data.severity, signal.direction, signal.drifted)
+        for one in judged
+        for signal in one.data.signals
+        if signal.name == "accuracy"
+    ]
+
+
+def test_labels_that_say_wrong_are_an_alert_although_the_inputs_look_the_same(world: World) -> None:
+    answers = predictions(world, 100)
+    tell(world, dict.fromkeys(answers, "other"))
+    ((severity, direction, drifted),) = drift_of(world)
+    assert (severity, drifted) == ("alert", True)
+    assert direction.startswith("0.000 by 100 labels, ")
+
+
+def test_labels_that_say_right_are_none(world: World) -> None:
+    tell(world, predictions(world, 100))
+    ((severity, _, drifted),) = drift_of(world)
+    assert (severity, drifted) == ("none", False)
+
+
+def test_a_few_labels_decide_nothing(world: World) -> None:
+    answers = predictions(world, 100)
+    tell(world, dict.fromkeys(list(answers)[:10], "other"))
+    assert drift_of(world) == []
+
+
+def test_where_mostly_wrong_answers_are_reported_labels_need_not_judge(world: World) -> None:
+    answers = predictions(world, 100)
+    tell(world, dict.fromkeys(answers, "other"))
+    assert drift_of(world, accuracy_alerts=False) == []
