@@ -80,7 +80,7 @@ class Finetuned:
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "checkpoint": str(self.checkpoint)}
+        return {**asdict(self), "checkpoint": str(self.checkpoint), "task": self.task.name}
 
 
 class _Rows(torch.utils.data.Dataset[dict[str, Any]]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,6 +63,7 @@ def test_several_labels_per_row(base: Path, tmp_path: Path) -> None:
     recipe = Recipe(epochs=8, learning_rate=5e-3, batch_size=16, max_length=24)
     done = finetune(str(base), data, data, tmp_path / "out", recipe)
     assert (done.task, done.labels) == (MULTI_LABEL, ("negative", "phone", "positive"))
+    assert json.loads(json.dumps(done.to_dict()))["task"] == "multi-label"
     assert done.scores.accuracy > 0.8
     assert read_checkpoint(tmp_path / "out").task == MULTI_LABEL
 
