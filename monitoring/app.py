@@ -21,7 +21,7 @@ from monitoring.delivery.webhook import http_senders
 from monitoring.metrics import Metrics
 from monitoring.pages.overview import overview
 from monitoring.pages.server import serve_pages
-from monitoring.progress import Teller, cares, progress
+from monitoring.progress import ProgressReporter, cares, progress
 from monitoring.rounds import Judged, Rounds, report_folder
 from monitoring.settings import MonitorSettings
 from monitoring.state import StateStore, lock_state
@@ -98,7 +98,7 @@ def run_forever(settings: MonitorSettings, stop: threading.Event, ready: Callabl
             thread.start()
             stack.callback(thread.join)
         stack.callback(stop.set)  # runs before the joins, also when a round raised
-        teller = Teller(settings)
+        teller = ProgressReporter(settings)
         while not stop.is_set():
             if _guarded("rounds", metrics, rounds.run) is not None:
                 health.finished, health.waiting = time.monotonic(), rounds.waiting

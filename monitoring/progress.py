@@ -47,7 +47,7 @@ def progress(waiting: Sequence[Pending], settings: MonitorSettings) -> list[str]
     ]
 
 
-class Teller:
+class ProgressReporter:
     """Logs progress: at first, and whenever another tenth of a window has come."""
 
     def __init__(self, settings: MonitorSettings) -> None:

@@ -44,7 +44,7 @@ from service.contract.events import DriftData, EventType
 from service.contract.last_window import write_last_window
 from service.contract.repository import check_name, model_names
 from service.contract.segments import seal_orphans
-from service.terminal.throttled import Seldom
+from service.terminal.throttled import ThrottledLogger
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Rounds:
         self._rules = Rules(settings.window_rows, settings.window_seconds, settings.min_rows)
         self._labelled: dict[tuple[str, str], Booleans] = {}  # in this round
         self._complained: set[str] = set()
-        self._seldom = Seldom(logger)
+        self._throttled = ThrottledLogger(logger)
         self.waiting: tuple[Pending, ...] = ()
         self._show_stored()
 
@@ -154,7 +154,7 @@ class Rounds:
             try:
                 window, lost = take_rows(self._store, self._settings.log_folder, pending, self._rules.rows)
             except UnreadableNow as error:
-                self._seldom.error(pending.digest, "windows of %s wait: %s", pending.model, error)
+                self._throttled.error(pending.digest, "windows of %s wait: %s", pending.model, error)
                 break
             self._metrics.segments_lost.labels(pending.model).inc(lost)
             if window is not None and not (lost and window.table.num_rows < self._rules.fewest and verdict == "judge"):

@@ -21,7 +21,7 @@ _STARTED = "versions recorded"
 
 
 @dataclass(frozen=True)
-class News:
+class VersionEvent:
     """One event about a version; ``retrained`` if it was a challenger."""
 
     event: Event[ModelData]
@@ -29,14 +29,14 @@ class News:
     retrained: bool
 
 
-def watch_versions(store: StateStore, repo: Path, targets: tuple[Target, ...], now: float) -> list[News]:
+def watch_versions(store: StateStore, repo: Path, targets: tuple[Target, ...], now: float) -> list[VersionEvent]:
     """Compare the repository with what was seen before, and send an event for what is new, in one transaction each.
 
     On the very first call everything there is recorded silently. A damaged version is logged and looked at again
     the next time.
     """
     first = store.row("SELECT value FROM meta WHERE key = ?", (_STARTED,)) is None
-    news: list[News] = []
+    news: list[VersionEvent] = []
     for model in model_names(repo):
         news += _new_versions(store, repo, model, targets, now, silent=first)
         found = _new_live(store, repo, model, targets, now, silent=first)
@@ -65,7 +65,7 @@ def was_known(store: StateStore, model: str, digest: str) -> bool:
 
 def _new_versions(
     store: StateStore, repo: Path, model: str, targets: tuple[Target, ...], now: float, *, silent: bool
-) -> list[News]:
+) -> list[VersionEvent]:
     news = []
     known = {row["version"] for row in store.rows("SELECT version FROM versions WHERE model = ?", (model,))}
     for version in versions(repo, model):
@@ -80,14 +80,14 @@ def _new_versions(
             if challenge is not None and not challenge.accepted and not silent:
                 event = model_event("plumbline.model.rejected", bundle, None, now)
                 enqueue(store, event, targets, now)
-                news.append(News(event, "rejected", retrained=True))
+                news.append(VersionEvent(event, "rejected", retrained=True))
                 logger.info("version %s of %s was rejected: %s", version, model, "; ".join(challenge.reasons))
     return news
 
 
 def _new_live(
     store: StateStore, repo: Path, model: str, targets: tuple[Target, ...], now: float, *, silent: bool
-) -> News | None:
+) -> VersionEvent | None:
     try:
         live = read_serving(repo, model).live
     except BundleError:
@@ -105,7 +105,7 @@ def _new_live(
         enqueue(store, event, targets, now)
     logger.info("version %s of %s is live", live, model)
     challenge = bundle.manifest.challenge
-    return News(event, "accepted", retrained=challenge is not None and challenge.accepted)
+    return VersionEvent(event, "accepted", retrained=challenge is not None and challenge.accepted)
 
 
 def _reference(store: StateStore, model: str, version: str) -> ModelRef | None:

@@ -22,10 +22,10 @@ import pyarrow.compute as pc
 from monitoring.errors import UnreadableNow
 from monitoring.state import StateStore
 from service.contract.segments import read_segment, sealed_segments
-from service.terminal.throttled import Seldom
+from service.terminal.throttled import ThrottledLogger
 
 logger = logging.getLogger(__name__)
-seldom = Seldom(logger)
+throttled = ThrottledLogger(logger)
 
 OnRows = Callable[[str, pa.Table], None]  # digest, its rows in the order they were answered
 
@@ -122,7 +122,7 @@ def index_segments(store: StateStore, log: Path, model: str, on_rows: OnRows) ->
             continue
         except (OSError, pa.ArrowException) as error:
             if may_pass(error):
-                seldom.error(segment, "segment %s cannot be read now: %s", path, error)
+                throttled.error(segment, "segment %s cannot be read now: %s", path, error)
                 continue
             logger.error("segment %s cannot be read and is left out: %s", path, error)
             store.execute("INSERT INTO segments VALUES (?, ?, 'damaged')", (model, segment))

@@ -27,7 +27,7 @@ from service.contract.features import hash_tokens
 from service.contract.record import Feedback, Record
 from service.contract.sampling import share_of
 from service.contract.segments import Kind, drop_oldest, seal, seal_orphans, segment_path
-from service.terminal.throttled import Seldom
+from service.terminal.throttled import ThrottledLogger
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class Recorder:
         self._on_left_out = on_left_out
         self._on_dropped = on_dropped
         self.failing: str | None = None  # why the last records could not be written
-        self._seldom = Seldom(logger)
+        self._throttled = ThrottledLogger(logger)
         self._queue: deque[tuple[str, Record | Feedback, OnWritten]] = deque()
         self._open: dict[tuple[str, Kind], _Segment] = {}
         self._writer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -173,7 +173,7 @@ class Recorder:
             try:
                 line = self._prepare(record).to_json() + b"\n"
             except (TypeError, ValueError) as error:
-                self._seldom.error("invalid", "a record of %s cannot be written as JSON: %s", model, error)
+                self._throttled.error("invalid", "a record of %s cannot be written as JSON: %s", model, error)
                 self._on_dropped(model, "invalid", 1)
                 told(False)
                 continue
@@ -183,11 +183,11 @@ class Recorder:
                 self._segment(model, kind).append(b"".join(line for line, _ in batch))
             except OSError as error:
                 self.failing = f"{error.strerror or error}"
-                self._seldom.error("disk", "%d records of %s were dropped: %s", len(batch), model, error)
+                self._throttled.error("disk", "%d records of %s were dropped: %s", len(batch), model, error)
                 self._on_dropped(model, "disk", len(batch))
             else:
                 self.failing = None
-                self._seldom.over("disk", "records are written again")
+                self._throttled.over("disk", "records are written again")
                 self._on_written(model, len(batch))
             for _, told in batch:
                 told(self.failing is None)
@@ -218,13 +218,13 @@ class Recorder:
         """Make room, then seal; on failure the lines stay in the segment, for the monitor or the next start to seal."""
         try:
             for model, count in drop_oldest(self._root, self._quota_bytes).items():
-                self._seldom.error(
+                self._throttled.error(
                     "quota", "the log is over its quota: %d records of %s were deleted that had no copy", count, model
                 )
                 self._on_dropped(model, "quota", count)
             seal(segment.path, kind)
         except Exception as error:
-            self._seldom.error("seal", "%s could not be sealed: %r", segment.path, error)
+            self._throttled.error("seal", "%s could not be sealed: %r", segment.path, error)
         finally:
             segment.close()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 _PAUSE = 60.0  # seconds
 
 
-class Seldom:
+class ThrottledLogger:
     """Logs what goes wrong at once, and while it goes on once a minute, with how often it happened in between."""
 
     def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:

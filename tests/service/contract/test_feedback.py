@@ -13,7 +13,7 @@ import pytest
 from service.contract.feedback import read_feedback, time_of_id
 from service.contract.record import FEEDBACK_SCHEMA, new_id
 from service.contract.segments import segment_path
-from service.terminal.throttled import Seldom
+from service.terminal.throttled import ThrottledLogger
 
 HOUR = datetime(2026, 1, 31, 7, tzinfo=UTC)
 
@@ -68,14 +68,14 @@ def test_an_id_knows_when_it_was_made() -> None:
 
 def test_what_repeats_is_said_once_a_minute_with_a_count(caplog: pytest.LogCaptureFixture) -> None:
     now = 0.0
-    seldom = Seldom(logging.getLogger("test"), lambda: now)
+    throttled = ThrottledLogger(logging.getLogger("test"), lambda: now)
     caplog.set_level(logging.INFO, "test")
     for now in (0.0, 1.0, 59.0, 61.0):
-        seldom.error("disk", "full: %s", now)
-    seldom.error("another", "also")
+        throttled.error("disk", "full: %s", now)
+    throttled.error("another", "also")
     assert caplog.messages == ["full: 0.0", "full: 61.0 (and 2 times more since this was last said)", "also"]
     caplog.clear()
-    seldom.over("disk", "room again")
-    seldom.over("disk", "room again")
-    seldom.error("disk", "full")
+    throttled.over("disk", "room again")
+    throttled.over("disk", "room again")
+    throttled.error("disk", "full")
     assert caplog.messages == ["room again", "full"]
