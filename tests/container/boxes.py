@@ -80,7 +80,7 @@ class Workshop:
         for name in ("Dockerfile", ".dockerignore", "pyproject.toml", "constraints.txt"):
             folder.mkdir(exist_ok=True)
             shutil.copy2(ROOT / name, folder)
-        for name in ("service", "export", "monitoring"):
+        for name in ("plumbline", "service", "export", "monitoring"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         with (folder / changed).open("a") as file:
             file.write("# changed\n")

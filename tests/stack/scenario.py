@@ -101,7 +101,7 @@ def recorded(folder: Path) -> Iterator[Recorded]:
         "PLUMBLINE_WINDOW_ROWS": str(WINDOW),
         "PLUMBLINE_CONFIRM_WINDOWS": "1",
         "PLUMBLINE_LOG_SAMPLE": "0.9",
-        "PLUMBLINE_LOG_QUEUE": "300",
+        "PLUMBLINE_LOG_QUEUE": "200",
         "PLUMBLINE_LOG_UPLOAD": (folder / "copies").as_uri(),
         "PLUMBLINE_LOG_UPLOAD_SECONDS": "2",
         "PLUMBLINE_MAX_BODY_BYTES": "100000",
