@@ -483,11 +483,12 @@ def test_joined_projections_change_no_number(raw: Path, trained: Trained, tmp_pa
 
 
 def test_an_int8_that_is_slower_than_float_is_not_taken(done: Exported) -> None:
-    """So small a model gains nothing by int8: whatever was taken, nothing inside the tolerance was faster."""
+    """Whatever was taken, nothing inside the tolerance was faster by more than the error of the measured times."""
     search = done.bundle.manifest.search
     assert search is not None
     taken = next(one for one in search.candidates if one.chosen)
-    assert taken.p50_ms == min(one.p50_ms for one in search.candidates if one.difference >= 0)
+    first = min((one for one in search.candidates if one.difference >= 0), key=lambda one: one.p50_ms)
+    assert taken.p50_range_ms[0] <= first.p50_range_ms[1]
 
 
 def test_the_search_sees_the_same_thousand_rows_each_time() -> None:
