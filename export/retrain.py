@@ -120,7 +120,7 @@ def retrain(
                 task=base.task,
                 known=base.labels,
             )
-            request = _order(tuned.checkpoint, champion, rows, evaluation, train, max_drop, recipe)
+            request = _request(tuned.checkpoint, champion, rows, evaluation, train, max_drop, recipe)
             content = build(staging_folder, SearchStore(work), request, gate=lambda _: None)
             challenge = judge(champion, content, rows.held_out, evaluation, max_drop=max_drop, strict=strict)
             challenge = _still_champion(repo, name, _with_new_classes(challenge, rows))
@@ -190,7 +190,7 @@ def champion_labels(champion: Bundle, variant: VariantName, texts: list[str]) ->
     return answer(engine, tokenizer, texts, made.labels, task_named(made.task)).observed.labels
 
 
-def _order(
+def _request(
     path: Path,
     champion: Bundle,
     rows: Rows,

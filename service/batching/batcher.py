@@ -99,7 +99,7 @@ class Batcher(Generic[Item, Answer]):
         self.cost = cost
         self._tokens_per_second = cost.per_second
         self.queue_tokens = queue_tokens
-        self._least_requests = least_requests
+        self.least_requests = least_requests
         self._requests = 0  # waiting or running
         self._turns = 0 if thread is not None else _TURNS
         self._on_batch = on_batch
@@ -158,7 +158,7 @@ class Batcher(Generic[Item, Answer]):
 
     def check_room(self, tokens: int) -> None:
         """:raises Overloaded: if so many tokens would not fit the queue now; an idle queue takes any."""
-        if self._requests < self._least_requests:
+        if self._requests < self.least_requests:
             return
         if self.tokens and self.tokens + tokens > self.queue_tokens:
             wait = math.ceil(self.tokens / self._tokens_per_second)

@@ -126,8 +126,8 @@ class LoadedModel:
         if sum(map(len, texts)) <= _CHARACTERS_AT_ONCE and not self._low_priority:
             return self._tokenize_now(texts, truncation)
         characters = sum(min(len(text), self.max_characters) for text in texts)
-        crowded = self._tokenizing >= _QUEUE_REQUESTS and self._characters + characters > self._most_characters
-        if crowded:
+        enough = self._tokenizing >= max(1, self.batcher.least_requests)
+        if enough and self._characters + characters > self._most_characters:
             raise Overloaded(f"{self._characters} characters are waiting to be tokenized.", retry_after=1)
 
         def tokenize() -> Tokenized:
