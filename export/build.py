@@ -53,6 +53,7 @@ from service.contract.bundle import (
 )
 from service.contract.dataset import Dataset
 from service.contract.features import FEATURE_VERSION
+from service.contract.inputs import Input, split
 from service.tasks.tokenizer import TextTokenizer
 
 # Batch flips are a rate: beyond this many rows it hardly gets more exact.
@@ -73,7 +74,7 @@ class ExportRequest:
     digest: str
     train: Dataset
     gate_rows: Dataset
-    reference_rows: Sequence[tuple[str, str | None]]
+    reference_rows: Sequence[tuple[Input, str | None]]
     cpu: SearchRequest | Plan
     target: Target = "cpu"
     max_drop: float = 0.5
@@ -196,6 +197,7 @@ def manifest(
         name=name,
         version=version,
         task=checkpoint.task.name,
+        paired=content.request.train.paired,
         labels=checkpoint.labels,
         max_length=content.request.hf_tokenizer.max_length,
         pad_id=content.request.hf_tokenizer.pad_id,
@@ -254,7 +256,7 @@ def _cuda_latency(parts: BuiltVariants, judged: Answers) -> Latency:
 def _reference(staging_folder: Path, parts: BuiltVariants, request: ExportRequest, judged: Answers) -> int:
     """Write the reference; rows that the gate has run already are not run again."""
     place = {text: row for row, text in enumerate(judged.texts)}
-    others = sorted({text for text, _ in request.reference_rows} - place.keys())
+    others = sorted({text for text, _ in request.reference_rows} - place.keys(), key=split)
     labels, task = request.checkpoint.labels, request.checkpoint.task
     if others:
         engine = next(iter(parts.engines.values()))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from export.output import (
+    Reading,
     print_bundle,
     print_json,
     print_retrained,
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 Train = Annotated[Path, typer.Option("--train", help="Training rows: CSV, JSONL or Parquet.")]
 Eval = Annotated[Path, typer.Option("--eval", help="Evaluation rows that are not trained on.")]
 TextColumn = Annotated[str, typer.Option(help="Column with the text; its number in a CSV file without a header.")]
+PairColumn = Annotated[
+    str | None,
+    typer.Option(help="Column with the second text of each pair. Without it: text_pair, where a file has such a one."),
+]
 LabelColumn = Annotated[str, typer.Option(help="Column with the label; several joined by '|', or a list.")]
 AllowSimilar = Annotated[
     bool,
@@ -52,6 +57,7 @@ def finetune(
     seed: Seed = 0,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
+    pair_column: PairColumn = None,
     allow_similar_labels: AllowSimilar = False,
     as_json: Json = False,
 ) -> None:
@@ -69,7 +75,8 @@ def finetune(
     from export.preconditions import check_out
 
     check_out(out)
-    files = _rows([train, eval_], text_column, label_column, allow_similar_labels)
+    reading = Reading(text_column, label_column, pair_column, allow_similar_labels)
+    files = _rows([train, eval_], reading)
     resolve_base(base)
     _share_the_processor()
     from export.train import finetune as module
@@ -87,7 +94,7 @@ def finetune(
     for label, one in done.scores.classes.items():
         print(f"{label[:24]:<24} {one.precision:>9.3f} {one.recall:>9.3f} {one.f1:>9.3f} {one.support:>7}")
     print_warnings(done.warnings)
-    say_next(to_export(out, train, eval_, text_column, label_column, allow_similar_labels))
+    say_next(to_export(out, train, eval_, reading))
 
 
 def distill(
@@ -107,6 +114,7 @@ def distill(
     seed: Seed = 0,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
+    pair_column: PairColumn = None,
     allow_similar_labels: AllowSimilar = False,
     as_json: Json = False,
 ) -> None:
@@ -126,7 +134,8 @@ def distill(
 
     check_out(out)
     read_checkpoint(teacher)
-    files = _rows([train, eval_], text_column, label_column, allow_similar_labels)
+    reading = Reading(text_column, label_column, pair_column, allow_similar_labels)
+    files = _rows([train, eval_], reading)
     resolve_base(student)
     _share_the_processor()
     from export.train import distill as module
@@ -152,7 +161,7 @@ def distill(
         f"95 % sure of no worse than {100 * done.paired.lower:+.2f}"
     )
     print_warnings(done.made.warnings)
-    say_next(to_export(out, train, eval_, text_column, label_column, allow_similar_labels))
+    say_next(to_export(out, train, eval_, reading))
 
 
 def export(
@@ -199,6 +208,7 @@ def export(
     seed: Seed = 0,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
+    pair_column: PairColumn = None,
     allow_similar_labels: AllowSimilar = False,
     as_json: Json = False,
 ) -> None:
@@ -224,7 +234,8 @@ def export(
     names = None if labels is None else [one.strip() for one in labels.split(",")]
     if like is None or names is not None:  # otherwise the names are those of that version
         read_checkpoint(checkpoint, names)
-    files = _rows([train, eval_, *([search] if search else [])], text_column, label_column, allow_similar_labels)
+    reading = Reading(text_column, label_column, pair_column, allow_similar_labels)
+    files = _rows([train, eval_, *([search] if search else [])], reading)
     _share_the_processor()
     from export import pipeline
 
@@ -249,7 +260,7 @@ def export(
     else:
         print_bundle(done.bundle, live=done.live)
         if done.bundle.manifest.unproven:
-            more = to_judge(done.bundle, checkpoint, train, text_column, label_column, allow_similar_labels)
+            more = to_judge(done.bundle, checkpoint, train, reading)
             print(f"unproven; to judge it by more rows: {more}")
         say_next(to_serve(done.bundle.path, done.bundle.manifest))
 
@@ -264,6 +275,7 @@ def reproduce(
     ] = None,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
+    pair_column: PairColumn = None,
     as_json: Json = False,
 ) -> None:
     """Make a bundle's CPU file once more and compare every byte.
@@ -284,8 +296,15 @@ def reproduce(
     if checkpoint is not None:
         read_checkpoint(checkpoint)
     several = task_named(opened.manifest.task).several
-    columns = {"text_column": text_column, "label_column": label_column}
-    rows = read_dataset(train, **columns, several_labels=several) if train else None
+    rows = None
+    if train is not None:
+        rows = read_dataset(
+            train,
+            text_column=text_column,
+            label_column=label_column,
+            pair_column=pair_column,
+            several_labels=several,
+        )
     _share_the_processor()
     from export import reproduce as module
 
@@ -316,6 +335,7 @@ def retrain(
     ] = True,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
+    pair_column: PairColumn = None,
     allow_similar_labels: AllowSimilar = False,
     as_json: Json = False,
 ) -> None:
@@ -337,7 +357,8 @@ def retrain(
     check_writable(repo / name, "--repo")
     if labels is None:
         check_log(log)
-    files = _rows([train, eval_, *([labels] if labels else [])], text_column, label_column, allow_similar_labels)
+    reading = Reading(text_column, label_column, pair_column, allow_similar_labels)
+    files = _rows([train, eval_, *([labels] if labels else [])], reading)
     _share_the_processor()
     from export import retrain as module
     from export.data.retraining import Policy
@@ -363,10 +384,16 @@ def retrain(
     print_retrained(done, as_json=as_json)
 
 
-def _rows(paths: list[Path], text_column: str, label_column: str, allow_similar: bool) -> list[Dataset]:
+def _rows(paths: list[Path], reading: Reading) -> list[Dataset]:
     from export.data.labels import read_labelled
 
-    return read_labelled(paths, text_column=text_column, label_column=label_column, allow_similar=allow_similar)
+    return read_labelled(
+        paths,
+        text_column=reading.text_column,
+        label_column=reading.label_column,
+        pair_column=reading.pair_column,
+        allow_similar=reading.allow_similar_labels,
+    )
 
 
 def _seconds(duration: str) -> float:

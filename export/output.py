@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,25 +59,35 @@ def print_json(value: object) -> None:
     sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n")
 
 
-def to_export(
-    checkpoint: Path, train: Path, eval_: Path, text_column: str, label_column: str, allow_similar: bool
-) -> str:
+@dataclass(frozen=True)
+class Reading:
+    """How the data files of a command are read."""
+
+    text_column: str
+    label_column: str
+    pair_column: str | None
+    allow_similar_labels: bool
+
+    @property
+    def unusual(self) -> dict[str, str | bool | None]:
+        """The options that say so, where that is not as usual."""
+        return {
+            "text_column": self.text_column if self.text_column != "text" else None,
+            "label_column": self.label_column if self.label_column != "label" else None,
+            "pair_column": self.pair_column,
+            "allow_similar_labels": self.allow_similar_labels,
+        }
+
+
+def to_export(checkpoint: Path, train: Path, eval_: Path, reading: Reading) -> str:
     """The command that exports a checkpoint that was just trained, with the same rows."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint.absolute().name).lstrip("._-")[:63]
     return plumbline(
-        "export",
-        checkpoint,
-        train=train,
-        eval=eval_,
-        repo="models",
-        name=name or "model",
-        **_reading(text_column, label_column, allow_similar),
+        "export", checkpoint, train=train, eval=eval_, repo="models", name=name or "model", **reading.unusual
     )
 
 
-def to_judge(
-    bundle: Bundle, checkpoint: Path, train: Path, text_column: str, label_column: str, allow_similar: bool
-) -> str:
+def to_judge(bundle: Bundle, checkpoint: Path, train: Path, reading: Reading) -> str:
     """The command that makes the same version again and judges it by more rows."""
     return plumbline(
         "export",
@@ -86,14 +97,5 @@ def to_judge(
         repo=bundle.path.parent.parent,
         name=bundle.manifest.name,
         like=bundle.manifest.version,
-        **_reading(text_column, label_column, allow_similar),
+        **reading.unusual,
     )
-
-
-def _reading(text_column: str, label_column: str, allow_similar: bool) -> dict[str, str | bool | None]:
-    """How files are read, where that is not as usual."""
-    return {
-        "text_column": text_column if text_column != "text" else None,
-        "label_column": label_column if label_column != "label" else None,
-        "allow_similar_labels": allow_similar,
-    }

@@ -31,6 +31,7 @@ from service.card.warnings import warnings_of
 from service.contract.bundle import Bundle, Plan, open_bundle
 from service.contract.dataset import Dataset
 from service.contract.errors import DatasetError, InvalidInput
+from service.contract.inputs import Input, parts
 from service.contract.repository import SERVING, check_name, publish, set_live, staging
 
 logger = logging.getLogger(__name__)
@@ -219,7 +220,7 @@ def untrained(train: Dataset, data: Dataset, what: str) -> Dataset:
     return take(data, rows)
 
 
-def reference_rows(rows: Dataset, seed: int) -> list[tuple[str, str | None]]:
+def reference_rows(rows: Dataset, seed: int) -> list[tuple[Input, str | None]]:
     """At most 5,000 (text, label) of the rows."""
     return [(rows.texts[row], rows.targets[row]) for row in choose_rows(len(rows), MAX_ROWS, seed)]
 
@@ -238,7 +239,7 @@ def data_arguments(**data: Dataset | None) -> dict[str, JsonValue]:
         if rows is not None:
             digest = hashlib.sha256()
             for text, label in zip(rows.texts, rows.targets, strict=True):
-                digest.update(f"{text}\0{label}\n".encode())
+                digest.update("\0".join((*parts(text), f"{label}\n")).encode())
             found |= {f"{what}_rows": len(rows), f"{what}_sha256": digest.hexdigest()}
     return found
 

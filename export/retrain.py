@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -39,6 +39,7 @@ from service.contract.bundle import TOKENIZER, Bundle, Challenge, Champion, Plan
 from service.contract.dataset import Dataset
 from service.contract.errors import Refused
 from service.contract.files import held
+from service.contract.inputs import Input
 from service.contract.repository import check_name, publish, read_serving, set_live, staging
 from service.tasks import task_named
 from service.tasks.tokenizer import TextTokenizer
@@ -158,7 +159,7 @@ def champion_checkpoint(repo: Path, champion: Bundle) -> Checkpoint:
         )
     if (actual := checkpoint_digest(kept)) != wanted:
         raise CheckpointError(f"{kept} was altered: its digest is {actual[:16]}…, the manifest says {wanted[:16]}….")
-    return read_checkpoint(kept, champion.manifest.labels)
+    return replace(read_checkpoint(kept, champion.manifest.labels), paired=champion.manifest.paired)
 
 
 def judge(
@@ -176,7 +177,7 @@ def judge(
     return decide(who, old, new, content.quality, max_drop=max_drop, strict=strict)
 
 
-def champion_labels(champion: Bundle, variant: VariantName, texts: list[str]) -> list[str]:
+def champion_labels(champion: Bundle, variant: VariantName, texts: Sequence[Input]) -> list[str]:
     """What the live bundle predicts for each text by itself."""
     made = champion.manifest
     engine = load_engine(
@@ -244,11 +245,11 @@ def plan_like(champion: Bundle) -> Plan:
     return plan.model_copy(update={"torch_threads": torch.get_num_threads()})
 
 
-def reference_rows(evaluation: Dataset, rows: Rows, seed: int) -> list[tuple[str, str | None]]:
+def reference_rows(evaluation: Dataset, rows: Rows, seed: int) -> list[tuple[Input, str | None]]:
     """At most 5,000 rows, none trained on: old eval rows, held-out new rows, recent traffic; fair shares of each."""
     sizes = (len(evaluation), len(rows.held_out), len(rows.unlabelled))
     shares = fair_shares(sizes, MAX_ROWS)
-    chosen: list[tuple[str, str | None]] = []
+    chosen: list[tuple[Input, str | None]] = []
     for data, share in ((evaluation, shares[0]), (rows.held_out, shares[1])):
         chosen += [(data.texts[row], data.targets[row]) for row in choose_rows(len(data), share, seed)]
     return chosen + [(text, None) for text in rows.unlabelled[: shares[2]]]

@@ -31,6 +31,7 @@ from export.search.walk import Compressor
 from export.stages import Stages
 from service.contract.bundle import Latency, Plan, Search, VariantName
 from service.contract.errors import InvalidInput
+from service.contract.inputs import Input
 from service.engine import Engine, EngineError, usable_cores
 from service.tasks.tokenizer import TextTokenizer, Tokens
 
@@ -85,7 +86,7 @@ def make_variants(
     *,
     target: Target,
     max_drop: float,
-    texts: Sequence[str],
+    texts: Sequence[Input],
 ) -> BuiltVariants:
     """Make every variant of ``target`` in ``staging_folder``; ``texts`` are for latencies where nothing is searched."""
     wanted = VARIANTS[target]
@@ -134,7 +135,7 @@ def _cpu(
     store: SearchStore,
     stages: Stages,
     max_drop: float,
-    texts: list[str],
+    texts: list[Input],
 ) -> CpuVariant:
     with stages.run("search" if isinstance(search_request, SearchRequest) else "plan") as details:
         if isinstance(search_request, SearchRequest):

@@ -130,7 +130,7 @@ def main() -> None:
     options = parser.parse_args()
 
     def texts(name: str) -> list[str]:
-        return list(dict.fromkeys(read_dataset(options.data / name, label_column=None).texts))
+        return list(dict.fromkeys(read_dataset(options.data / name, label_column=None).single_texts))
 
     home = texts("sst2/train.csv") + texts("sst2/dev.csv")
     amazon, tweets = texts("drift/amazon_cells.csv"), texts("drift/finance_tweets.csv")

@@ -50,9 +50,9 @@ def main() -> None:
     parser.add_argument("--overload-seconds", type=float, default=60.0)
     parser.add_argument("--soak-requests", type=int, default=100_000)
     options = parser.parse_args()
-    workloads = {"short": read_dataset(options.short, label_column=None).texts}
+    workloads = {"short": read_dataset(options.short, label_column=None).single_texts}
     if options.long is not None:
-        workloads["mixed"] = mix(workloads["short"], read_dataset(options.long, label_column=None).texts)
+        workloads["mixed"] = mix(workloads["short"], read_dataset(options.long, label_column=None).single_texts)
     texts = workloads.get("mixed", workloads["short"])
     repositories = [options.models] if options.pruned is None else [options.models, options.pruned]
     parts = {

@@ -99,7 +99,7 @@ def main() -> None:
         "--device", choices=["cuda", "cpu"], default="cuda", help="cpu tries this program without a GPU"
     )
     options = parser.parse_args()
-    texts = read_dataset(options.texts, label_column=None).texts
+    texts = read_dataset(options.texts, label_column=None).single_texts
     try:
         rows = check(options.models, options.name, texts, options.device, options.rounds, options.seconds)
     except EngineError as error:

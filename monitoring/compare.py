@@ -18,6 +18,7 @@ from service.contract.bundle import Bundle
 from service.contract.dataset import read_dataset
 from service.contract.errors import DatasetError
 from service.contract.events import DriftData, ModelRef, Window
+from service.contract.inputs import split
 from service.contract.record import RECORD_SCHEMA
 
 # A Parquet file with these columns is a part of the log; anything else is a file of texts.
@@ -41,7 +42,8 @@ def compare(reference: Reference, file: Path, thresholds: Thresholds, text_colum
     rows = _records(file)
     texts_only = rows is None
     if rows is None:
-        rows = pa.table({"text": read_dataset(file, text_column=text_column, label_column=None).texts})
+        texts = [split(one) for one in read_dataset(file, text_column=text_column, label_column=None).texts]
+        rows = pa.table({"text": [text for text, _ in texts], "text_pair": [second for _, second in texts]})
     decision = decide(reference.columns, columns_of(rows), thresholds)
     return Comparison(rows, decision, texts_only)
 

@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from monitoring.signals.columns import texts_of
 from service.card.page import badge, figures, page, table, verdict
 from service.contract.events import DriftData, Moved, Signal
 from service.contract.features import words
@@ -189,7 +190,7 @@ def _examples(window: pa.Table, data: DriftData) -> list[str]:
     if not more or "text" not in window.column_names:
         return []
     redact = Redactor()
-    texts = [text for text in dict.fromkeys(window.column("text").to_pylist()) if text]
+    texts = [text for text in dict.fromkeys(texts_of(window)) if text]
     scored = [(len(more & set(words(text))), redact(text)) for text in texts]
     best = [text for score, text in sorted(scored, key=lambda one: -one[0])[:_EXAMPLES] if score]
     if not best:

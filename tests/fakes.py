@@ -31,6 +31,7 @@ from service.contract.bundle import (
     file_entries,
 )
 from service.contract.features import FEATURE_VERSION
+from service.contract.inputs import Input, TextPair, split
 from service.contract.record import REFERENCE_SCHEMA
 from service.contract.repository import publish, set_live, staging
 from service.engine import Engine
@@ -51,7 +52,9 @@ def write_tokenizer(path: Path) -> list[str]:
     tokenizer.add_special_tokens(vocabulary[:4])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
     tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     tokenizer.save(str(path))
     return vocabulary
@@ -104,15 +107,17 @@ def make_bundle(
     missing: int = 0,
     unproven: bool = False,
     reference: Sequence[str] = (),
+    paired: bool = False,
 ) -> Bundle:
     """Publish a working bundle; ``golden_shift`` falsifies the golden logits, all variants have the same file.
 
     The model has no vectors for the last ``missing`` words of the vocabulary, and fails on them. Its reference holds
-    the golden texts and those of ``reference``.
+    the golden texts and those of ``reference``. A ``paired`` one reads each with the next.
     """
-    texts = ["", "good film", "the film was awful !", "😀 שלום", "very " * 30 + "bad"]
-    golden_count = len(texts)
-    texts += reference
+    singles = ["", "good film", "the film was awful !", "😀 שלום", "very " * 30 + "bad"]
+    golden_count = len(singles)
+    singles += reference
+    texts: list[Input] = list(map(TextPair, singles, [*singles[1:], singles[0]])) if paired else list(singles)
     with staging(root, name) as stage:
         vocabulary = write_tokenizer(stage / "tokenizer.json")
         write_model(stage / "model.int8.onnx", vocabulary[: len(vocabulary) - missing], labels, seed)
@@ -122,14 +127,14 @@ def make_bundle(
         logits = np.concatenate([one.logits for one in outputs])
         seen = observe(logits, np.concatenate([one.embedding for one in outputs]), labels, task)
         golden = [
-            Golden(text=text, logits={golden_variant: tuple(row + golden_shift)})
-            for text, row in zip(texts[:golden_count], logits.tolist(), strict=False)
-            for row in [np.array(row)]
+            Golden(text=text, text_pair=second, logits={golden_variant: tuple(row + golden_shift)})
+            for (text, second), row in zip(map(split, texts[:golden_count]), logits, strict=False)
         ]
         (stage / "golden.jsonl").write_text("".join(case.model_dump_json() + "\n" for case in golden))
         rows = [
             {
                 "text": text,
+                "text_pair": second,
                 "n_tokens": len(tokens[row]),
                 "truncated": tokens[row].truncated,
                 "unk_share": tokens[row].unk_share,
@@ -139,7 +144,7 @@ def make_bundle(
                 "embedding": seen.projected[row].astype(np.float32).tolist(),
                 "target": seen.labels[row],
             }
-            for row, text in enumerate(texts)
+            for row, (text, second) in enumerate(map(split, texts))
         ]
         pq.write_table(pa.Table.from_pylist(rows, schema=REFERENCE_SCHEMA), stage / "reference.parquet")
         files = file_entries(stage)
@@ -147,7 +152,9 @@ def make_bundle(
             root,
             name,
             stage,
-            lambda version: _manifest(name, version, labels, task, files, len(rows), challenge, variants, unproven),
+            lambda version: _manifest(
+                name, version, labels, task, files, len(rows), challenge, variants, unproven
+            ).model_copy(update={"paired": paired}),
         )
     if live:
         set_live(root, name, bundle.manifest.version)

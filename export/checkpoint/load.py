@@ -52,12 +52,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A classification checkpoint's folder and what its files say. ``labels`` are in the order of the logits."""
+    """A classification checkpoint's folder and what its files say. ``labels`` are in the order of the logits.
+
+    ``paired`` is whether it was trained on pairs of texts, None where nothing says so.
+    """
 
     path: Path
     labels: tuple[str, ...]
     task: Task
     base_model: str
+    paired: bool | None = None
 
 
 def packaged_base() -> Path:
@@ -119,7 +123,8 @@ def read_checkpoint(path: Path, labels: Sequence[str] | None = None) -> Checkpoi
     task = next((one for one in TASKS.values() if one.problem_type == kind), SINGLE_LABEL)
     note = _read_note(path)
     base = str(note.get("base_model") or config.get("_name_or_path") or config.get("model_type", "unknown"))
-    return Checkpoint(path, names, task, base)
+    paired = note.get("paired")
+    return Checkpoint(path, names, task, base, paired if isinstance(paired, bool) else None)
 
 
 def weight_files(path: Path) -> list[Path]:

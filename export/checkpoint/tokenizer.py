@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from export.errors import CheckpointError
 from service.contract.errors import InvalidInput
+from service.contract.inputs import Input, joined, parts, split
 from service.engine import length_grid
 
 _PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")  # tokenizer.json as it is, in the words of two versions
@@ -37,9 +38,11 @@ class CheckpointTokenizer:
     max_length: int
     pad_id: int
 
-    def encode(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:
+    def encode(self, texts: Sequence[Input]) -> dict[str, list[list[int]]]:
         """The model's inputs by name, a row for each text: transformers' own call, truncated and not padded."""
-        found = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)
+        first, second = map(list, zip(*map(split, texts), strict=True)) if texts else ([], [])
+        seconds = None if None in second else second
+        found = self.tokenizer(first, seconds, truncation=True, max_length=self.max_length)
         rows: dict[str, list[list[int]]] = {name: list(values) for name, values in found.items()}
         one = {"input_ids": self.pad_id, "attention_mask": 1}
         for row, ids in enumerate(rows["input_ids"]):
@@ -57,7 +60,7 @@ class CheckpointTokenizer:
 
 
 def read_texts(
-    where: Path, model: PreTrainedModel, texts: Iterable[str], wanted: int | None = None
+    where: Path, model: PreTrainedModel, texts: Iterable[Input], wanted: int | None = None
 ) -> CheckpointTokenizer:
     """How the checkpoint in ``where``, whose model is loaded, reads texts such as these.
 
@@ -158,11 +161,12 @@ def vocabulary_rows(model: PreTrainedModel) -> int:
     return cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
 
 
-def _length(tokenizer: PreTrainedTokenizerFast, limit: int | None, texts: Iterable[str]) -> int:
+def _length(tokenizer: PreTrainedTokenizerFast, limit: int | None, texts: Iterable[Input]) -> int:
     if limit is not None and limit <= USUAL:
         return limit
-    long = [text for text in texts if len(text.encode()) > USUAL // 4]  # the others are shorter in tokens, too
-    longest = max((len(ids) for ids in tokenizer(long)["input_ids"]), default=0) if long else 0
+    # The others are shorter in tokens, too.
+    long = [parts(given) for given in texts if len(joined(given).encode()) > USUAL // 4]
+    longest = max((len(tokenizer(*given)["input_ids"]) for given in long), default=0)
     grid = length_grid(limit or max(USUAL, 2 * longest))
     length = USUAL if longest <= USUAL else next((step for step in grid if step >= longest), grid[-1])
     allowed = "any number of" if limit is None else f"{limit}"

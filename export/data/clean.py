@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from service.contract.dataset import Dataset, Origin
+from service.contract.inputs import Input, joined
 from service.contract.labels import split_labels
 
 NEAR = 0.85
@@ -51,8 +52,9 @@ class _Index:
         self.rows.append(shingles)
 
 
-def normalise(text: str) -> str:
+def normalise(given: Input) -> str:
     """Case, width, punctuation, spaces and the value of digits put aside; a text of signs only stays itself."""
+    text = joined(given)
     folded = _DIGIT.sub("0", unicodedata.normalize("NFKC", text).casefold())
     return _GAP.sub(" ", folded).strip() or text.strip()
 
@@ -66,7 +68,7 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
     return len(one & other) / len(one | other)
 
 
-def clean(data: Dataset, evaluation: Iterable[str]) -> Cleaned:
+def clean(data: Dataset, evaluation: Iterable[Input]) -> Cleaned:
     """Drop rows, in this order of reasons: ``leaked``, ``conflicting``, ``duplicate``, ``near_duplicate``.
 
     Leaked rows are the same as, or near, an evaluation text. Rows with the same normalised text and different labels

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from service.contract.dataset import Dataset
 from service.contract.feedback import read_feedback, read_predictions
+from service.contract.inputs import Input, input_of
 from service.contract.segments import seal_orphans
 
 
@@ -16,7 +17,7 @@ class Harvest:
     """Labelled rows, recent texts nobody labelled (newest first, no text twice), and what could not be used."""
 
     labelled: Dataset
-    unlabelled: list[str]
+    unlabelled: list[Input]
     counts: dict[str, int]
 
 
@@ -31,20 +32,22 @@ def harvest(log: Path, name: str, extra: Dataset | None, *, unlabelled: int) -> 
     answers = found.labels
     counts = Counter(feedback=found.pieces, unusable_feedback=found.unusable)
     waiting = dict(answers)
-    texts: list[str] = []
+    texts: list[Input] = []
     labels: list[str] = []
-    others: dict[str, None] = {}
-    for given, text in read_predictions(log, name, "id", "text"):
+    others: dict[Input, None] = {}
+    for given, text, second in read_predictions(log, name, "id", "text", "text_pair"):
         identifier = str(given)
         counts["predictions"] += 1
         label = waiting.pop(identifier, None)
         if not isinstance(text, str):
             counts["without_text"] += 1
-        elif label is not None:
-            texts.append(text)
+            continue
+        read = input_of(text, None if second is None else str(second))
+        if label is not None:
+            texts.append(read)
             labels.append(label)
         elif identifier not in answers and len(others) < unlabelled:
-            others[text] = None
+            others[read] = None
     counts["feedback_without_prediction"] = len(waiting)
     counts["from_feedback"] = len(texts)
     if extra is not None:

@@ -17,14 +17,19 @@ from service.tasks import TASKS, Task
 
 
 def read_labelled(
-    paths: Iterable[Path], *, text_column: str, label_column: str, allow_similar: bool = False
+    paths: Iterable[Path],
+    *,
+    text_column: str,
+    label_column: str,
+    pair_column: str | None = None,
+    allow_similar: bool = False,
 ) -> list[Dataset]:
     """Read the data files of one model, and see that together they name their labels in one way.
 
     :raises DatasetError: as :func:`read_datasets`, or if labels differ by case, Unicode form or spaces only, unless
         ``allow_similar``.
     """
-    files = read_datasets(paths, text_column=text_column, label_column=label_column)
+    files = read_datasets(paths, text_column=text_column, label_column=label_column, pair_column=pair_column)
     counts = label_counts(target for data in files for target in data.targets)
     if (similar := similar_labels(counts)) and not allow_similar:
         pairs = "; ".join(
@@ -106,5 +111,12 @@ def one_hot(targets: Sequence[str], labels: Sequence[str]) -> npt.NDArray[np.boo
 
 
 def check_data(checkpoint: Checkpoint, data: Dataset, what: str) -> None:
-    """:raises DatasetError: if the data does not fit the checkpoint's labels or task."""
+    """:raises DatasetError: if the data does not fit the checkpoint's labels or task, or has single texts for pairs."""
+    if checkpoint.paired not in (None, data.paired):
+        kinds = ("single texts", "pairs of texts")
+        raise DatasetError(
+            f"{checkpoint.path} was trained on {kinds[checkpoint.paired is True]}, and the {what} data has "
+            f"{kinds[data.paired]}. Give rows as it was trained on; "
+            "the second text is the column text_pair, or what --pair-column names."
+        )
     check_labels(checkpoint.labels, checkpoint.task, data, what=what, source=f"the checkpoint {checkpoint.path}")

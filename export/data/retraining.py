@@ -17,6 +17,7 @@ from export.data.labels import in_rows, label_counts
 from export.inference.reference import choose_rows
 from service.contract.dataset import Dataset
 from service.contract.errors import DatasetError
+from service.contract.inputs import Input
 from service.contract.labels import SEPARATOR, similar_labels, split_labels
 
 HELD_OUT = 0.25
@@ -44,7 +45,7 @@ class Rows:
 
     train: Dataset
     held_out: Dataset
-    unlabelled: list[str]
+    unlabelled: list[Input]
     labels: tuple[str, ...]
     added: dict[str, int]
     counts: dict[str, JsonValue]
@@ -131,7 +132,7 @@ def prepare(
     return Rows(chosen, held_out, unlabelled, (*base.labels, *sorted(added)), added, counts)
 
 
-def is_held_out(text: str) -> bool:
+def is_held_out(text: Input) -> bool:
     """A quarter of all texts, by the hash of the normalised text."""
     return hashlib.sha256(normalise(text).encode()).digest()[0] < 256 * HELD_OUT
 

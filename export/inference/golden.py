@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from service.contract.bundle import Golden, VariantName
+from service.contract.inputs import Input, TextPair, characters, parts, split
 from service.engine import Engine
 from service.tasks.tokenizer import TextTokenizer
 
@@ -20,20 +21,29 @@ _TOLERANCE = {"int8": 0.05, "fp16": 0.02, "bf16": 0.05, "fp32": 0.001}
 _LEAST = 1e-3
 
 
-def golden_texts(texts: Sequence[str]) -> list[str]:
-    """Odd texts that real traffic brings, and others from the shortest to the longest of ``texts``."""
-    ordered = sorted(set(texts) - set(ODD), key=lambda text: (len(text), text))
-    places = np.linspace(0, len(ordered) - 1, min(_CASES - len(ODD), len(ordered)))
-    return [*ODD, *(ordered[int(place)] for place in places)]
+def odd_inputs(like: Input) -> list[Input]:
+    """Odd texts that real traffic brings; pairs of them, if what is read are pairs."""
+    return list(map(TextPair, ODD, reversed(ODD))) if isinstance(like, TextPair) else list(ODD)
 
 
-def golden_cases(engines: Mapping[VariantName, Engine], tokenizer: TextTokenizer, texts: Sequence[str]) -> list[Golden]:
+def golden_texts(texts: Sequence[Input]) -> list[Input]:
+    """Odd texts, or pairs, and others from the shortest to the longest of ``texts``, of which there is one at least."""
+    odd = odd_inputs(texts[0])
+    ordered = sorted(set(texts) - set(odd), key=lambda one: (characters(one), parts(one)))
+    spread = np.linspace(0, len(ordered) - 1, min(_CASES - len(odd), len(ordered)))
+    return [*odd, *(ordered[int(index)] for index in spread)]
+
+
+def golden_cases(
+    engines: Mapping[VariantName, Engine], tokenizer: TextTokenizer, texts: Sequence[Input]
+) -> list[Golden]:
     """Run each text by itself through each variant."""
     cases = []
     for text in texts:
         tokens = tokenizer([text])
         logits = {name: tuple(map(float, engine.run(tokens).logits[0])) for name, engine in engines.items()}
-        cases.append(Golden(text=text, logits=logits))
+        first, second = split(text)
+        cases.append(Golden(text=first, text_pair=second, logits=logits))
     return cases
 
 

@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from export.checkpoint.tokenizer import CheckpointTokenizer
+from service.contract.inputs import Input
 from service.engine import Engine, Outputs
 from service.tasks import Task
 from service.tasks.observation import Observations, observe
@@ -28,7 +29,7 @@ Floats = npt.NDArray[np.float32]
 class Answers:
     """What a variant says of n texts, one by one, as the service would record it."""
 
-    texts: list[str]
+    texts: list[Input]
     tokens: list[Tokens]
     outputs: Outputs
     observed: Observations
@@ -41,7 +42,7 @@ def load_engine(graph: Path, *, device: str, threads: int, max_length: int, pad_
 
 
 def answer(
-    engine: Engine, tokenizer: TextTokenizer, texts: Sequence[str], labels: Sequence[str], task: Task
+    engine: Engine, tokenizer: TextTokenizer, texts: Sequence[Input], labels: Sequence[str], task: Task
 ) -> Answers:
     """Run every text by itself: no answer depends on which others came with it."""
     tokens = tokenizer(texts)
@@ -66,7 +67,7 @@ def batched_logits(engine: Engine, tokens: Sequence[Tokens]) -> Floats:
 
 
 def own_logits(
-    model: PreTrainedModel, hf_tokenizer: CheckpointTokenizer, texts: Sequence[str], *, batch: int = BATCH
+    model: PreTrainedModel, hf_tokenizer: CheckpointTokenizer, texts: Sequence[Input], *, batch: int = BATCH
 ) -> Floats:
     """(n, labels) float32 logits of the PyTorch model by its own tokenizer, as its trainer would have them.
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from export.inference.predict import Answers
+from service.contract.inputs import split
 from service.contract.record import REFERENCE_SCHEMA
 from service.contract.redact import Redactor
 
@@ -38,8 +39,10 @@ def reference_table(answers: Answers, targets: Sequence[str | None]) -> pa.Table
     observed = answers.observed
     redact = Redactor()
     rows = len(answers.texts)
+    texts = [split(given) for given in answers.texts]
     columns = {
-        "text": [redact(text) for text in answers.texts],
+        "text": [redact(text) for text, _ in texts],
+        "text_pair": [None if second is None else redact(second) for _, second in texts],
         "tokens": [None] * rows,
         "n_tokens": [len(tokens) for tokens in answers.tokens],
         "truncated": [tokens.truncated for tokens in answers.tokens],

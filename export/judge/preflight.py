@@ -21,10 +21,11 @@ from export.checkpoint.tokenizer import CheckpointTokenizer, read_texts, vocabul
 from export.errors import CheckpointError, first_line
 from export.graph.conversion import check_conversion
 from export.graph.parity import ATOL, RTOL
-from export.inference.golden import ODD
+from export.inference.golden import odd_inputs
 from export.inference.predict import Floats, labels_of, own_logits, torch_inputs
 from service.contract.bundle import TOKENIZER
 from service.contract.dataset import Dataset
+from service.contract.inputs import Input, TextPair, characters, parts
 from service.tasks.tokenizer import TextTokenizer, Tokens
 
 _ROWS = 500  # whose tokens are compared
@@ -60,8 +61,9 @@ def preflight(
     with tempfile.TemporaryDirectory() as folder:
         hf_tokenizer.write(Path(folder) / TOKENIZER)
         served = TextTokenizer(Path(folder) / TOKENIZER, hf_tokenizer.max_length, hf_tokenizer.pad_id)
-    texts = _spread(sorted(set(evaluation.texts), key=len), _ROWS)
-    _check_tokens(checkpoint, hf_tokenizer, served, [*texts, *ODD, *_with_special_tokens(hf_tokenizer)])
+    texts = _spread(sorted(set(evaluation.texts), key=characters), _ROWS)
+    odd = [*odd_inputs(texts[0]), *_with_special_tokens(hf_tokenizer, texts[0])]
+    _check_tokens(checkpoint, hf_tokenizer, served, [*texts, *odd])
     by_length = sorted(zip(served(texts), texts, strict=True), key=lambda pair: len(pair[0]))
     _check_full_length(checkpoint, model, hf_tokenizer, by_length[-1][0])
     mean = sum(len(tokens) for tokens, _ in by_length) / len(by_length)
@@ -84,7 +86,7 @@ def _check_vocabulary(checkpoint: Checkpoint, model: PreTrainedModel, hf_tokeniz
 
 
 def _check_tokens(
-    checkpoint: Checkpoint, hf_tokenizer: CheckpointTokenizer, served: TextTokenizer, texts: Sequence[str]
+    checkpoint: Checkpoint, hf_tokenizer: CheckpointTokenizer, served: TextTokenizer, texts: Sequence[Input]
 ) -> None:
     """Ids, types and truncation, text by text."""
     for text in texts:
@@ -131,7 +133,7 @@ def _check_answers(
     model: PreTrainedModel,
     hf_tokenizer: CheckpointTokenizer,
     served: TextTokenizer,
-    texts: Sequence[str],
+    texts: Sequence[Input],
 ) -> None:
     """The checkpoint alone with each text, by transformers' own call, against batches as a server makes them.
 
@@ -192,8 +194,9 @@ def _mend(model: PreTrainedModel, hf_tokenizer: CheckpointTokenizer) -> str:
     return f"Name the padding token that it was trained with: set pad_token_id in config.json{known}."
 
 
-def _with_special_tokens(hf_tokenizer: CheckpointTokenizer) -> list[str]:
-    return [f"a {token} b" for token in list(hf_tokenizer.tokenizer.added_tokens_encoder)[:_SPECIAL]]
+def _with_special_tokens(hf_tokenizer: CheckpointTokenizer, like: Input) -> list[Input]:
+    found = [f"a {token} b" for token in list(hf_tokenizer.tokenizer.added_tokens_encoder)[:_SPECIAL]]
+    return [TextPair(text, text) for text in found] if isinstance(like, TextPair) else list(found)
 
 
 def _spread(items: Sequence[Item], most: int) -> list[Item]:
@@ -212,5 +215,5 @@ def _numbers(logits: Floats) -> str:
     return "[" + ", ".join(f"{value:.4g}" for value in logits[:_SHOWN]) + "]"
 
 
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "…")
+def _short(given: Input) -> str:
+    return " and ".join(repr(text if len(text) <= 60 else text[:57] + "…") for text in parts(given))

@@ -25,6 +25,7 @@ from export.search.trial import SearchRows, Trial
 from export.search.walk import Compressor, Walk, execute_plan
 from service.contract.bundle import Candidate, Latency, Plan, Search
 from service.contract.dataset import Dataset
+from service.contract.inputs import Input
 from service.tasks.tokenizer import Tokens
 
 TORCH, FLOAT32, INT8, UNPRUNED = "torch fp32", "onnxruntime fp32", "onnxruntime int8", "unpruned int8"
@@ -117,7 +118,7 @@ def search_variant(
 
 
 def planned_variant(
-    compressor: Compressor, checkpoint: Checkpoint, plan: Plan, store: SearchStore, texts: list[str]
+    compressor: Compressor, checkpoint: Checkpoint, plan: Plan, store: SearchStore, texts: Sequence[Input]
 ) -> CpuVariant:
     """Make what ``plan`` says; ``texts`` are for its latency."""
     made = execute_plan(compressor, plan, store)

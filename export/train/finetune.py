@@ -165,6 +165,7 @@ def finetune(
         predicted = task.answers(task.probabilities(logits), labels)
         scores = score(predicted, evaluation.targets, labels)
         note = {"base_model": base_model, "recipe": asdict(recipe), "train_rows": len(train), "eval": scores.to_dict()}
+        note["paired"] = train.paired
         if teaching is not None:
             note["teacher"] = teaching.teacher
         (folder / NOTE).write_bytes(orjson.dumps(note, option=orjson.OPT_INDENT_2))

@@ -13,6 +13,7 @@ import pyarrow as pa
 from scipy import sparse
 
 from service.contract.features import PROJECTED, TOKEN_BUCKETS, hash_tokens
+from service.contract.inputs import input_of, joined
 
 Doubles = npt.NDArray[np.float64]
 Booleans = npt.NDArray[np.bool_]
@@ -53,7 +54,7 @@ class Columns:
 def columns_of(table: pa.Table) -> Columns:
     """Read whichever of the record's columns ``table`` has; an absent column is not an error."""
     rows = table.num_rows
-    texts: list[str | None] = _values(table, "text") or [None] * rows
+    texts = texts_of(table)
     tokens: list[list[int] | None] = _values(table, "tokens") or [None] * rows
     bags = [
         hash_tokens(text) if text is not None else list(bucket or ())
@@ -102,6 +103,16 @@ def bag_matrix(bags: Sequence[Sequence[int]]) -> Any:
 
 def _values(table: pa.Table, name: str) -> list[Any] | None:
     return table.column(name).to_pylist() if name in table.column_names else None
+
+
+def texts_of(table: pa.Table) -> list[str | None]:
+    """Each row's text, or both of its pair as one."""
+    firsts: list[str | None] = _values(table, "text") or [None] * table.num_rows
+    seconds: list[str | None] = _values(table, "text_pair") or [None] * table.num_rows
+    return [
+        None if first is None else joined(input_of(first, second))
+        for first, second in zip(firsts, seconds, strict=True)
+    ]
 
 
 def _numbers(table: pa.Table, name: str) -> Doubles | None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from service.contract.errors import BundleError
 from service.contract.files import sha256_file
+from service.contract.inputs import Input, input_of
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -259,6 +260,7 @@ class Manifest(_Model):
     name: str
     version: str = Field(pattern=r"^[1-9][0-9]*$")
     task: str = Field(description="name of one of service.tasks")
+    paired: bool = Field(default=False, description="whether it reads pairs of texts")
     labels: tuple[str, ...] = Field(min_length=1)
     max_length: int = Field(ge=2, description="tokens, special tokens included; longer texts are truncated")
     pad_id: Count = Field(default=0, description="the token that fills up the shorter rows of a batch")
@@ -296,10 +298,15 @@ class Manifest(_Model):
 
 
 class Golden(_Model):
-    """A text and the logits it must give, per variant."""
+    """A text, or a pair, and the logits it must give, per variant."""
 
     text: str
+    text_pair: str | None = None
     logits: dict[VariantName, tuple[float, ...]]
+
+    @property
+    def input(self) -> Input:
+        return input_of(self.text, self.text_pair)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Labelled data files: CSV, JSONL or Parquet with a text column and a label column.
 
+With a column for second texts as well, ``text_pair`` unless another is named, each row is a pair.
+
 Labels are strings; several in one cell, separated by ``|`` or given as a list, make the task multi-label. In such a
 file an empty cell or list is a row with none of the labels.
 """
@@ -14,7 +16,10 @@ import orjson
 
 from service.contract.dataset_rows import Wanted, is_missing, reader_of
 from service.contract.errors import DatasetError
+from service.contract.inputs import Input, TextPair, parts
 from service.contract.labels import SEPARATOR, clean_target, join_labels, split_labels
+
+PAIR_COLUMN = "text_pair"
 
 
 @dataclass(frozen=True)
@@ -28,13 +33,13 @@ class Origin:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Texts and their labels, row by row; ``labels`` is None for a file that was read without them.
+    """Inputs and their labels, row by row; ``labels`` is None for a file that was read without them.
 
-    A label is clean (see ``service.contract.labels``). ``sets`` says that each row has a set of them, however
-    small all are.
+    ``texts`` are texts or pairs of texts, all of one kind. A label is clean (see ``service.contract.labels``).
+    ``sets`` says that each row has a set of them, however small all are.
     """
 
-    texts: list[str]
+    texts: Sequence[Input]
     labels: list[str] | None
     sets: bool = field(default=False, compare=False)
     origin: Origin | None = field(default=None, compare=False, repr=False)
@@ -50,6 +55,19 @@ class Dataset:
         return self.labels
 
     @property
+    def paired(self) -> bool:
+        """Whether each row is a pair of texts."""
+        return bool(self.texts) and isinstance(self.texts[0], TextPair)
+
+    @property
+    def single_texts(self) -> list[str]:
+        """The texts, where each row is one. :raises DatasetError: if rows are pairs."""
+        single = [text for text in self.texts if isinstance(text, str)]
+        if len(single) < len(self.texts):
+            raise DatasetError("this step reads single texts and the data has pairs.")
+        return single
+
+    @property
     def several_labels(self) -> bool:
         """Whether a row may have several labels, or none."""
         return self.sets or any(SEPARATOR in target for target in self.labels or ())
@@ -62,10 +80,21 @@ class Dataset:
 
 
 def read_dataset(
-    path: Path, *, text_column: str = "text", label_column: str | None = "label", several_labels: bool = False
+    path: Path,
+    *,
+    text_column: str = "text",
+    label_column: str | None = "label",
+    pair_column: str | None = None,
+    several_labels: bool = False,
 ) -> Dataset:
     """Read one data file; see :func:`read_datasets`."""
-    return read_datasets([path], text_column=text_column, label_column=label_column, several_labels=several_labels)[0]
+    return read_datasets(
+        [path],
+        text_column=text_column,
+        label_column=label_column,
+        pair_column=pair_column,
+        several_labels=several_labels,
+    )[0]
 
 
 def read_datasets(
@@ -73,17 +102,20 @@ def read_datasets(
     *,
     text_column: str = "text",
     label_column: str | None = "label",
+    pair_column: str | None = None,
     several_labels: bool = False,
 ) -> list[Dataset]:
     """Read the data files of one task. With ``label_column=None`` only texts are read.
 
+    :param pair_column: where second texts are; without it ``text_pair``, in files that have such a column.
     If any of them is multi-label, or the task is known to be, a row without a label has none of the labels in all of
     them.
 
     :raises DatasetError: if a file is missing, empty, not text, malformed, of an unknown kind, lacks a column, or has a
         row without text, or without label though every row has one; the message names the line, row or byte.
     """
-    files = [_read(path, text_column, label_column) for path in paths]
+    files = [_read(path, text_column, label_column, pair_column) for path in paths]
+    _check_alike(files)
     if not several_labels and not any(data.several_labels for data in files):
         for data in files:
             if data.labels is not None and "" in data.labels:
@@ -101,21 +133,30 @@ def jsonl_lines(data: Dataset) -> Iterable[bytes]:
     """The lines of such a file."""
     several = data.several_labels
     for row, text in enumerate(data.texts):
-        line: dict[str, object] = {"text": text}
+        line: dict[str, object] = dict(zip(("text", PAIR_COLUMN), parts(text), strict=False))
         if data.labels is not None:
             line["label"] = split_labels(data.labels[row]) if several else data.labels[row]
         yield orjson.dumps(line) + b"\n"
 
 
-def _read(path: Path, text_column: str, label_column: str | None) -> Dataset:
+def _read(path: Path, text_column: str, label_column: str | None, pair_column: str | None) -> Dataset:
     reader, unit = reader_of(path)
-    wanted: Wanted = {"--text-column": text_column} | ({"--label-column": label_column} if label_column else {})
+    wanted: Wanted = {
+        option: column
+        for option, column in {
+            "--text-column": text_column,
+            "--label-column": label_column,
+            "--pair-column": pair_column,
+        }.items()
+        if column
+    }
     texts: list[str] = []
+    seconds: list[object] = []
     labels: list[str] = []
     numbers: list[int] = []
     sets = False
-    for number, cells in reader(path, wanted):
-        for column, value in zip(wanted.values(), cells, strict=True):
+    for number, cells in reader(path, wanted, () if pair_column else (PAIR_COLUMN,)):
+        for column, value in zip(wanted.values(), cells, strict=False):
             if is_missing(value):
                 why = "" if value is None else " (nan is a missing value)"
                 raise DatasetError(f"{path}: {unit} {number} has no {column!r}{why}. Fill it in or remove the row.")
@@ -123,10 +164,41 @@ def _read(path: Path, text_column: str, label_column: str | None) -> Dataset:
         if label_column is not None:
             labels.append(_target(path, f"{unit} {number}", label_column, cells[1]))
             sets = sets or isinstance(cells[1], list) or SEPARATOR in str(cells[1])
+        seconds.append(cells[-1])
         numbers.append(number)
     if not texts:
         raise DatasetError(f"{path} has no rows.")
-    return Dataset(texts, labels if label_column else None, sets, Origin(path, unit, numbers))
+    origin = Origin(path, unit, numbers)
+    return Dataset(
+        _paired(texts, seconds, pair_column or PAIR_COLUMN, origin), labels if label_column else None, sets, origin
+    )
+
+
+def _paired(texts: Sequence[str], seconds: Sequence[object], column: str, origin: Origin) -> Sequence[Input]:
+    """The texts with the second ones, if there are any: then all must have one."""
+    if all(second is None for second in seconds):
+        return texts
+    found: list[Input] = []
+    for text, second, number in zip(texts, seconds, origin.numbers, strict=True):
+        if is_missing(second):
+            raise DatasetError(
+                f"{origin.path}: {origin.unit} {number} has no {column!r}, the second text of its pair. Fill it in or "
+                "remove the row."
+            )
+        found.append(TextPair(text, _scalar(origin.path, f"{origin.unit} {number}", column, second)))
+    return found
+
+
+def _check_alike(files: Sequence[Dataset]) -> None:
+    """:raises DatasetError: if some files have pairs of texts and others single ones."""
+    paired = [data for data in files if data.paired]
+    single = [data for data in files if not data.paired]
+    if paired and single:
+        one, other = (data.origin.path if data.origin else "the data" for data in (paired[0], single[0]))
+        raise DatasetError(
+            f"{one} has pairs of texts (column {PAIR_COLUMN!r}), and {other} has no second text. Give both files the "
+            "column, or name another with --pair-column."
+        )
 
 
 def _target(path: Path, place: str, column: str, value: object) -> str:

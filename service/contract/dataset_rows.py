@@ -25,9 +25,10 @@ from service.contract.text_file import PARQUET, read_bytes, read_text, refuse_fo
 
 # Option of the command line: the column that it names.
 Wanted = Mapping[str, str]
-# Line or row, counted from 1, and its cells in the order wanted. A missing value is None, or NaN.
+# Line or row, counted from 1, and its cells: those wanted, in their order, then those of the columns that a file need
+# not have. A missing value is None, or NaN.
 Row = tuple[int, list[object]]
-Reader = Callable[[Path, Wanted], Iterator[Row]]
+Reader = Callable[[Path, Wanted, Sequence[str]], Iterator[Row]]
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +40,16 @@ _SENTENCE = 4
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the cells wanted stand in rows of ``width`` cells, and whether the first row is a header."""
+    """Where the cells wanted stand in rows of ``width`` cells, and whether the first row is a header.
+
+    ``more`` is the same for columns that need not be there: None where one is not.
+    """
 
     delimiter: str
     width: int
     places: list[int]
     header: bool
+    more: list[int | None]
 
 
 def reader_of(path: Path) -> tuple[Reader, str]:
@@ -65,7 +70,7 @@ def reader_of(path: Path) -> tuple[Reader, str]:
     )
 
 
-def csv_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
+def csv_rows(path: Path, wanted: Wanted, optional: Sequence[str] = ()) -> Iterator[Row]:
     """Rows of a CSV file, by the line on which each begins.
 
     The delimiter is the one by which the header has the columns. Numbers for columns are places in a file without one.
@@ -73,7 +78,7 @@ def csv_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
     """
     csv.field_size_limit(_MAX_CELL)
     text = read_text(path)
-    layout = _layout(path, text[:_HEAD], wanted)
+    layout = _layout(path, text[:_HEAD], wanted, optional)
     for line, row in itertools.islice(_records(path, text, layout.delimiter), int(layout.header), None):
         if len(row) > layout.width:
             raise DatasetError(
@@ -86,10 +91,13 @@ def csv_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
                 f"{path}: line {line} has no {lacking!r}: it has {len(row)} cell{'s' * (len(row) > 1)} of "
                 f"{layout.width}. Fill it in or remove the row."
             )
-        yield line, [math.nan if is_nan(row[place]) else row[place] for place in layout.places]
+        given = [
+            row[place] if place is not None and place < len(row) else None for place in (*layout.places, *layout.more)
+        ]
+        yield line, [math.nan if cell is not None and is_nan(cell) else cell for cell in given]
 
 
-def jsonl_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
+def jsonl_rows(path: Path, wanted: Wanted, optional: Sequence[str] = ()) -> Iterator[Row]:
     """Objects by line; ``NaN``, which is no JSON but is written by many, is a missing value."""
     checked = False
     for number, line in enumerate(io.StringIO(read_text(path), newline=None), start=1):
@@ -99,10 +107,10 @@ def jsonl_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
         if not checked:
             _refuse_missing(path, list(row), wanted)
             checked = True
-        yield number, [row.get(column) for column in wanted.values()]
+        yield number, [row.get(column) for column in (*wanted.values(), *optional)]
 
 
-def parquet_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
+def parquet_rows(path: Path, wanted: Wanted, optional: Sequence[str] = ()) -> Iterator[Row]:
     raw = read_bytes(path)
     refuse_foreign(path, raw, but=PARQUET)
     if not raw.startswith(PARQUET):
@@ -111,12 +119,16 @@ def parquet_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
         file = pq.ParquetFile(pa.BufferReader(raw))
         names = list(file.schema_arrow.names)
         _refuse_missing(path, names, wanted)
-        for column in wanted.values():
+        there = [*wanted.values(), *(column for column in optional if column in names)]
+        for column in there:
             _only(path, column, names)
-        table = file.read(columns=list(wanted.values()))
+        table = file.read(columns=there)
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"{path} is a damaged Parquet file: {error}. Write it again.") from error
-    columns = [table.column(column).to_pylist() for column in wanted.values()]
+    columns = [
+        table.column(column).to_pylist() if column in there else [None] * table.num_rows
+        for column in (*wanted.values(), *optional)
+    ]
     yield from enumerate(map(list, zip(*columns, strict=True)), start=1)
 
 
@@ -124,7 +136,7 @@ def is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _layout(path: Path, text: str, wanted: Wanted) -> _Layout:
+def _layout(path: Path, text: str, wanted: Wanted, optional: Sequence[str]) -> _Layout:
     """:raises DatasetError: if the beginning of the file has not the columns wanted."""
     samples = {delimiter: _sample(text, delimiter) for delimiter in _DELIMITERS}
     headers = {delimiter: [cell.strip() for cell in rows[0]] if rows else [] for delimiter, rows in samples.items()}
@@ -136,10 +148,13 @@ def _layout(path: Path, text: str, wanted: Wanted) -> _Layout:
     if delimiter != ",":
         logger.info("%s: its columns are separated by %s", path, _DELIMITERS[delimiter])
     if not fits and all(column.isdecimal() for column in wanted.values()):
-        return _Layout(delimiter, len(header), [_place(path, column, header) for column in wanted.values()], False)
+        places = [_place(path, column, header) for column in wanted.values()]
+        return _Layout(delimiter, len(header), places, header=False, more=[None for _ in optional])
     if not fits:
         _refuse_header(path, header, samples[delimiter][1:], wanted)
-    return _Layout(delimiter, len(header), [_only(path, column, header) for column in wanted.values()], True)
+    places = [_only(path, column, header) for column in wanted.values()]
+    more = [_only(path, column, header) if column in header else None for column in optional]
+    return _Layout(delimiter, len(header), places, header=True, more=more)
 
 
 def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:

@@ -17,6 +17,7 @@ from service.contract.features import PROJECTED, decode_embedding
 class Record:
     """One answered input. ``text`` and ``tokens`` exclude each other: features-only mode keeps hashed tokens.
 
+    ``text_pair`` is the second text of a pair, None of a model that reads single ones.
     ``probs`` are in the order of the manifest's labels; ``embedding`` is the base64 of 32 half floats;
     ``label`` joins several labels with ``|``.
     """
@@ -27,6 +28,7 @@ class Record:
     version: str
     digest: str
     text: str | None
+    text_pair: str | None
     tokens: list[int] | None
     n_tokens: int
     truncated: bool
@@ -58,6 +60,7 @@ class Feedback:
 # What a record and a reference row have in common: the model's view of one text.
 _OBSERVED = [
     ("text", pa.string()),
+    ("text_pair", pa.string()),
     ("tokens", pa.list_(pa.int32())),
     ("n_tokens", pa.int32()),
     ("truncated", pa.bool_()),

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from service.contract.features import hash_tokens
+from service.contract.inputs import input_of, joined
 from service.contract.record import Feedback, Record
 from service.contract.sampling import share_of
 from service.contract.segments import Kind, drop_oldest, seal, seal_orphans, segment_path
@@ -246,5 +247,8 @@ def as_logged(
         return replace(record, source=redact(record.source))
     if record.text is None:
         return record
-    text = redact(record.text)
-    return replace(record, text=text) if mode == "redacted" else replace(record, text=None, tokens=hash_tokens(text))
+    kept = [None if one is None else redact(one) for one in (record.text, record.text_pair)]
+    if mode == "redacted":
+        return replace(record, text=kept[0], text_pair=kept[1])
+    words = joined(input_of(kept[0] or "", kept[1]))
+    return replace(record, text=None, text_pair=None, tokens=hash_tokens(words))

@@ -19,6 +19,7 @@ from service.card.warnings import elsewhere
 from service.contract.bundle import TOKENIZER, Bundle, VariantName, open_bundle
 from service.contract.errors import BundleError
 from service.contract.hardware import instruction_set
+from service.contract.inputs import Input, TextPair, characters
 from service.engine import Engine, EngineError, lower_priority, measure, usable_cores
 from service.errors import DeadlinePassed, InvalidRequest, Overloaded
 from service.tasks import task_named
@@ -91,12 +92,14 @@ class LoadedModel:
         self._idle.set()
 
     async def answer(
-        self, texts: Sequence[str], deadline: float, truncation: Truncation = AS_TRAINED
+        self, texts: Sequence[Input], deadline: float, truncation: Truncation = AS_TRAINED
     ) -> tuple[Tokenized, list[Batched[Observation]]]:
         """Tokenize and classify the texts of one request. Errors are those of :meth:`Batcher.submit`.
 
-        :raises InvalidRequest: if a text is too long and may not be cut.
+        :raises InvalidRequest: if a text is too long and may not be cut, or it is a pair where single texts are read,
+            or the reverse.
         """
+        self._check_kind(texts)
         self._in_flight += 1
         self._idle.clear()
         try:
@@ -113,6 +116,16 @@ class LoadedModel:
         """:raises Overloaded: if a text of the model's full length would not find room in the queue."""
         self.batcher.check_room(self.manifest.max_length)
 
+    def _check_kind(self, texts: Sequence[Input]) -> None:
+        paired = self.manifest.paired
+        for index, one in enumerate(texts):
+            if isinstance(one, TextPair) != paired:
+                raise InvalidRequest(
+                    f"text {index} has no second one, and {self.manifest.name!r} reads pairs of texts. Give both."
+                    if paired
+                    else f"text {index} is a pair, and {self.manifest.name!r} reads single texts. Send one for each."
+                )
+
     def _check_whole(self, tokens: Sequence[Tokens]) -> None:
         for place, one in enumerate(tokens):
             if one.truncated:
@@ -121,13 +134,13 @@ class LoadedModel:
                     "or let it be cut."
                 )
 
-    async def _tokenize(self, texts: Sequence[str], deadline: float, truncation: Truncation) -> Tokenized:
+    async def _tokenize(self, texts: Sequence[Input], deadline: float, truncation: Truncation) -> Tokenized:
         """Tokenize a little here, and more on a thread of its own, if not too much is waiting for that."""
-        if sum(map(len, texts)) <= _CHARACTERS_AT_ONCE and not self._low_priority:
+        if sum(map(characters, texts)) <= _CHARACTERS_AT_ONCE and not self._low_priority:
             return self._tokenize_now(texts, truncation)
-        characters = sum(min(len(text), self.max_characters) for text in texts)
+        waiting = sum(characters(self.tokenizer.cut(one, truncation.from_left)) for one in texts)
         enough = self._tokenizing >= max(1, self.batcher.least_requests)
-        if enough and self._characters + characters > self._most_characters:
+        if enough and self._characters + waiting > self._most_characters:
             raise Overloaded(f"{self._characters} characters are waiting to be tokenized.", retry_after=1)
 
         def tokenize() -> Tokenized:
@@ -135,15 +148,15 @@ class LoadedModel:
                 raise DeadlinePassed("the deadline passed while the request was waiting.")
             return self._tokenize_now(texts, truncation)
 
-        self._characters += characters
+        self._characters += waiting
         self._tokenizing += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, tokenize)
         finally:
-            self._characters -= characters
+            self._characters -= waiting
             self._tokenizing -= 1
 
-    def _tokenize_now(self, texts: Sequence[str], truncation: Truncation) -> Tokenized:
+    def _tokenize_now(self, texts: Sequence[Input], truncation: Truncation) -> Tokenized:
         started = time.perf_counter()
         tokens = self.tokenizer(texts, truncation.from_left)
         return Tokenized(tokens, time.perf_counter() - started)
@@ -292,7 +305,7 @@ def _prove(bundle: Bundle, variant: VariantName, tokenizer: TextTokenizer, engin
         if variant not in case.logits:
             raise BundleError(f"bundle {bundle.path} has no golden logits for {variant}. Export again.")
         expected = np.array(case.logits[variant], dtype=np.float32)
-        logits = engine.run(tokenizer([case.text])).logits[0]
+        logits = engine.run(tokenizer([case.input])).logits[0]
         difference = float(np.abs(logits - expected).max()) if logits.shape == expected.shape else np.inf
         if not difference <= atol:
             raise BundleError(

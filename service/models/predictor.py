@@ -16,6 +16,7 @@ import numpy.typing as npt
 from service.batching.batcher import Batched
 from service.contract.bundle import Manifest
 from service.contract.features import encode_embedding
+from service.contract.inputs import Input, parts, split
 from service.contract.record import Feedback, Record, new_id, now_rfc3339
 from service.errors import InvalidRequest, LogFailing, NotReady, Overloaded, UnknownModel
 from service.log.recorder import Recorder
@@ -136,7 +137,11 @@ class Predictor:
         return self._recent.get(model, ())
 
     async def predict(
-        self, live: LoadedModel, texts: Sequence[str], within: float | None = None, truncation: Truncation = AS_TRAINED
+        self,
+        live: LoadedModel,
+        texts: Sequence[Input],
+        within: float | None = None,
+        truncation: Truncation = AS_TRAINED,
     ) -> Answer:
         """Answer every text, or raise one of :mod:`service.errors` for all of them.
 
@@ -146,8 +151,9 @@ class Predictor:
             raise InvalidRequest("there is no text in the request; give at least one.")
         if len(texts) > self._max_items:
             raise InvalidRequest(f"{len(texts)} texts in one request, the limit is {self._max_items}. Split them.")
-        for text in texts:
-            check_unicode(text)
+        for given in texts:
+            for text in parts(given):
+                check_unicode(text)
         started = time.monotonic()
         deadline = started + min(within or self._timeout, self._timeout)
         try:
@@ -176,7 +182,7 @@ class Predictor:
     def _book(
         self,
         live: LoadedModel,
-        texts: Sequence[str],
+        texts: Sequence[Input],
         truncation: Truncation,
         tokenized: Tokenized,
         batched: Sequence[Batched[Observation]],
@@ -260,8 +266,9 @@ def check_unicode(text: str) -> None:
 
 
 def _record(
-    live: LoadedModel, text: str, tokens: Tokens, seen: Observation, prediction: Prediction, latency_ms: float
+    live: LoadedModel, given: Input, tokens: Tokens, seen: Observation, prediction: Prediction, latency_ms: float
 ) -> Record:
+    text, text_pair = split(given)
     return Record(
         id=prediction.id,
         ts=now_rfc3339(),
@@ -269,6 +276,7 @@ def _record(
         version=live.manifest.version,
         digest=live.bundle.digest,
         text=text,
+        text_pair=text_pair,
         tokens=None,
         n_tokens=len(tokens),
         truncated=tokens.truncated,

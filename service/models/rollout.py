@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from service.contract.errors import PlumblineError
+from service.contract.inputs import Input
 from service.contract.sampling import share_of
 from service.models.loaded import LoadedModel
 from service.tasks.tokenizer import Truncation
@@ -58,7 +59,7 @@ class Rollout:
     def answered(
         self,
         by: LoadedModel,
-        texts: Sequence[str],
+        texts: Sequence[Input],
         truncation: Truncation,
         predictions: Sequence[Prediction],
         seconds: float,
@@ -88,7 +89,7 @@ class Shadow:
         self._waiting = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def offer(self, texts: Sequence[str], truncation: Truncation, labels: Sequence[str]) -> None:
+    def offer(self, texts: Sequence[Input], truncation: Truncation, labels: Sequence[str]) -> None:
         """Compare later, or drop if too much waits. Never waits, never raises."""
         if self._waiting and self._waiting + len(texts) > _MOST_TEXTS:
             self._count("dropped", len(texts))
@@ -98,7 +99,7 @@ class Shadow:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _compare(self, texts: Sequence[str], truncation: Truncation, labels: Sequence[str]) -> None:
+    async def _compare(self, texts: Sequence[Input], truncation: Truncation, labels: Sequence[str]) -> None:
         started = time.monotonic()
         try:
             _, batched = await self.model.answer(texts, math.inf, truncation)

@@ -12,13 +12,14 @@ from pathlib import Path
 from tokenizers import Encoding, Tokenizer
 
 from service.contract.errors import BundleError
+from service.contract.inputs import Input, TextPair, parts
 
 CHARACTERS_PER_TOKEN = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One text as the model sees it. ``unk_share`` is the share of unknown tokens among the ordinary ones."""
+    """One text, or pair, as the model sees it. ``unk_share`` is the share of unknown tokens among the ordinary ones."""
 
     ids: list[int]
     type_ids: list[int]
@@ -45,8 +46,9 @@ AS_TRAINED = Truncation()
 
 
 class TextTokenizer:
-    """Tokenizes texts to at most ``max_length`` tokens, special tokens included.
+    """Tokenizes texts, and pairs of texts, to at most ``max_length`` tokens, special tokens included.
 
+    Of a pair that is too long the longer text is cut first, as transformers does.
     Whether the end or the beginning of a longer text is cut off is what the file says (``truncation``). A text without
     any token, such as an empty one where no special tokens are added, is read as one ``pad_id``.
     """
@@ -68,28 +70,30 @@ class TextTokenizer:
         unknown = getattr(model, "unk_token", None)
         self._unknown_id = self._tokenizer.token_to_id(unknown) if unknown else None
 
-    def __call__(self, texts: Sequence[str], from_left: bool | None = None) -> list[Tokens]:
-        """Tokenize a batch of valid Unicode texts, without offsets, which nobody needs; releases the GIL.
+    def __call__(self, texts: Sequence[Input], from_left: bool | None = None) -> list[Tokens]:
+        """Tokenize a batch of valid Unicode texts, or pairs, without offsets, which nobody needs; releases the GIL.
 
         :param from_left: as in :class:`Truncation`.
         """
         found = []
-        kept = [self.cut(text, from_left) for text in texts]
-        for text, encoding in zip(texts, self._cutting(from_left).encode_batch_fast(kept), strict=True):
+        kept = [parts(self.cut(text, from_left)) for text in texts]
+        given = [one if len(one) > 1 else one[0] for one in kept]
+        for text, encoding in zip(texts, self._cutting(from_left).encode_batch_fast(given), strict=True):
             ids = encoding.ids
             if not ids:
                 found.append(Tokens([self.pad_id], [0], truncated=False, unk_share=0.0))
                 continue
             ordinary = len(ids) - sum(encoding.special_tokens_mask)
             unknown = ids.count(self._unknown_id) if self._unknown_id is not None else 0
-            truncated = bool(encoding.overflowing) or len(text) > self.max_characters
+            truncated = bool(encoding.overflowing) or any(len(one) > self.max_characters for one in parts(text))
             found.append(Tokens(ids, encoding.type_ids, truncated, unknown / ordinary if ordinary else 0.0))
         return found
 
-    def cut(self, text: str, from_left: bool | None = None) -> str:
+    def cut(self, given: Input, from_left: bool | None = None) -> Input:
         """The characters that are read; all, except of a text far beyond ``max_length``."""
-        left = self._from_left if from_left is None else from_left
-        return text[-self.max_characters :] if left else text[: self.max_characters]
+        if isinstance(given, TextPair):
+            return TextPair(*(self._cut(one, from_left) for one in parts(given)))
+        return self._cut(given, from_left)
 
     def pieces(self, texts: Sequence[str], special: bool) -> list[Encoding]:
         """What the tokens of each text are, with their places in it; cut as the model reads them.
@@ -97,7 +101,7 @@ class TextTokenizer:
         :param special: whether the model's special tokens are added.
         """
         found: list[Encoding] = self._tokenizer.encode_batch(
-            [self.cut(text) for text in texts], add_special_tokens=special
+            [self._cut(text) for text in texts], add_special_tokens=special
         )
         return found
 
@@ -105,6 +109,10 @@ class TextTokenizer:
         """The text of each row of token ids; an id that is no token has none."""
         found: list[str] = self._tokenizer.decode_batch(rows, skip_special_tokens=skip_special)
         return found
+
+    def _cut(self, text: str, from_left: bool | None = None) -> str:
+        left = self._from_left if from_left is None else from_left
+        return text[-self.max_characters :] if left else text[: self.max_characters]
 
     def _cutting(self, from_left: bool | None) -> Tokenizer:
         """The tokenizer that cuts texts at this end; a second one, since truncation is set once."""

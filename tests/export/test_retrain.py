@@ -46,6 +46,7 @@ def record(number: int, text: str | None) -> Record:
         version="1",
         digest="0" * 64,
         text=text,
+        text_pair=None,
         tokens=None if text is not None else [1, 2],
         n_tokens=4,
         truncated=False,

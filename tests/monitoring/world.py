@@ -205,6 +205,7 @@ def _record(bundle: Bundle, row: dict[str, Any], ts: datetime, identity: str, te
         version=bundle.manifest.version,
         digest=bundle.digest,
         text=row["text"],
+        text_pair=None,
         tokens=None,
         n_tokens=row["n_tokens"],
         truncated=False,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from service.contract.inputs import input_of
 from service.http.requests import documented, most_values, parse, within
 from service.http.route_table import Policy, policy
 from service.http.routes.predict import Scored, respond
@@ -20,6 +21,7 @@ class Instance(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     text: str
+    text_pair: str | None = Field(default=None, description="the second text, of a model that reads pairs")
 
 
 _Element = TypeVar("_Element")
@@ -29,7 +31,9 @@ _AtLeastOne = Annotated[list[_Element], Field(min_length=1)]
 class InstancesRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    instances: _AtLeastOne[str] | _AtLeastOne[Instance] = Field(description='texts, or {"text": …} for each')
+    instances: _AtLeastOne[str] | _AtLeastOne[Instance] = Field(
+        description='texts, or {"text": …} for each, with "text_pair" where pairs are read'
+    )
 
     @field_validator("instances", mode="before")
     @classmethod
@@ -38,9 +42,13 @@ class InstancesRequest(BaseModel):
         if isinstance(value, list):
             kind = str if value and isinstance(value[0], str) else dict
             for place, one in enumerate(value):
-                if not isinstance(one, kind) or (isinstance(one, dict) and not isinstance(one.get("text"), str)):
+                if not isinstance(one, kind) or (isinstance(one, dict) and not _is_instance(one)):
                     raise ValueError(f'instance {place} is not a string or {{"text": …}}, all in the same shape')
         return value
+
+
+def _is_instance(given: dict[str, object]) -> bool:
+    return isinstance(given.get("text"), str) and isinstance(given.get("text_pair"), str | None)
 
 
 class Predictions(BaseModel):
@@ -52,7 +60,7 @@ class Predictions(BaseModel):
 async def predict(name: str, request: Request, server: Server) -> Response:
     """The most probable label of each instance."""
     body = parse(InstancesRequest, body_of(request.scope), most_values(request))
-    texts = [one if isinstance(one, str) else one.text for one in body.instances]
+    texts = [one if isinstance(one, str) else input_of(one.text, one.text_pair) for one in body.instances]
     predictor = server.predictor
     answer = await predictor.predict(predictor.who_answers(name), texts, within(request))
     rows = [{"id": one.id, "label": one.label, "score": one.confidence} for one in answer.predictions]

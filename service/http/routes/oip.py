@@ -1,6 +1,7 @@
 """Open Inference Protocol v2: metadata, readiness, inference, and Triton's configuration and statistics.
 
-Input: one BYTES tensor, whatever its name, of shape [n] or [n, 1]. Outputs: ``label`` and ``id`` (BYTES [n]), ``score``
+Input: one BYTES tensor, whatever its name, of shape [n] or [n, 1]; of a model that reads pairs two, ``text`` and
+``text_pair``. Outputs: ``label`` and ``id`` (BYTES [n]), ``score``
 (FP32 [n]) and ``probabilities`` (FP32 [n, labels], in the order of the labels in the model's metadata). Tensors come as
 JSON or as binary data, see ``tensors``.
 """
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 
 from service import __version__
 from service.contract.bundle import Manifest
+from service.contract.inputs import Input, TextPair
 from service.errors import InvalidRequest
 from service.http.requests import documented, headers_of, most_values, shown, within
 from service.http.route_table import PROBE, Policy, policy
@@ -28,6 +30,7 @@ from service.http.routes.tensors import (
     RequestedOutput,
     parse_request,
     read_texts,
+    split_binary,
     write_response,
 )
 from service.http.state import Server
@@ -45,6 +48,7 @@ EXTENSIONS = [
 _INFER = documented(InferRequest)  # read by hand, for the binary data behind the JSON
 
 _LONGEST_TIMEOUT = 86_400_000_000  # microseconds
+_PAIR = ("text", "text_pair")
 
 
 class TensorMetadata(BaseModel):
@@ -95,7 +99,7 @@ async def model_metadata(name: str, server: Server, version: str | None = None) 
         name=name,
         versions=server.predictor.versions(name),
         platform="onnxruntime_onnx",
-        inputs=[TensorMetadata(name="text", datatype="BYTES", shape=[-1])],
+        inputs=[TensorMetadata(name=one, datatype="BYTES", shape=[-1]) for one in _input_names(manifest)],
         outputs=_described_outputs(manifest),
         parameters={"labels": list(manifest.labels), "task": manifest.task, "max_length": manifest.max_length},
     )
@@ -113,7 +117,7 @@ async def model_config(name: str, server: Server, version: str | None = None) ->
         "backend": "onnxruntime",
         "max_batch_size": 0,  # the batch axis is part of the declared shapes, and batching is the server's own
         "version_policy": {"specific": {"versions": [int(one) for one in server.predictor.versions(name)]}},
-        "input": [{"name": "text", "data_type": "TYPE_STRING", "dims": [-1]}],
+        "input": [{"name": one, "data_type": "TYPE_STRING", "dims": [-1]} for one in _input_names(manifest)],
         "output": [
             {"name": one.name, "data_type": types[one.datatype], "dims": one.shape}
             for one in _described_outputs(manifest)
@@ -143,10 +147,8 @@ async def model_ready(name: str, server: Server, version: str | None = None) -> 
 async def infer(name: str, request: Request, server: Server, version: str | None = None) -> Response:
     model = server.predictor.who_answers(name, version)
     body, binary = parse_request(body_of(request.scope), request.headers.get(HEADER_LENGTH), most_values(request))
-    if len(body.inputs) != 1:
-        raise InvalidRequest(f"there are {len(body.inputs)} inputs; give exactly one, with the texts.")
     wanted = _wanted(body)
-    texts = read_texts(body.inputs[0], binary, most_values(request))
+    texts = _inputs(body, binary, most_values(request), paired=model.manifest.paired)
     answer = await server.predictor.predict(model, texts, _timeout(body, request))
     content, head = write_response(
         InferResponse(
@@ -159,6 +161,27 @@ async def infer(name: str, request: Request, server: Server, version: str | None
     if head is not None:
         response.headers[HEADER_LENGTH] = str(head)
     return response
+
+
+def _input_names(manifest: Manifest) -> Sequence[str]:
+    return _PAIR if manifest.paired else _PAIR[:1]
+
+
+def _inputs(body: InferRequest, binary: bytes, most: int, *, paired: bool) -> Sequence[Input]:
+    """The texts of the one tensor, or the pairs of the two."""
+    given = body.inputs
+    if not paired:
+        if len(given) != 1:
+            raise InvalidRequest(f"there are {len(given)} inputs; give exactly one, with the texts.")
+        return read_texts(given[0], binary, most)
+    by_name = {one.name: one for one in given}
+    if len(given) != len(_PAIR) or by_name.keys() != set(_PAIR):
+        raise InvalidRequest("this model reads pairs of texts; give exactly two inputs, text and text_pair.")
+    raw = dict(zip((one.name for one in given), split_binary(given, binary), strict=True))
+    first, second = (read_texts(by_name[name], raw[name], most) for name in _PAIR)
+    if len(first) != len(second):
+        raise InvalidRequest(f"text has {len(first)} elements and text_pair {len(second)}; each pair needs both.")
+    return list(map(TextPair, first, second))
 
 
 def _described_outputs(manifest: Manifest) -> list[TensorMetadata]:

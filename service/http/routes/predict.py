@@ -14,6 +14,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
 
+from service.contract.inputs import Input, TextPair
 from service.http.requests import AS_DESCRIBED, documented, headers_of, most_values, parse, within
 from service.http.route_table import Policy, policy
 from service.http.state import state_of
@@ -46,15 +47,28 @@ class Parameters(BaseModel):
 
 # How many there may be is checked by the predictor; this is for the description.
 Texts = Annotated[list[str], WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 1})]
-_ALONE = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1}
-Rows = Annotated[list[Texts], WithJsonSchema({"type": "array", "items": _ALONE, "minItems": 1})]
+_ROW = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2}
+Rows = Annotated[list[Texts], WithJsonSchema({"type": "array", "items": _ROW, "minItems": 1})]
+
+
+class Pair(BaseModel):
+    """A pair of texts as Hugging Face's pipelines take it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str
+    text_pair: str
+
+
+Pairs = Annotated[list[Pair], Field(min_length=1)]
 
 
 class PredictRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    inputs: str | Texts | Rows = Field(
-        description="a text, or a list of texts, each maybe in a list of its own; a list is a batch, never a pair"
+    inputs: str | Texts | Rows | Pair | Pairs = Field(
+        description="a text, or a list of texts, each maybe in a list of its own; of a model that reads pairs a list "
+        "of two texts, or an object with text and text_pair, or a list of either"
     )
     truncate: bool | None = Field(default=None, strict=True, description="false refuses texts that are too long")
     truncation_direction: Literal["Left", "Right", "left", "right"] | None = Field(
@@ -71,19 +85,22 @@ class PredictRequest(BaseModel):
     def _strings(cls, value: object) -> object:
         """Stop at the first element that is no string: half a million errors would take minutes to list."""
         if isinstance(value, list):
-            rows = bool(value) and isinstance(value[0], list)
-            for place, element in enumerate(value):
-                if rows:
-                    _check_row(place, element)
-                elif not isinstance(element, str):
-                    raise ValueError(f"element {place} is not a string")
+            kind = type(value[0]) if value and isinstance(value[0], list | dict) else str
+            for index, element in enumerate(value):
+                _check_element(index, element, kind)
         return value
 
-    @property
-    def texts(self) -> Sequence[str]:
-        if isinstance(self.inputs, str):
-            return [self.inputs]
-        return [one if isinstance(one, str) else one[0] for one in self.inputs]
+    def alone(self, *, paired: bool) -> bool:
+        """Whether it is one input and not a list of them, for a model that reads pairs or single texts."""
+        if isinstance(self.inputs, list):
+            return paired and len(self.inputs) == 2 and isinstance(self.inputs[0], str)
+        return True
+
+    def read(self, *, paired: bool) -> Sequence[Input]:
+        """The inputs for such a model. What is not of its kind is for the model to refuse."""
+        if isinstance(self.inputs, list) and not self.alone(paired=paired):
+            return [_input(one) for one in self.inputs]
+        return [_input(self.inputs)]
 
     @property
     def truncation(self) -> Truncation:
@@ -103,11 +120,33 @@ class PredictRequest(BaseModel):
         return self.parameters.function_to_apply if self.parameters is not None else None
 
 
-def _check_row(place: int, row: object) -> None:
-    if not isinstance(row, list) or not all(isinstance(one, str) for one in row[:2]) or not row:
-        raise ValueError(f"element {place} is not a list of one string, as the first is")
-    if len(row) > 1:
-        raise ValueError(f"element {place} has {len(row)} strings; pairs of texts are not what this model reads")
+_KINDS: dict[type[object], str] = {
+    str: "a string",
+    list: "a list of a string, or of two",
+    dict: "an object with text and text_pair",
+}
+
+
+def _check_element(index: int, element: object, kind: type[object]) -> None:
+    """:raises ValueError: if an element of a list is not of the first one's kind."""
+    fits = isinstance(element, kind)
+    if isinstance(element, list):
+        fits = fits and 1 <= len(element) <= 2 and all(isinstance(one, str) for one in element)
+    if isinstance(element, dict):
+        fits = (
+            fits and element.keys() == {"text", "text_pair"} and all(isinstance(one, str) for one in element.values())
+        )
+    if not fits:
+        raise ValueError(f"element {index} is not {_KINDS[kind]}")
+
+
+def _input(given: str | Sequence[str] | Pair | object) -> Input:
+    if isinstance(given, Pair):
+        return TextPair(given.text, given.text_pair)
+    if isinstance(given, list):
+        return given[0] if len(given) == 1 else TextPair(*given)
+    assert isinstance(given, str)
+    return given
 
 
 class Scored(BaseModel):
@@ -146,13 +185,14 @@ async def _predict(request: Request, name: str | None) -> Response:
     body = parse(PredictRequest, body_of(request.scope), most_values(request))
     answer = await classify(body, request, name)
     rows = scored(answer, body)
-    return respond(rows[0] if isinstance(body.inputs, str) else rows, answer)
+    return respond(rows[0] if body.alone(paired=answer.manifest.paired) else rows, answer)
 
 
 async def classify(body: PredictRequest, request: Request, name: str | None = None) -> Answer:
     """What the model called ``name``, or the default one, answers."""
     predictor = state_of(request).predictor
-    return await predictor.predict(predictor.who_answers(name), body.texts, within(request), body.truncation)
+    model = predictor.who_answers(name)
+    return await predictor.predict(model, body.read(paired=model.manifest.paired), within(request), body.truncation)
 
 
 def scored(answer: Answer, body: PredictRequest) -> list[list[dict[str, str | float]]]:

@@ -30,4 +30,4 @@ async def invocations(request: Request) -> Response:
     rows = scored(answer, body)
     if body.top_k is None:
         return respond([row[0] for row in rows], answer)
-    return respond(rows[0] if isinstance(body.inputs, str) else rows, answer)
+    return respond(rows[0] if body.alone(paired=answer.manifest.paired) else rows, answer)

@@ -17,6 +17,7 @@ from service import __version__
 from service.card.page import badge, facts, figures, page, shares, verdict
 from service.contract.errors import InvalidInput
 from service.contract.events import DriftData
+from service.contract.inputs import input_of, parts
 from service.contract.last_window import read_last_window
 from service.errors import InvalidRequest, RequestError, UnknownModel
 from service.http.requests import within
@@ -43,18 +44,21 @@ async def status(request: Request, server: Server) -> Response:
 async def attempt(request: Request, server: Server) -> Response:
     """What the form of the status page sends: a text, and the model that is to answer it."""
     try:
-        sent = parse_qs(body_of(request.scope).decode(), keep_blank_values=True, max_num_fields=2)
+        sent = parse_qs(body_of(request.scope).decode(), keep_blank_values=True, max_num_fields=3)
         (text,), (model,) = sent["text"], sent["model"]
+        (second,) = sent.get("text_pair", [None])
     except (ValueError, KeyError) as error:
-        raise InvalidRequest("the form has the fields text and model.") from error
+        raise InvalidRequest("the form has the fields text and model, and text_pair where pairs are read.") from error
+    given = input_of(text, second)
     try:
         predictor = server.predictor
-        answer = await predictor.predict(predictor.who_answers(model), [text], within(request))
+        answer = await predictor.predict(predictor.who_answers(model), [given], within(request))
         ranked = sorted(zip(answer.predictions[0].probs, answer.manifest.labels, strict=True), reverse=True)
         said = shares((label, prob) for prob, label in ranked[:_SHOWN])
     except RequestError as error:
         said = f'<p class="bad-text">{escape(str(error))}</p>'
-    tried = {model: f"<blockquote>{escape(text[:500]) or '(an empty text)'}</blockquote>{said}"}
+    quotes = (f"<blockquote>{escape(one[:500]) or '(an empty text)'}</blockquote>" for one in parts(given))
+    tried = {model: f"{''.join(quotes)}{said}"}
     return HTMLResponse(await _page(server, tried))
 
 
@@ -77,7 +81,7 @@ async def _page(server: ServerState, tried: dict[str, str] | None = None, refres
     for name, live in predictor.models.items():
         body.append(_model(live, predictor, windows.get(name), keyless=keyless))
         if keyless:
-            body.append(_form(name, (tried or {}).get(name, "")))
+            body.append(_form(live, (tried or {}).get(name, "")))
     links = [("Interface", "docs"), ("Metrics", "metrics"), ("Readiness", "readyz")]
     if settings.monitor_url:
         links.insert(0, ("Monitor", settings.monitor_url))
@@ -188,10 +192,17 @@ def _candidates(predictor: Predictor, model: str) -> list[tuple[str, str]]:
     return rows
 
 
-def _form(model: str, tried: str) -> str:
+def _form(live: LoadedModel, tried: str) -> str:
+    model, paired = escape(live.manifest.name), live.manifest.paired
+    second = (
+        f'<label for="pair-{model}">and the second one</label><input id="pair-{model}" name="text_pair" '
+        'autocomplete="off">'
+        if paired
+        else ""
+    )
     return (
-        f'<form method="post" action="try" accept-charset="utf-8"><label for="text-{escape(model)}">Try a text; it is '
-        f'answered and logged as any other</label><input id="text-{escape(model)}" name="text" required '
-        f'autocomplete="off"><input type="hidden" name="model" value="{escape(model)}"><button>Classify</button></form>'
-        f"{tried}"
+        f'<form method="post" action="try" accept-charset="utf-8"><label for="text-{model}">Try a '
+        f"{'pair of texts' if paired else 'text'}; it is answered and logged as any other</label>"
+        f'<input id="text-{model}" name="text" required autocomplete="off">{second}'
+        f'<input type="hidden" name="model" value="{model}"><button>Classify</button></form>{tried}'
     )

@@ -65,7 +65,7 @@ class InferRequest(BaseModel):
     id: str | None = None
     parameters: Parameters = {}
     inputs: Annotated[list[InputTensor], FailFast()] = Field(
-        min_length=1, max_length=8, json_schema_extra={"maxItems": 1}
+        min_length=1, max_length=8, json_schema_extra={"maxItems": 2}
     )
     outputs: Annotated[list[RequestedOutput], FailFast()] = Field(default=[], max_length=8)
 
@@ -139,6 +139,19 @@ def read_texts(tensor: InputTensor, binary: bytes, most: int) -> list[str]:
     if tensor.shape not in ([len(texts)], [len(texts), 1]):
         raise InvalidRequest(f"input {name!r} has shape {shape} and {len(texts)} elements; it must be [n] or [n, 1].")
     return texts
+
+
+def split_binary(tensors: Sequence[InputTensor], binary: bytes) -> list[bytes]:
+    """The part of the binary data that each tensor declares, in their order; the last one gets what is left."""
+    found: list[bytes] = []
+    for tensor in tensors:
+        size = tensor.parameters.get("binary_data_size")
+        size = size if isinstance(size, int) and not isinstance(size, bool) and size >= 0 else 0
+        found.append(binary[:size])
+        binary = binary[size:]
+    if binary and found:
+        found[-1] += binary  # too much, which its reader refuses
+    return found
 
 
 def _read_bytes(name: str, data: bytes, most: int) -> list[str]:

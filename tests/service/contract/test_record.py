@@ -34,6 +34,7 @@ def make_record(number: int = 0, **changes: object) -> Record:
         version="3",
         digest="ab" * 32,
         text="😀 שלום\nline two",
+        text_pair=None,
         tokens=None,
         n_tokens=7,
         truncated=False,

@@ -34,6 +34,7 @@ def record(text: str = "good") -> Record:
         version="1",
         digest="d" * 64,
         text=text,
+        text_pair=None,
         tokens=None,
         n_tokens=3,
         truncated=False,
