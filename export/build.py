@@ -125,7 +125,7 @@ def build(
     tokenizer = TextTokenizer(staging_folder / TOKENIZER, request.hf_tokenizer.max_length, request.hf_tokenizer.pad_id)
     baseline = _baseline(model, request)
     if not request.weak:
-        check_baseline(baseline, request.gate_rows.targets)
+        check_baseline(baseline, request.gate_rows.targets, request.checkpoint.task)
     compressor = Compressor(
         model, tokenizer, request.train, request.checkpoint.labels, request.checkpoint.task, request.seed
     )
@@ -184,7 +184,8 @@ def finish(
     card = card_of(known)
     (staging_folder / "card.md").write_text(as_markdown(card), encoding="utf-8")
     (staging_folder / "report.html").write_text(
-        as_html(card, known, mistakes(pq.read_table(staging_folder / REFERENCE))), encoding="utf-8"
+        as_html(card, known, mistakes(pq.read_table(staging_folder / REFERENCE), content.request.checkpoint.task)),
+        encoding="utf-8",
     )
     return known.model_copy(update={"files": file_entries(staging_folder)})
 
@@ -197,6 +198,7 @@ def manifest(
         name=name,
         version=version,
         task=checkpoint.task.name,
+        task_settings=dict(checkpoint.task.settings),
         paired=content.request.train.paired,
         labels=checkpoint.labels,
         max_length=content.request.hf_tokenizer.max_length,

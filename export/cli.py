@@ -50,6 +50,10 @@ def finetune(
     base: Annotated[
         str | None, typer.Argument(help="A checkpoint folder or hub name; without it the packaged MiniLM.")
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="single-label, multi-label or regression. Without it: what the labels say."),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs; stops early when the eval loss rises.")] = 3,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 5e-5,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 32,
@@ -73,7 +77,11 @@ def finetune(
     """
     from export.checkpoint.load import resolve_base
     from export.preconditions import check_out
+    from service.contract.errors import InvalidInput
+    from service.tasks import TASKS, task_named
 
+    if task is not None and task not in TASKS:
+        raise InvalidInput(f"--task {task!r} is not known; choose {', '.join(TASKS)}.")
     check_out(out)
     reading = Reading(text_column, label_column, pair_column, allow_similar_labels)
     files = _rows([train, eval_], reading)
@@ -82,15 +90,14 @@ def finetune(
     from export.train import finetune as module
 
     recipe = module.Recipe(epochs, learning_rate, batch_size, max_length, seed)
-    done = module.finetune(base, files[0], files[1], out, recipe, resumable=True)
+    given = None if task is None else task_named(task)
+    done = module.finetune(base, files[0], files[1], out, recipe, task=given, resumable=True)
     if as_json:
         print_json(done.to_dict())
         return
-    print(
-        f"{done.checkpoint}: accuracy {done.scores.accuracy:.4f}, macro F1 {done.scores.macro_f1:.4f}, "
-        f"{done.scores.rows} eval rows, {done.seconds:.0f} s"
-    )
-    print(f"{'label':<24} {'precision':>9} {'recall':>9} {'F1':>9} {'rows':>7}")
+    print(f"{done.checkpoint}: {done.scores}, {done.scores.rows} eval rows, {done.seconds:.0f} s")
+    if done.scores.classes:
+        print(f"{'label':<24} {'precision':>9} {'recall':>9} {'F1':>9} {'rows':>7}")
     for label, one in done.scores.classes.items():
         print(f"{label[:24]:<24} {one.precision:>9.3f} {one.recall:>9.3f} {one.f1:>9.3f} {one.support:>7}")
     print_warnings(done.warnings)
@@ -153,9 +160,9 @@ def distill(
         print_json(done.to_dict())
         return
     print(f"{done.made.checkpoint}: {done.made.seconds:.0f} s")
-    print(f"{'':<8} {'accuracy':>9} {'parameters':>12} {'weights, MB':>12}")
+    print(f"{'':<8} {done.made.task.metric:>9} {'parameters':>12} {'weights, MB':>12}")
     for name, one in (("teacher", done.teacher), ("student", done.student)):
-        print(f"{name:<8} {one.accuracy:>9.4f} {one.parameters:>12,} {one.bytes / 1e6:>12.1f}")
+        print(f"{name:<8} {one.score:>9.4f} {one.parameters:>12,} {one.bytes / 1e6:>12.1f}")
     print(
         f"student minus teacher on {done.paired.rows} eval rows: {100 * done.paired.difference:+.2f} points, "
         f"95 % sure of no worse than {100 * done.paired.lower:+.2f}"

@@ -108,6 +108,7 @@ def export_checkpoint(
     for data, what in ((train, "training"), (evaluation, "eval"), (search_rows, "search")):
         if data is not None:
             check_data(checkpoint, data, what)
+    checkpoint = replace(checkpoint, task=checkpoint.task.fitted(train.targets))
     silence()
     digest, gate_rows = checkpoint_digest(path), untrained(train, evaluation, "eval")
     if search_rows is not None:

@@ -58,7 +58,9 @@ def reproduce(bundle: Bundle, train: Dataset | None = None, checkpoint: Path | N
     silence()
     source = read_checkpoint(path, made.labels)
     tokenizer = TextTokenizer(bundle.file(TOKENIZER), made.max_length, made.pad_id)
-    compressor = Compressor(load_model(source), tokenizer, train, made.labels, task_named(made.task), made.source.seed)
+    compressor = Compressor(
+        load_model(source), tokenizer, train, made.labels, task_named(made.task, made.task_settings), made.source.seed
+    )
     with tempfile.TemporaryDirectory() as folder:
         again = sha256_file(execute_plan(compressor, made.plan, SearchStore(Path(folder))).file)
     file = made.variants["cpu"].file

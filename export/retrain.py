@@ -159,7 +159,9 @@ def champion_checkpoint(repo: Path, champion: Bundle) -> Checkpoint:
         )
     if (actual := checkpoint_digest(kept)) != wanted:
         raise CheckpointError(f"{kept} was altered: its digest is {actual[:16]}…, the manifest says {wanted[:16]}….")
-    return replace(read_checkpoint(kept, champion.manifest.labels), paired=champion.manifest.paired)
+    made = champion.manifest
+    task = task_named(made.task, made.task_settings)
+    return replace(read_checkpoint(kept, made.labels), paired=made.paired, task=task)
 
 
 def judge(
@@ -171,8 +173,9 @@ def judge(
     before = champion_labels(champion, variant, answers.texts)
     after = answers.observed.labels
     rows = len(evaluation)
-    old = contest(before[:rows], after[:rows], evaluation.targets)
-    new = contest(before[rows:], after[rows:], held_out.targets)
+    task = task_named(champion.manifest.task, champion.manifest.task_settings)
+    old = contest(task, before[:rows], after[:rows], evaluation.targets)
+    new = contest(task, before[rows:], after[rows:], held_out.targets)
     who = Champion(version=champion.manifest.version, digest=champion.digest)
     return decide(who, old, new, content.quality, max_drop=max_drop, strict=strict)
 
@@ -188,7 +191,7 @@ def champion_labels(champion: Bundle, variant: VariantName, texts: Sequence[Inpu
         pad_id=made.pad_id,
     )
     tokenizer = TextTokenizer(champion.file(TOKENIZER), made.max_length, made.pad_id)
-    return answer(engine, tokenizer, texts, made.labels, task_named(made.task)).observed.labels
+    return answer(engine, tokenizer, texts, made.labels, task_named(made.task, made.task_settings)).observed.labels
 
 
 def _request(
@@ -211,7 +214,8 @@ def _request(
         "retrained_from": champion.digest,
         **{key: value for key, value in asdict(recipe).items() if key not in ("seed", "max_length")},
     }
-    challenger = read_checkpoint(path)
+    made = champion.manifest
+    challenger = replace(read_checkpoint(path), task=task_named(made.task, made.task_settings))
     hf_tokenizer = preflight(
         load_model(challenger),
         challenger,

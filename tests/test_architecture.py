@@ -17,7 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "service.contract": set(),
     "service.terminal": {"service.contract"},
     "service.tasks": {"service.contract"},
-    "service.card": {"service.contract"},
+    "service.card": {"service.contract", "service.tasks"},
     "service.errors": {"service.contract"},
     "service.settings": {"service.contract", "service.terminal"},
     "service.batching": {"service.errors"},

@@ -13,7 +13,8 @@ from service.card.content import Card
 from service.card.page import figures, page, table
 from service.card.tables import Table
 from service.contract.bundle import Manifest
-from service.tasks.classification import correct
+from service.contract.inputs import input_of, joined
+from service.tasks import Task
 
 _STYLE = """\
 figure { margin: 0 0 1rem; max-width: 40rem } svg { display: block; width: 100%; height: auto }
@@ -40,13 +41,13 @@ class Mistake:
     confidence: float
 
 
-def mistakes(reference: pa.Table) -> list[Mistake]:
+def mistakes(reference: pa.Table, task: Task) -> list[Mistake]:
     """The rows of a reference table that were answered wrongly, the surest first."""
-    columns = (reference.column(name).to_pylist() for name in ("text", "label", "target", "confidence"))
+    columns = (reference.column(name).to_pylist() for name in ("text", "text_pair", "label", "target", "confidence"))
     found = [
-        Mistake(text or "", label, target, confidence)
-        for text, label, target, confidence in zip(*columns, strict=True)
-        if target is not None and not correct([label], [target])[0]
+        Mistake(joined(input_of(text or "", second)), label, target, confidence)
+        for text, second, label, target, confidence in zip(*columns, strict=True)
+        if target is not None and not task.correct([label], [target])[0]
     ]
     return sorted(found, key=lambda one: -one.confidence)
 

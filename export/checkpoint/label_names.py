@@ -9,6 +9,8 @@ from typing import Any
 
 from export.errors import CheckpointError
 from service.contract.labels import SEPARATOR
+from service.tasks import SINGLE_LABEL, TASKS, Task
+from service.tasks.regression import Regression
 
 logger = logging.getLogger(__name__)
 
@@ -35,24 +37,38 @@ def label_names(config: Mapping[str, Any], source: Path) -> tuple[str, ...]:
     if not isinstance(names, dict) or names.keys() != {str(row) for row in range(len(names))}:
         keys = ", ".join(map(str, names)) if isinstance(names, dict) else type(names).__name__
         raise CheckpointError(f"id2label in {source} must name 0, 1, 2 … without a gap and has {keys}. {_MEND}")
-    return check_label_names([names[str(row)] for row in range(len(names))], f"id2label in {source}")
+    listed = [names[str(row)] for row in range(len(names))]
+    return check_label_names(listed, f"id2label in {source}", least=1 if gives_number(config) else 2)
 
 
-def check_classifies(config: Mapping[str, Any], source: Path) -> None:
-    """:raises CheckpointError: if the head that ``config``, read from ``source``, describes is one for regression."""
+def gives_number(config: Mapping[str, Any]) -> bool:
+    """Whether the head that a ``config`` describes gives a number, and no classes: one row, or regression by name."""
     names = config.get("id2label")
     rows = config.get("num_labels", len(names) if isinstance(names, dict) else None)
-    if rows == 1 or config.get("problem_type") == "regression":
-        raise CheckpointError(
-            f"{source} is of a regression head, whose output is a number, and only classes are served. Fine-tune it "
-            "with labels, or if its outputs are classes, remove problem_type and name them in id2label."
+    return rows == 1 or config.get("problem_type") == "regression"
+
+
+def task_of_config(config: Mapping[str, Any]) -> Task:
+    """What a checkpoint's ``config`` says of its head, as transformers and sentence-transformers read it.
+
+    One output without a ``problem_type`` is a cross-encoder's: its sigmoid is the answer, unless the file names the
+    identity as its activation.
+    """
+    kind = config.get("problem_type")
+    if gives_number(config):
+        own = config.get("sentence_transformers")
+        named = (
+            own.get("activation_fn") if isinstance(own, dict) else config.get("sbert_ce_default_activation_function")
         )
+        return Regression(squashed=kind != "regression" and not str(named).endswith("Identity"))
+    return next((one for one in TASKS.values() if kind is not None and one.problem_type == kind), SINGLE_LABEL)
 
 
-def check_label_names(names: Sequence[object], source: str) -> tuple[str, ...]:
+def check_label_names(names: Sequence[object], source: str, *, least: int = 2) -> tuple[str, ...]:
     """``names``, if each can be the name of one label. :raises CheckpointError: otherwise."""
-    if len(names) < 2:
-        raise CheckpointError(f"{source} names {len(names)} label(s), and a classifier has at least two. {_MEND}")
+    if len(names) < least or (least == 1 and len(names) != 1):
+        wanted = "a classifier has at least two" if least > 1 else "a regression head gives one number"
+        raise CheckpointError(f"{source} names {len(names)} label(s), and {wanted}. {_MEND}")
     for row, name in enumerate(names):
         wrong = _wrong(name)
         if wrong is None and name in names[:row]:

@@ -16,13 +16,13 @@ from typing import Any
 import orjson
 
 from export.checkpoint.hub import on_hub
-from export.checkpoint.label_names import check_classifies, check_label_names, label_names
+from export.checkpoint.label_names import check_label_names, gives_number, label_names, task_of_config
 from export.checkpoint.no_code import refuse_code_in
 from export.errors import CheckpointError
 from service.contract.bundle import TOKENIZER
 from service.contract.files import fsync_path, sha256_file
 from service.contract.repository import check_name
-from service.tasks import SINGLE_LABEL, TASKS, Task
+from service.tasks import Task
 from service.terminal.install import how_to_install
 
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
@@ -117,14 +117,14 @@ def read_checkpoint(path: Path, labels: Sequence[str] | None = None) -> Checkpoi
         raise CheckpointError(f"{path} is an adapter. Merge it into its base (merge_and_unload) and save that.")
     if not weight_files(path):
         raise CheckpointError(f"{path} has no {_WEIGHTS}. {_how_to_save(path)}")
-    check_classifies(config, path / "config.json")
-    names = label_names(config, path / "config.json") if labels is None else check_label_names(labels, "--labels")
-    kind = config.get("problem_type")
-    task = next((one for one in TASKS.values() if one.problem_type == kind), SINGLE_LABEL)
+    if labels is None:
+        names = label_names(config, path / "config.json")
+    else:
+        names = check_label_names(labels, "--labels", least=1 if gives_number(config) else 2)
     note = _read_note(path)
     base = str(note.get("base_model") or config.get("_name_or_path") or config.get("model_type", "unknown"))
     paired = note.get("paired")
-    return Checkpoint(path, names, task, base, paired if isinstance(paired, bool) else None)
+    return Checkpoint(path, names, task_of_config(config), base, paired if isinstance(paired, bool) else None)
 
 
 def weight_files(path: Path) -> list[Path]:

@@ -68,13 +68,14 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
     return len(one & other) / len(one | other)
 
 
-def clean(data: Dataset, evaluation: Iterable[Input]) -> Cleaned:
+def clean(data: Dataset, evaluation: Iterable[Input], *, categorical: bool = True) -> Cleaned:
     """Drop rows, in this order of reasons: ``leaked``, ``conflicting``, ``duplicate``, ``near_duplicate``.
 
     Leaked rows are the same as, or near, an evaluation text. Rows with the same normalised text and different labels
     contradict each other and all go. Of the same text with the same label the first row stays, and likewise of near
     texts (Jaccard similarity of character 5-shingles at least 0.85); near texts with different labels both stay: one
-    word can turn the meaning.
+    word can turn the meaning. If targets are numbers and not ``categorical``, two of the same text are two opinions,
+    not a contradiction, and the first stays.
     """
     texts = [normalise(text) for text in data.texts]
     held = sorted({normalise(text) for text in evaluation})
@@ -84,7 +85,7 @@ def clean(data: Dataset, evaluation: Iterable[Input]) -> Cleaned:
     for one in held_sets:
         leaks.add(one)
     labels = [frozenset(split_labels(target)) for target in data.targets]
-    conflicting = _conflicting(texts, labels)
+    conflicting = _conflicting(texts, labels) if categorical else set[str]()
     dropped: Counter[str] = Counter()
     kept: list[int] = []
     index, seen = _Index(frequency), set[str]()

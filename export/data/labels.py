@@ -12,8 +12,8 @@ import numpy.typing as npt
 from export.checkpoint.load import Checkpoint
 from service.contract.dataset import Dataset, read_datasets
 from service.contract.errors import DatasetError
-from service.contract.labels import SEPARATOR, similar_labels, split_labels
-from service.tasks import TASKS, Task
+from service.contract.labels import similar_labels, split_labels
+from service.tasks import MULTI_LABEL, SINGLE_LABEL, Task
 
 
 def read_labelled(
@@ -61,15 +61,32 @@ def label_set(targets: Iterable[str]) -> tuple[str, ...]:
 
 def task_of(*datasets: Dataset) -> Task:
     """The task that has several labels in a row if in any file a row may have them."""
-    several = any(data.several_labels for data in datasets)
-    return next(task for task in TASKS.values() if task.several == several)
+    if any(data.several_labels for data in datasets):
+        return MULTI_LABEL
+    for data in datasets:
+        if (row := _fraction(data.targets)) is not None:
+            raise DatasetError(
+                f"the labels are numbers, as {data.targets[row]} in {data.place(row)}. If they are to be predicted as "
+                "numbers, add --task regression; if each is a class of its own, --task single-label."
+            )
+    return SINGLE_LABEL
+
+
+def _fraction(targets: Sequence[str]) -> int | None:
+    """The first row with a number that is not whole, if all rows have numbers."""
+    try:
+        given = [float(target) for target in targets]
+    except ValueError:
+        return None
+    return next((row for row, one in enumerate(given) if not one.is_integer()), None)
 
 
 def check_labels(known: Sequence[str], task: Task, data: Dataset, *, what: str, source: str) -> None:
-    """:raises DatasetError: if ``data`` (``what``) has a label that ``source`` does not know, or several labels or none
-    in a row where the task is to give one.
+    """:raises DatasetError: if ``data`` (``what``) has a label that ``source`` does not know, or a target that is none
+    of the task's, as several labels where there is to be one, or a word where there is to be a number.
     """
-    unknown = [label for label in label_set(data.targets) if label not in set(known)]
+    named = label_set(data.targets) if task.categorical else ()
+    unknown = [label for label in named if label not in set(known)]
     if unknown:
         shown = ", ".join(map(repr, unknown[:5])) + (", …" if len(unknown) > 5 else "")
         near = similar_labels(dict.fromkeys(unknown, 0), known).get(unknown[0])
@@ -79,13 +96,9 @@ def check_labels(known: Sequence[str], task: Task, data: Dataset, *, what: str, 
             f"{_first([data], unknown[0])}).{hint} "
             f"Known: {', '.join(map(repr, known[:10]))}{', …' if len(known) > 10 else ''}."
         )
-    if not task.several:
-        for row, target in enumerate(data.targets):
-            if not target or SEPARATOR in target:
-                has = "several labels" if target else "no label"
-                raise DatasetError(
-                    f"the {what} data has {has} in {data.place(row)}, and {source} has one for each row."
-                )
+    for row, target in enumerate(data.targets):
+        if wrong := task.problem(target):
+            raise DatasetError(f"the {what} data does not fit {source}: {data.place(row)} {wrong}.")
 
 
 def _first(files: Iterable[Dataset], label: str) -> str:

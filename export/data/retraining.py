@@ -18,7 +18,7 @@ from export.inference.reference import choose_rows
 from service.contract.dataset import Dataset
 from service.contract.errors import DatasetError
 from service.contract.inputs import Input
-from service.contract.labels import SEPARATOR, similar_labels, split_labels
+from service.contract.labels import similar_labels, split_labels
 
 HELD_OUT = 0.25
 NEW_CLASS_ROWS = 10
@@ -89,12 +89,14 @@ def prepare(
 
     :raises DatasetError: if fewer than ``min_labels`` new rows are left, or none to train on or to judge by.
     """
-    shaped, misshapen = _one_label_each(found.labelled, base)
-    cleaned = clean(shaped, evaluation.texts)
-    fitting = _learnable(cleaned.data, base, policy)
+    categorical = base.task.categorical
+    shaped, misshapen = _fitting_targets(found.labelled, base)
+    cleaned = clean(shaped, evaluation.texts, categorical=categorical)
+    fitting = _learnable(cleaned.data, base, policy) if categorical else _Fitting(cleaned.data, {}, {})
     new = fitting.data
     dropped = misshapen | cleaned.dropped | fitting.dropped
-    added = {label: rows for label, rows in label_counts(new.targets).items() if label not in base.labels}
+    counted = label_counts(new.targets) if categorical else {}
+    added = {label: rows for label, rows in counted.items() if label not in base.labels}
     _say_labels(added, fitting.labels)
     if len(new) < min_labels:
         raise DatasetError(
@@ -106,7 +108,7 @@ def prepare(
     held_out = take(new, held)
     learn = take(new, sorted(set(range(len(new))) - set(held)))
     both = Dataset([*learn.texts, *train.texts], [*learn.targets, *train.targets], base.task.several)
-    mixed = clean(both, [*evaluation.texts, *held_out.texts])
+    mixed = clean(both, [*evaluation.texts, *held_out.texts], categorical=categorical)
     fresh = [place for place, row in enumerate(mixed.kept) if row < len(learn)]
     old = [place for place, row in enumerate(mixed.kept) if row >= len(learn)]
     replay = choose_rows(len(old), max(REPLAY_LEAST, REPLAY_SHARE * len(fresh)), seed)
@@ -142,14 +144,10 @@ def named(labels: Mapping[str, int]) -> str:
     return ", ".join(f"{label[:80]!r} ({in_rows(rows)})" for label, rows in labels.items())
 
 
-def _one_label_each(new: Dataset, base: Checkpoint) -> tuple[Dataset, dict[str, int]]:
-    """Leave out rows with several labels or none, if the model gives one."""
-    if base.task.several:
-        return new, {}
-    several = [row for row, target in enumerate(new.targets) if SEPARATOR in target]
-    none = [row for row, target in enumerate(new.targets) if not target]
-    kept = sorted(set(range(len(new))) - {*several, *none})
-    return take(new, kept), {"several_labels": len(several), "no_label": len(none)}
+def _fitting_targets(new: Dataset, base: Checkpoint) -> tuple[Dataset, dict[str, int]]:
+    """Leave out rows whose label is none of the task's, as several where the model gives one, or no number."""
+    kept = [row for row, target in enumerate(new.targets) if base.task.problem(target) is None]
+    return take(new, kept), {"unfit_label": len(new) - len(kept)}
 
 
 def _learnable(new: Dataset, base: Checkpoint, policy: Policy) -> _Fitting:

@@ -17,31 +17,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import JsonValue
 
 from export.judge.gate import explain, may_publish, verdict
-from export.judge.paired import Paired, as_points, paired_difference
+from export.judge.paired import Paired, as_points, compared
 from service.contract.bundle import Challenge, Champion, Quality, VariantName
-from service.tasks.classification import correct
+from service.tasks import Task
 
 
 @dataclass(frozen=True)
 class Contest:
-    """Two models on the same rows: whether each row is right, (n,) each."""
+    """Two models on the same rows: their scores, and what is between them."""
 
-    champion: npt.NDArray[np.bool_]
-    challenger: npt.NDArray[np.bool_]
-
-    @property
-    def paired(self) -> Paired:
-        return paired_difference(self.champion, self.challenger)
+    champion: float
+    challenger: float
+    paired: Paired
 
 
-def contest(champion: Sequence[str], challenger: Sequence[str], targets: Sequence[str]) -> Contest:
-    """Compare the predicted labels of both with the true ones."""
-    return Contest(correct(champion, targets), correct(challenger, targets))
+def contest(task: Task, champion: Sequence[str], challenger: Sequence[str], targets: Sequence[str]) -> Contest:
+    """Compare the answers of both with the true ones."""
+    before, after = task.merits(champion, targets), task.merits(challenger, targets)
+    return Contest(task.score(before), task.score(after), compared(task, before, after))
 
 
 def decide(
@@ -67,8 +63,8 @@ def decide(
     ]
     figures: dict[str, JsonValue] = {
         name: {
-            "champion": round(float(one.champion.mean()), 6),
-            "challenger": round(float(one.challenger.mean()), 6),
+            "champion": round(one.champion, 6),
+            "challenger": round(one.challenger, 6),
             **as_points(one.paired),
         }
         for name, one in (("old", old), ("new", new))
@@ -85,6 +81,6 @@ def decide(
 def _describe(which: str, one: Contest) -> str:
     paired = one.paired
     return (
-        f"{paired.rows} {which} rows: {one.champion.mean():.4f} -> {one.challenger.mean():.4f}, "
+        f"{paired.rows} {which} rows: {one.champion:.4f} -> {one.challenger:.4f}, "
         f"{100 * paired.difference:+.2f} points (95 % sure of more than {100 * paired.lower:+.2f})"
     )

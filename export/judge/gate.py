@@ -10,7 +10,6 @@ The verdict, for a margin of ``max_drop`` points:
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,14 +17,12 @@ import numpy as np
 from scipy.stats import binomtest
 
 from export.judge.calibration import BINS, calibration_error, class_changes, missed_labels
-from export.judge.paired import paired_difference, rows_needed
+from export.judge.paired import compared, rows_needed
 from service.card.sentences import explain
 from service.contract.bundle import Calibration, Quality, VariantName, Verdict
 from service.contract.errors import Refused
-from service.contract.labels import split_labels
 from service.tasks import Task
-from service.tasks.classification import correct
-from service.tasks.task import Floats
+from service.tasks.task import Booleans, Doubles, Floats
 
 __all__ = [
     "PredictedLabels",
@@ -79,40 +76,49 @@ def judge_quality(
     beside others and padded, for the first ``len(batched)`` rows. ``max_drop`` is in points. ``trained_on`` counts the
     eval rows that are not among these because they were trained on.
     """
-    before, after = correct(baseline.labels, targets), correct(exported.labels, targets)
-    paired = paired_difference(before, after)
+    before, after = task.merits(baseline.labels, targets), task.merits(exported.labels, targets)
+    paired = compared(task, before, after)
     margin = max_drop / 100
     answer = verdict(paired.lower, paired.upper, margin)
-    needed = rows_needed(paired.gained, paired.lost, paired.rows, margin) if answer == "inconclusive" else None
+    needed = rows_needed(paired, margin) if answer == "inconclusive" else None
     return Quality(
         metric=task.metric,
-        baseline=float(before.mean()),
-        exported=float(after.mean()),
+        baseline=task.score(before),
+        exported=task.score(after),
         difference=100 * paired.difference,
         lower_bound=100 * paired.lower,
         max_drop=max_drop,
         verdict=answer,
         rows=paired.rows,
         trained_on=trained_on,
-        majority=majority(targets)[1],
-        flips=int((~correct(exported.labels, baseline.labels)).sum()),
-        batch_flip_rate=flip_rate(exported.labels, batched),
+        majority=task.trivial_score(targets)[1],
+        flips=int((~task.same(exported.labels, baseline.labels)).sum()),
+        batch_flip_rate=flip_rate(task, exported.labels, batched),
         batched_rows=min(len(exported.labels), len(batched)),
         rows_needed=needed,
-        calibration=Calibration(
-            baseline=calibration_error(baseline.confidence, before),
-            exported=calibration_error(exported.confidence, after),
-            bins=BINS,
-        ),
-        classes=class_changes(baseline.labels, exported.labels, targets),
-        missed=missed_labels(exported.labels, targets),
+        calibration=_calibration(baseline, exported, before, after),
+        classes=class_changes(baseline.labels, exported.labels, targets) if task.categorical else {},
+        missed=missed_labels(exported.labels, targets) if task.categorical else {},
     )
 
 
-def flip_rate(alone: Sequence[str], batched: Sequence[str]) -> float:
-    """The share of rows whose label changes when they are run beside others; of the first ones, if not all were."""
-    changed = [one != other for one, other in zip(alone, batched, strict=False)]
-    return float(np.mean(changed)) if changed else 0.0
+def _calibration(
+    baseline: PredictedLabels, exported: PredictedLabels, before: Booleans | Doubles, after: Booleans | Doubles
+) -> Calibration | None:
+    """None where answers have no confidence."""
+    if before.dtype != np.bool_ or np.isnan(baseline.confidence).any():
+        return None
+    return Calibration(
+        baseline=calibration_error(baseline.confidence, before.astype(np.bool_)),
+        exported=calibration_error(exported.confidence, after.astype(np.bool_)),
+        bins=BINS,
+    )
+
+
+def flip_rate(task: Task, alone: Sequence[str], batched: Sequence[str]) -> float:
+    """The share of rows whose answer changes when they are run beside others; of the first ones, if not all were."""
+    rows = min(len(alone), len(batched))
+    return float((~task.same(alone[:rows], batched[:rows])).mean()) if rows else 0.0
 
 
 def flips_too_often(quality: Quality) -> bool:
@@ -140,20 +146,13 @@ def refuse_unless_published(qualities: Mapping[VariantName, Quality], *, strict:
         raise Refused(f"the accuracy gate did not pass, nothing was published. {figures} {mend}")
 
 
-def majority(targets: Sequence[str]) -> tuple[str, float]:
-    """The most frequent label, or set of labels, and its share of the rows: what always answering it would score."""
-    spelt = {frozenset(split_labels(target)): target for target in targets}
-    label, rows = Counter(frozenset(split_labels(target)) for target in targets).most_common(1)[0]
-    return spelt[label], rows / len(targets)
-
-
-def check_baseline(baseline: PredictedLabels, targets: Sequence[str]) -> None:
-    """:raises Refused: if the checkpoint is no more often right on these rows than its most frequent label would be."""
-    accuracy, (label, share) = float(correct(baseline.labels, targets).mean()), majority(targets)
-    if accuracy <= share:
+def check_baseline(baseline: PredictedLabels, targets: Sequence[str], task: Task) -> None:
+    """:raises Refused: if the checkpoint is no better on these rows than the same answer to all of them would be."""
+    scored, (answer, trivial) = task.score(task.merits(baseline.labels, targets)), task.trivial_score(targets)
+    if scored <= trivial:
         raise Refused(
-            f"the checkpoint is right on {accuracy:.4f} of the {len(targets)} eval rows, and always answering "
-            f"{label!r} would be on {share:.4f}. Check that the checkpoint, the names of its labels and the file "
+            f"the checkpoint has {task.metric} {scored:.4f} on the {len(targets)} eval rows, and always answering "
+            f"{answer!r} would have {trivial:.4f}. Check that the checkpoint, the names of its labels and the file "
             "belong together, or export it all the same with --allow-weak."
         )
 

@@ -16,23 +16,28 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
 
+from service.tasks import Task
+from service.tasks.task import Booleans, Doubles
+
 ONE_SIDED = 0.95
 _EDGE = 1e-12
 _MOST_ROWS = 1e5
 _DRAWS = 4_000
 _POWER = 0.8
+_RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
 class Paired:
     """Two models on the same ``rows``: ``gained`` rows only the new one has right, ``lost`` only the old one.
 
-    ``difference`` (new minus old) and its one-sided 95 % bounds are shares, not points.
+    Both are None where rows are not right or wrong. ``difference`` (new minus old) and its one-sided 95 % bounds are
+    shares, not points.
     """
 
     rows: int
-    gained: int
-    lost: int
+    gained: int | None
+    lost: int | None
     difference: float
     lower: float
     upper: float
@@ -45,6 +50,26 @@ def paired_difference(old: npt.NDArray[np.bool_], new: npt.NDArray[np.bool_]) ->
     gained, lost, rows = int((new & ~old).sum()), int((old & ~new).sum()), int(old.size)
     return Paired(
         rows, gained, lost, (gained - lost) / rows, lower_bound(gained, lost, rows), -lower_bound(lost, gained, rows)
+    )
+
+
+def compared(task: Task, old: Booleans | Doubles, new: Booleans | Doubles) -> Paired:
+    """Compare two models' merits of the same rows, see :meth:`service.tasks.Task.merits`.
+
+    Where rows are right or wrong by :func:`paired_difference`, otherwise by the bootstrap over rows (Efron 1979,
+    percentiles). What no row shows may still be in so many as Tango's bound has it, which the bounds leave room for:
+    few rows that agree prove little.
+    """
+    if old.dtype == np.bool_:
+        return paired_difference(old.astype(np.bool_), new.astype(np.bool_))
+    rows, difference = len(old), task.score(new) - task.score(old)
+    drawn = np.random.default_rng(0).multinomial(rows, np.full(rows, 1 / rows), size=_RESAMPLES) / rows
+    before, after = drawn @ old, drawn @ new
+    spread = np.array([task.score(b[None]) - task.score(a[None]) for a, b in zip(before, after, strict=True)])
+    unseen = -lower_bound(0, 0, rows) * float(np.std(old))
+    low, high = np.quantile(spread, (1 - ONE_SIDED, ONE_SIDED))
+    return Paired(
+        rows, None, None, difference, min(float(low), difference) - unseen, max(float(high), difference) + unseen
     )
 
 
@@ -69,13 +94,18 @@ def lower_bound(gained: float, lost: float, rows: float, confidence: float = ONE
     return float(brentq(excess, -1 + _EDGE, near, xtol=1e-10))
 
 
-def rows_needed(gained: int, lost: int, rows: int, margin: float) -> tuple[int, int | None]:
+def rows_needed(paired: Paired, margin: float) -> tuple[int, int | None] | None:
     """How many rows may, and how many probably will, put the whole interval on one side of ``-margin``.
+
+    None where rows are not right or wrong.
 
     For each of many rates of gain and loss that these counts leave possible (draws from Jeffreys' posterior), the rows
     that settle it in four cases of five; of those the 10th and the 90th percentile. The latter is None beyond 100,000
     rows: the rate may lie on the margin itself, and then no number is sure to do.
     """
+    gained, lost, rows = paired.gained, paired.lost, paired.rows
+    if gained is None or lost is None:
+        return None
     rates = np.random.default_rng(0).dirichlet((gained + 0.5, lost + 0.5, rows - gained - lost + 0.5), _DRAWS)
     discordant, difference = rates[:, 0] + rates[:, 1], rates[:, 0] - rates[:, 1]
     on_margin = np.sqrt(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from export.judge.gate import MAX_BATCH_FLIPS
@@ -85,5 +86,8 @@ def is_inside(trial: Trial, max_drop: float, *, errors: float) -> bool:
 def is_provable(trial: Trial, max_drop: float, *, gate_rows: int) -> bool:
     """Whether the gate's 95 % bound would be inside, too, if its rows turned out as is estimated for them."""
     scale = gate_rows / trial.rows
-    doubt = trial.difference - 100 * lower_bound(scale * trial.gained, scale * trial.lost, gate_rows)
+    if trial.gained is None or trial.lost is None:
+        doubt = (trial.difference - trial.lower_bound) / math.sqrt(scale)
+    else:
+        doubt = trial.difference - 100 * lower_bound(scale * trial.gained, scale * trial.lost, gate_rows)
     return trial.estimate - doubt >= -max_drop

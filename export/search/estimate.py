@@ -45,19 +45,22 @@ class Estimate:
 class Judge:
     """The checkpoint as a judge of other answers to the same rows.
 
-    :param wanted: its (n, labels) logits. :param has: (n, labels), whether a row has a label.
+    :param wanted: its (n, labels) logits. :param has: (n, labels), whether a row has a label; None where its answers
+        have no probabilities, and only the labels can judge.
     """
 
     wanted: Logits
-    has: Booleans
+    has: Booleans | None
     task: Task
 
     def of_rows(self, rows: npt.NDArray[np.intp]) -> Judge:
         """The same for some of the rows only."""
-        return Judge(self.wanted[rows], self.has[rows], self.task)
+        return Judge(self.wanted[rows], None if self.has is None else self.has[rows], self.task)
 
     def estimate(self, logits: Logits, labelled: Estimate) -> Estimate:
         """How much more accurate ``logits`` are than the checkpoint's; ``labelled`` is what the labels say of it."""
+        if self.has is None:
+            return labelled
         if np.array_equal(self._predicted(logits), self._predicted(self.wanted)):
             return Estimate(0.0, 0.0)
         gains = 100 * (self._chances(logits) - self._chances(self.wanted))
@@ -70,8 +73,11 @@ class Judge:
     def temperature(self) -> float:
         """What the checkpoint's logits are divided by, so that they explain the rows' labels best."""
 
+        has = self.has
+        assert has is not None, "without probabilities nothing is calibrated"
+
         def surprise(log_temperature: float) -> float:
-            return -float(self._log_chances(self.has, math.exp(log_temperature)).mean())
+            return -float(self._log_chances(has, math.exp(log_temperature)).mean())
 
         return math.exp(minimize_scalar(surprise, bounds=_LOG_TEMPERATURES, method="bounded").x)
 

@@ -12,18 +12,17 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel
 
-from export.data.labels import one_hot
 from export.graph.quantize import Quantized
 from export.inference.predict import batched_logits, checkpoint_logits, load_engine
 from export.judge.gate import flip_rate
-from export.judge.paired import paired_difference, standard_error
+from export.judge.paired import compared, standard_error
 from export.search.estimate import Estimate, Judge
 from export.tasks import training_of
 from export.tasks.training import Logits
 from service.contract.bundle import Scheme
 from service.contract.dataset import Dataset
 from service.tasks import Task
-from service.tasks.classification import correct
+from service.tasks.task import Booleans, Doubles
 from service.tasks.tokenizer import TextTokenizer, Tokens
 
 ANSWERS = "answers.npy"  # beside each graph: its logits of the search rows
@@ -45,8 +44,8 @@ class Trial(BaseModel):
     speedup: float
     scheme: Scheme
     rows: int
-    gained: int
-    lost: int
+    gained: int | None
+    lost: int | None
     accuracy: float
     difference: float
     lower_bound: float
@@ -78,12 +77,12 @@ class SearchRows:
         cls, model: PreTrainedModel, tokenizer: TextTokenizer, rows: Dataset, labels: Sequence[str], task: Task
     ) -> SearchRows:
         tokens = tokenizer(rows.texts)
-        judge = Judge(checkpoint_logits(model, tokens), one_hot(rows.targets, labels), task)
+        judge = Judge(checkpoint_logits(model, tokens), training_of(task).has(rows.targets, labels), task)
         return cls(tokens, rows.targets, judge, labels, task, tokenizer.pad_id)
 
     @property
     def baseline(self) -> float:
-        return float(self._correct(self.judge.wanted).mean())
+        return self.task.score(self._merits(self.judge.wanted))
 
     def of_rows(self, rows: npt.NDArray[np.intp]) -> SearchRows:
         """Some of the rows only."""
@@ -116,7 +115,7 @@ class SearchRows:
             speedup=speedup,
             scheme=made.scheme,
             divergence=training_of(self.task).divergence(logits, self.judge.wanted),
-            batch_flip_rate=flip_rate(self._labels(logits), self._labels(batched)),
+            batch_flip_rate=flip_rate(self.task, self._labels(logits), self._labels(batched)),
             quantized=made.matmuls,
             bytes=made.bytes,
             **self.figures(logits),
@@ -124,14 +123,14 @@ class SearchRows:
 
     def figures(self, logits: Logits) -> dict[str, Any]:
         """How accurate a model with these answers is, as :class:`Trial` names it."""
-        right = self._correct(logits)
-        paired = paired_difference(self._correct(self.judge.wanted), right)
+        merits = self._merits(logits)
+        paired = compared(self.task, self._merits(self.judge.wanted), merits)
         estimate = self.judge.estimate(logits, Estimate(100 * paired.difference, 100 * standard_error(paired)))
         return {
             "rows": paired.rows,
             "gained": paired.gained,
             "lost": paired.lost,
-            "accuracy": float(right.mean()),
+            "accuracy": self.task.score(merits),
             "difference": 100 * paired.difference,
             "lower_bound": 100 * paired.lower,
             "estimate": estimate.points,
@@ -141,5 +140,5 @@ class SearchRows:
     def _labels(self, logits: Logits) -> list[str]:
         return self.task.answers(self.task.probabilities(logits), self.labels)
 
-    def _correct(self, logits: Logits) -> np.ndarray:
-        return correct(self._labels(logits), self.targets)
+    def _merits(self, logits: Logits) -> Booleans | Doubles:
+        return self.task.merits(self._labels(logits), self.targets)

@@ -4,15 +4,16 @@ One more task is one more class with the methods of :class:`export.tasks.trainin
 """
 
 from export.tasks.multi_label import MultiLabelTraining
+from export.tasks.regression import RegressionTraining
 from export.tasks.single_label import SingleLabelTraining
 from export.tasks.training import TrainingTask
 from service.tasks import Task
 
 __all__ = ["TRAINING", "TrainingTask", "training_of"]
 
-TRAINING: dict[Task, TrainingTask] = {one.task: one for one in (SingleLabelTraining(), MultiLabelTraining())}
+TRAINING = {one().task.name: one for one in (SingleLabelTraining, MultiLabelTraining, RegressionTraining)}
 
 
 def training_of(task: Task) -> TrainingTask:
     """The half of a task that trains and judges."""
-    return TRAINING[task]
+    return TRAINING[task.name](task)

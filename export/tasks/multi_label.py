@@ -13,12 +13,13 @@ from scipy.special import log_expit
 from torch.nn import functional
 
 from export.data.labels import one_hot
+from export.tasks.classification import ClassifierTraining
 from export.tasks.training import TEMPERATURE, Booleans, Doubles, Logits
 from service.tasks import MULTI_LABEL, Task
 
 
 @dataclass(frozen=True)
-class MultiLabelTraining:
+class MultiLabelTraining(ClassifierTraining):
     """Encoded targets are (n, labels) of 0.0 and 1.0."""
 
     task: Task = MULTI_LABEL
@@ -29,8 +30,8 @@ class MultiLabelTraining:
     def as_shares(self, truth: npt.NDArray[Any], labels: int) -> npt.NDArray[np.float32]:
         return np.asarray(truth, dtype=np.float32)
 
-    def right(self, logits: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Booleans:
-        return np.asarray(((logits > 0) == (truth > 0)).all(axis=1))
+    def quality(self, logits: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
+        return float(((logits > 0) == (truth > 0)).all(axis=1).mean())
 
     def summed_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum")

@@ -12,12 +12,13 @@ import torch
 from scipy.special import log_softmax
 from torch.nn import functional
 
+from export.tasks.classification import ClassifierTraining
 from export.tasks.training import TEMPERATURE, Booleans, Doubles, Logits
 from service.tasks import SINGLE_LABEL, Task
 
 
 @dataclass(frozen=True)
-class SingleLabelTraining:
+class SingleLabelTraining(ClassifierTraining):
     """Encoded targets are (n,) label indices."""
 
     task: Task = SINGLE_LABEL
@@ -29,8 +30,8 @@ class SingleLabelTraining:
     def as_shares(self, truth: npt.NDArray[Any], labels: int) -> npt.NDArray[np.float32]:
         return np.asarray(np.eye(labels, dtype=np.float32)[truth])
 
-    def right(self, logits: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Booleans:
-        return np.asarray(logits.argmax(axis=1) == (truth.argmax(axis=1) if truth.ndim == 2 else truth))
+    def quality(self, logits: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
+        return float((logits.argmax(axis=1) == (truth.argmax(axis=1) if truth.ndim == 2 else truth)).mean())
 
     def summed_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(logits, targets, reduction="sum")

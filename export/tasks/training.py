@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from export.tasks.scores import Scores
 from service.tasks import Task
 
 Logits = npt.NDArray[np.float32]
@@ -18,10 +19,14 @@ TEMPERATURE = 2.0
 
 
 class TrainingTask(Protocol):
-    """The other half of a :class:`service.tasks.Task`."""
+    """The other half of a :class:`service.tasks.Task`, which it holds."""
 
     @property
     def task(self) -> Task: ...
+
+    def label_names(self, targets: Sequence[str]) -> tuple[str, ...]:
+        """What the head's rows are called. :raises DatasetError: if the targets make no such task."""
+        ...
 
     def encode(self, targets: Sequence[str], labels: Sequence[str]) -> npt.NDArray[np.int64 | np.float32]:
         """Targets as the loss wants them."""
@@ -31,8 +36,8 @@ class TrainingTask(Protocol):
         """Encoded targets as (n, labels) of 0.0 and 1.0."""
         ...
 
-    def right(self, logits: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Booleans:
-        """(n,) whether (n, labels) logits answer what the encoded targets, or their shares, say."""
+    def quality(self, logits: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
+        """How well (n, labels) logits answer what the encoded targets, or their shares, say; the more the better."""
         ...
 
     def summed_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -51,6 +56,14 @@ class TrainingTask(Protocol):
         """Mean Kullback-Leibler divergence, in nats, of the answers from the wanted ones; both (n, labels) logits."""
         ...
 
+    def has(self, targets: Sequence[str], labels: Sequence[str]) -> Booleans | None:
+        """(n, labels), whether a target has a label; None where logits are no probabilities."""
+        ...
+
     def log_chances(self, scaled: Doubles, has: Booleans) -> Doubles:
         """(n,) log-probabilities, by (n, labels) logits, that rows have exactly these labels."""
+        ...
+
+    def scores(self, predicted: Sequence[str], targets: Sequence[str], labels: Sequence[str]) -> Scores:
+        """How good the answers are, in the figures that the field reads."""
         ...

@@ -16,12 +16,11 @@ from export.checkpoint.tokenizer import read_texts
 from export.data.labels import check_data
 from export.graph.onnx import load_model
 from export.inference.predict import own_logits
-from export.judge.paired import Paired, as_points, paired_difference
+from export.judge.paired import Paired, as_points, compared
 from export.preconditions import check_out
 from export.train.finetune import Finetuned, Recipe, finetune, half_precision, silence
 from export.train.teaching import Teaching
 from service.contract.dataset import Dataset
-from service.tasks.classification import correct
 from service.tasks.task import Floats
 
 logger = logging.getLogger(__name__)
@@ -31,9 +30,9 @@ DEFAULT = Recipe(epochs=5, learning_rate=1e-4)
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint's accuracy on the eval rows, its parameters, and the size of its weights in bytes."""
+    """A checkpoint's score on the eval rows, its parameters, and the size of its weights in bytes."""
 
-    accuracy: float
+    score: float
     parameters: int
     bytes: int
 
@@ -103,15 +102,16 @@ def distill(
     )
     learnt = read_checkpoint(out)
     pupil = load_model(learnt)
-    right = [
-        correct(known.task.answers(known.task.probabilities(logits), known.labels), evaluation.targets)
+    task = known.task.fitted(train.targets)
+    merits = [
+        task.merits(task.answers(task.probabilities(logits), known.labels), evaluation.targets)
         for logits in (exact, _answers(pupil, learnt, evaluation))
     ]
     both = [
-        Model(float(hits.mean()), sum(one.numel() for one in each.parameters()), _weights(where))
-        for hits, each, where in zip(right, (model, pupil), (teacher, out), strict=True)
+        Model(task.score(one), sum(weight.numel() for weight in each.parameters()), _weights(where))
+        for one, each, where in zip(merits, (model, pupil), (teacher, out), strict=True)
     ]
-    return Distilled(made, both[0], both[1], paired_difference(right[0], right[1]))
+    return Distilled(made, both[0], both[1], compared(task, merits[0], merits[1]))
 
 
 def _answers(model: PreTrainedModel, checkpoint: Checkpoint, data: Dataset) -> Floats:

@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -31,16 +31,16 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from export.checkpoint.load import NOTE, checkpoint_digest, new_folder, resolve_base
 from export.checkpoint.tokenizer import CheckpointTokenizer, length_limit, load_tokenizer, pad_token, vocabulary_rows
-from export.data.labels import check_classes, check_labels, label_set, task_of
+from export.data.labels import check_labels, task_of
 from export.errors import CheckpointError, disk_full_named
 from export.hardware import has_native_bfloat16
 from export.inference.predict import own_logits
 from export.preconditions import check_out
 from export.progress import StopOnLoss, TrainingProgress, logging_share
 from export.tasks import training_of
+from export.tasks.scores import Scores, doubts
 from export.train.head import load_classifier
 from export.train.resume import KeepOnSignal, newest, training_folder, training_key
-from export.train.scores import Scores, doubts, score
 from export.train.teaching import Teaching, joined_targets, taught_loss, true_part
 from service.contract.dataset import Dataset
 from service.engine import usable_cores
@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. ``keep`` says which epoch's weights: the ``best`` by accuracy on the eval rows, or the ``last``.
+    """How to train. ``keep`` says which epoch's weights: the ``best`` on the eval rows, or the ``last``.
 
     With ``best``, training stops after the first epoch whose eval loss is not lower than the lowest before, unless a
     teacher is followed. The loss says when over-fitting begins; the accuracy, which all later judgements use, often
@@ -123,9 +123,9 @@ def finetune(
     :raises InvalidInput: if ``out`` exists and is not an empty folder.
     """
     check_out(out)
-    task = task or task_of(train, evaluation)
-    labels = tuple(labels) if labels is not None else label_set(train.targets)
-    check_classes(labels)
+    task = (task or task_of(train, evaluation)).fitted(train.targets)
+    training = training_of(task)
+    labels = tuple(labels) if labels is not None else training.label_names(train.targets)
     check_labels(labels, task, train, what="training", source="the label set")
     check_labels(labels, task, evaluation, what="eval", source="the training data")
     started = time.monotonic()
@@ -151,7 +151,7 @@ def finetune(
                 libraries=[torch.__version__, transformers.__version__],
             )
             scratch = stack.enter_context(training_folder(out, key))
-        targets = [training_of(task).encode(data.targets, labels) for data in (train, evaluation)]
+        targets = [training.encode(data.targets, labels) for data in (train, evaluation)]
         if teaching is not None:
             shown = (teaching.train, teaching.evaluation)
             targets = [joined_targets(truth, one, task) for truth, one in zip(targets, shown, strict=True)]
@@ -163,14 +163,14 @@ def finetune(
         model.train(False)
         logits = own_logits(model, hf_tokenizer, evaluation.texts)
         predicted = task.answers(task.probabilities(logits), labels)
-        scores = score(predicted, evaluation.targets, labels)
-        note = {"base_model": base_model, "recipe": asdict(recipe), "train_rows": len(train), "eval": scores.to_dict()}
-        note["paired"] = train.paired
+        scores = training.scores(predicted, evaluation.targets, labels)
+        note = {"base_model": base_model, "recipe": asdict(recipe), "train_rows": len(train)}
+        note |= {"paired": train.paired, "eval": scores.to_dict()}
         if teaching is not None:
             note["teacher"] = teaching.teacher
         (folder / NOTE).write_bytes(orjson.dumps(note, option=orjson.OPT_INDENT_2))
     seconds = time.monotonic() - started
-    logger.info("wrote %s: accuracy %.4f on %d eval rows, %.0f s", out, scores.accuracy, scores.rows, seconds)
+    logger.info("wrote %s: %s on %d eval rows, %.0f s", out, scores, scores.rows, seconds)
     found = doubts(scores, train.targets)
     for doubt in found:
         logger.warning("%s", doubt)
@@ -256,7 +256,7 @@ def _train(
         save_only_model=True,
         save_total_limit=1,
         load_best_model_at_end=best,
-        metric_for_best_model="eval_accuracy" if best else None,
+        metric_for_best_model="eval_quality" if best else None,
         logging_strategy="steps",
         logging_steps=logging_share(),
         report_to=[],
@@ -274,8 +274,8 @@ def _train(
         train_dataset=train,
         eval_dataset=evaluation,
         data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8),
-        compute_metrics=partial(_accuracy, task=task),
-        compute_loss_func=partial(_taught, task=task, label_share=teaching.label_share) if teaching else None,
+        compute_metrics=partial(_quality, task=task),
+        compute_loss_func=_loss(task, teaching),
         callbacks=[*callbacks, *([keeper] if keeper else [])],
     )
     trainer.remove_callback(transformers.PrinterCallback)
@@ -305,12 +305,22 @@ class _ByLength(LengthGroupedSampler):
 
 
 def _taught(outputs: Any, targets: torch.Tensor, task: Task, label_share: float, **_: Any) -> torch.Tensor:
-    """The loss as the Trainer calls for it."""
+    """The distance from a teacher's answers and the true ones."""
     return taught_loss(outputs["logits"], targets, task, label_share)
 
 
-def _accuracy(found: EvalPrediction, task: Task) -> dict[str, float]:
-    """Share of rows right; with several labels per row all must be."""
+def _loss(task: Task, teaching: Teaching | None) -> Callable[..., torch.Tensor] | None:
+    """As the Trainer calls for it; None for the model's own, which its ``problem_type`` names."""
+    if teaching is not None:
+        return partial(_taught, task=task, label_share=teaching.label_share)
+    return partial(_told, task=task) if task.problem_type is None else None
+
+
+def _told(outputs: Any, targets: torch.Tensor, task: Task, **_: Any) -> torch.Tensor:
+    return training_of(task).hard_loss(outputs["logits"].float(), targets.float())
+
+
+def _quality(found: EvalPrediction, task: Task) -> dict[str, float]:
     logits, targets = np.asarray(found.predictions), np.asarray(found.label_ids)
     truth: npt.NDArray[Any] = true_part(targets, logits.shape[1]) if targets.ndim == 2 else targets
-    return {"accuracy": float(training_of(task).right(logits, truth).mean())}
+    return {"quality": training_of(task).quality(logits, truth)}

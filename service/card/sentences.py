@@ -6,9 +6,9 @@ from pydantic import JsonValue
 
 from service.card.facts import chosen, fp32_row, making, served_row, times_as_fast
 from service.contract.bundle import Manifest, Quality, VariantName
+from service.tasks import task_named
 
 _DEVICES: dict[VariantName, str] = {"cpu": "On the CPU", "cuda": "On the GPU"}
-_SHOWN_LABELS = 12
 _SMALLER = 1.05  # a file is called smaller than another from this ratio on
 
 
@@ -21,7 +21,7 @@ def sentences(manifest: Manifest) -> list[str]:
         *(_quantized(manifest, name) for name in variants),
         *_searched(manifest),
         *(sentence for name in variants for sentence in _faster(manifest, name)),
-        *(_judged(name, quality) for name, quality in manifest.quality.items()),
+        *(_judged(manifest, name, quality) for name, quality in manifest.quality.items()),
     ]
 
 
@@ -76,11 +76,11 @@ def duration(seconds: float) -> str:
 
 
 def _model(manifest: Manifest) -> str:
-    labels = manifest.labels
-    more = f" and {len(labels) - _SHOWN_LABELS} more" if len(labels) > _SHOWN_LABELS else ""
+    described = task_named(manifest.task, manifest.task_settings).described(manifest.labels)
+    reads = ", reading pairs of texts" if manifest.paired else ""
     return (
-        f"A {manifest.task} text classifier for {len(labels)} labels ({', '.join(labels[:_SHOWN_LABELS])}{more}), "
-        f"fine-tuned from {manifest.source.base_model}; checkpoint {manifest.source.checkpoint_sha256[:12]}."
+        f"A {described}{reads}, fine-tuned from {manifest.source.base_model}; checkpoint "
+        f"{manifest.source.checkpoint_sha256[:12]}."
     )
 
 
@@ -140,12 +140,12 @@ def _faster(manifest: Manifest, name: VariantName) -> list[str]:
     return [f"{_DEVICES[name]} a single text takes {row.p50_ms:.2f} ms (median){against}."]
 
 
-def _judged(name: VariantName, quality: Quality) -> str:
+def _judged(manifest: Manifest, name: VariantName, quality: Quality) -> str:
     flips = (
         f"Its answer differs from the checkpoint's in {quality.flips} of {quality.rows} rows, and from its own when "
         f"others share the batch in {quality.batch_flip_rate:.2%}."
     )
     return (
-        f"{_DEVICES[name]}: {explain(quality)} Always answering the most frequent label would score "
+        f"{_DEVICES[name]}: {explain(quality)} {task_named(manifest.task, manifest.task_settings).trivial} would score "
         f"{quality.majority:.4f}. {flips}"
     )

@@ -36,9 +36,7 @@ def _quality(name: str, quality: Quality, unproven: bool) -> list[str]:
             "nor that more were."
         )
     if quality.exported <= quality.majority:
-        found.append(
-            f"{name}: no better than always answering the most frequent label, which scores {quality.majority:.4f}."
-        )
+        found.append(f"{name}: no better than the same answer to every text, which scores {quality.majority:.4f}.")
     if quality.trained_on:
         found.append(
             f"{name}: {quality.trained_on} eval rows also occur in the training data; they did not judge. Rows that "

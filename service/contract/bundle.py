@@ -29,6 +29,7 @@ VariantName = Literal["cpu", "cuda"]
 Verdict = Literal["pass", "fail", "inconclusive"]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Score = Annotated[float, Field(le=1.0, description="of the task's metric; below 0 where it is worse than a constant")]
 
 
 class _Model(BaseModel):
@@ -100,8 +101,8 @@ class Quality(_Model):
     """
 
     metric: str
-    baseline: Share
-    exported: Share
+    baseline: Score
+    exported: Score
     difference: float
     lower_bound: float
     max_drop: float = Field(ge=0)
@@ -110,7 +111,7 @@ class Quality(_Model):
     trained_on: Count = Field(
         default=0, description="eval rows beside these that also occur in training: they do not judge"
     )
-    majority: Share = Field(default=0.0, description="what always answering the most frequent label would score")
+    majority: Score = Field(default=0.0, description="what the same answer to all rows would score")
     flips: Count = Field(description="rows whose predicted label differs from the checkpoint's")
     batch_flip_rate: Share = Field(description="share of rows whose label changes when batched with others and padded")
     batched_rows: Count = Field(default=0, description="the rows that this share is of")
@@ -197,7 +198,7 @@ class Candidate(_Model):
     name: str
     speedup: float = Field(ge=1)
     scheme: str
-    accuracy: Share
+    accuracy: Score
     difference: float
     lower_bound: float
     estimate: float
@@ -223,7 +224,7 @@ class Search(_Model):
     rows: Count
     cross_fitted: bool = False
     metric: str
-    baseline: Share
+    baseline: Score
     max_drop: float = Field(ge=0)
     target_speedup: float | None
     budget_seconds: float = Field(ge=0)
@@ -260,6 +261,7 @@ class Manifest(_Model):
     name: str
     version: str = Field(pattern=r"^[1-9][0-9]*$")
     task: str = Field(description="name of one of service.tasks")
+    task_settings: dict[str, float | bool] = Field(default={}, description="what the task was told beside its name")
     paired: bool = Field(default=False, description="whether it reads pairs of texts")
     labels: tuple[str, ...] = Field(min_length=1)
     max_length: int = Field(ge=2, description="tokens, special tokens included; longer texts are truncated")

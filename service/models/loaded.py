@@ -74,7 +74,7 @@ class LoadedModel:
     ) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
-        self.task = task_named(bundle.manifest.task)
+        self.task = task_named(bundle.manifest.task, bundle.manifest.task_settings)
         self.variant = variant
         self.provider = engine.provider
         self.fallback = fallback
@@ -209,7 +209,7 @@ def load(path: Path, resources: Resources, metrics: Metrics) -> LoadedModel:
 def _load(path: Path, resources: Resources, metrics: Metrics, thread: ThreadPoolExecutor) -> LoadedModel:
     bundle = open_bundle(path)
     manifest = bundle.manifest
-    task = task_named(manifest.task)
+    task = task_named(manifest.task, manifest.task_settings)
     variant, engine, fallback = _engine(bundle, resources)
     tokenizer = TextTokenizer(bundle.file(TOKENIZER), manifest.max_length, manifest.pad_id)
     engine.warm_up()

@@ -22,7 +22,6 @@ from service.errors import InvalidRequest, LogFailing, NotReady, Overloaded, Unk
 from service.log.recorder import Recorder
 from service.models.loaded import LoadedModel, Observation, Tokenized
 from service.models.rollout import Rollout
-from service.tasks.classification import correct
 from service.tasks.tokenizer import AS_TRAINED, Tokens, Truncation
 from service.telemetry.context import request_id
 from service.telemetry.metrics import Metrics
@@ -236,7 +235,9 @@ class Predictor:
             raise Overloaded("the log is behind and cannot take the label now.", retry_after=1)
         if not await written:
             raise LogFailing(f"the label could not be written: {self.recorder.failing}. Send it again later.")
-        right = "unknown" if known is None else str(bool(correct([known], [label])[0])).lower()
+        live, right = self.models.get(model), "unknown"
+        if known is not None and live is not None:
+            right = str(bool(live.task.correct([known], [label])[0])).lower()
         self._metrics.feedback.labels(model, right).inc()
 
     def _count(self, live: LoadedModel, tokens: Tokens, item: Batched[Observation]) -> None:

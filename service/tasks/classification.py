@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from service.contract.labels import split_labels
-from service.tasks.task import Floats
+from service.tasks.task import Booleans, Doubles, Floats
+
+_SHOWN_LABELS = 12
 
 
 def softmax(logits: Floats) -> Floats:
@@ -28,3 +32,50 @@ def correct(predicted: Sequence[str], targets: Sequence[str]) -> npt.NDArray[np.
         [set(split_labels(one)) == set(split_labels(other)) for one, other in zip(predicted, targets, strict=True)],
         dtype=np.bool_,
     )
+
+
+def majority(targets: Sequence[str]) -> tuple[str, float]:
+    """The most frequent label, or set of labels, and its share of the rows: what always answering it would score."""
+    spelt = {frozenset(split_labels(target)): target for target in targets}
+    label, rows = Counter(frozenset(split_labels(target)) for target in targets).most_common(1)[0]
+    return spelt[label], rows / len(targets)
+
+
+class Classification:
+    """The half of a task that both kinds of classification share: an answer is right or wrong, and nothing between."""
+
+    name: str
+
+    @property
+    def categorical(self) -> bool:
+        return True
+
+    @property
+    def trivial(self) -> str:
+        return "Always answering the most frequent label"
+
+    @property
+    def settings(self) -> Mapping[str, float | bool]:
+        return {}
+
+    def described(self, labels: Sequence[str]) -> str:
+        more = f" and {len(labels) - _SHOWN_LABELS} more" if len(labels) > _SHOWN_LABELS else ""
+        return f"{self.name} text classifier for {len(labels)} labels ({', '.join(labels[:_SHOWN_LABELS])}{more})"
+
+    def fitted(self, targets: Sequence[str]) -> Self:
+        return self
+
+    def correct(self, predicted: Sequence[str], targets: Sequence[str]) -> Booleans:
+        return correct(predicted, targets)
+
+    def same(self, answers: Sequence[str], others: Sequence[str]) -> Booleans:
+        return correct(answers, others)
+
+    def merits(self, predicted: Sequence[str], targets: Sequence[str]) -> Booleans | Doubles:
+        return correct(predicted, targets)
+
+    def score(self, merits: Booleans | Doubles) -> float:
+        return float(merits.mean())
+
+    def trivial_score(self, targets: Sequence[str]) -> tuple[str, float]:
+        return majority(targets)

@@ -8,20 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.contract.labels import SEPARATOR
-from service.tasks.classification import sigmoid
+from service.tasks.classification import Classification, sigmoid
 from service.tasks.task import Booleans, Floats
 
 THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
-class MultiLabel:
+class MultiLabel(Classification):
     """Every label of at least 0.5 is in the answer, joined by ``|``; maybe none."""
 
     name: str = "multi-label"
     problem_type: str = "multi_label_classification"
     metric: str = "exact match"
     several: bool = True
+
+    def problem(self, target: str) -> str | None:
+        return None
 
     def probabilities(self, logits: Floats) -> Floats:
         return sigmoid(logits)

@@ -7,18 +7,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.tasks.classification import softmax
+from service.contract.labels import SEPARATOR
+from service.tasks.classification import Classification, softmax
 from service.tasks.task import Booleans, Floats
 
 
 @dataclass(frozen=True)
-class SingleLabel:
+class SingleLabel(Classification):
     """The most probable label is the answer."""
 
     name: str = "single-label"
     problem_type: str = "single_label_classification"
     metric: str = "accuracy"
     several: bool = False
+
+    def problem(self, target: str) -> str | None:
+        if target and SEPARATOR not in target:
+            return None
+        return "has several labels, and there is one for each row" if target else "has no label"
 
     def probabilities(self, logits: Floats) -> Floats:
         return softmax(logits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -10,30 +10,57 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Booleans = npt.NDArray[np.bool_]
+Doubles = npt.NDArray[np.float64]
 
 
 class Task(Protocol):
     """How logits become answers; the same in the gate, the reference and the service.
 
+    An answer is a string, as it is logged, compared and sent back as feedback; so is a target, the true answer.
     ``name`` is what manifests store, ``problem_type`` what transformers calls it in a checkpoint's config.json,
-    ``metric`` what the share of right answers is called, and ``several`` whether a row may have several labels, or
-    none.
+    ``metric`` what its score is called, ``categorical`` whether answers are made of a fixed set of labels, and
+    ``several`` whether one may have several of them, or none.
     """
 
     @property
     def name(self) -> str: ...
 
     @property
-    def problem_type(self) -> str: ...
+    def problem_type(self) -> str | None: ...
 
     @property
     def metric(self) -> str: ...
 
     @property
+    def categorical(self) -> bool: ...
+
+    @property
     def several(self) -> bool: ...
 
+    @property
+    def trivial(self) -> str:
+        """The answer that takes no model, as a sentence begins: "Always answering the most frequent label"."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, float | bool]:
+        """What the task was told beside its name; stored in manifests."""
+        ...
+
+    def described(self, labels: Sequence[str]) -> str:
+        """What such a model is, for people: "single-label text classifier for 2 labels (no, yes)"."""
+        ...
+
+    def fitted(self, targets: Sequence[str]) -> Task:
+        """The task with what it takes from training targets, if it takes anything."""
+        ...
+
+    def problem(self, target: str) -> str | None:
+        """What is wrong with a target, as the end of a sentence, or None."""
+        ...
+
     def probabilities(self, logits: Floats) -> Floats:
-        """(n, labels) of the (n, labels) logits."""
+        """(n, labels) of the (n, labels) logits; scores, where they are no probabilities."""
         ...
 
     def decided(self, probs: Floats) -> Booleans:
@@ -41,13 +68,33 @@ class Task(Protocol):
         ...
 
     def answers(self, probs: Floats, labels: Sequence[str]) -> list[str]:
-        """The answer to each row, as it is logged, compared and sent."""
+        """The answer to each row."""
         ...
 
     def confidences(self, probs: Floats) -> Floats:
-        """(n,) probability that the answer is right."""
+        """(n,) probability that the answer is right; NaN where none is given."""
         ...
 
     def named(self, answer: str) -> Sequence[str]:
         """The labels in an answer, each of which counts by itself in metrics."""
+        ...
+
+    def correct(self, predicted: Sequence[str], targets: Sequence[str]) -> Booleans:
+        """(n,) whether each answer is right, or near enough."""
+        ...
+
+    def same(self, answers: Sequence[str], others: Sequence[str]) -> Booleans:
+        """(n,) whether two answers are one, or differ by no more than rounding may."""
+        ...
+
+    def merits(self, predicted: Sequence[str], targets: Sequence[str]) -> Booleans | Doubles:
+        """What the score is made of, row by row: (n,) whether it is right, or (n, k) figures whose means tell."""
+        ...
+
+    def score(self, merits: Booleans | Doubles) -> float:
+        """The metric over all rows; at most 1, the more the better."""
+        ...
+
+    def trivial_score(self, targets: Sequence[str]) -> tuple[str, float]:
+        """What takes no model: the answer that is given always, and its score."""
         ...

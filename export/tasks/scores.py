@@ -1,4 +1,4 @@
-"""Classification metrics: accuracy, macro F1, and each class by itself."""
+"""How a checkpoint does on rows: the figures of its task, and of classification each class by itself."""
 
 from __future__ import annotations
 
@@ -29,15 +29,20 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """``accuracy`` is the share of rows right; for several labels per row the whole set must match."""
+    """``figures`` by their names, the one that models are chosen by first; ``classes`` by label, if there are any.
+
+    ``accuracy`` is the share of rows right; for several labels per row the whole set must match.
+    """
 
     rows: int
-    accuracy: float
-    macro_f1: float
+    figures: dict[str, float]
     classes: dict[str, ClassScore]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"rows": self.rows, **self.figures, "classes": {name: asdict(one) for name, one in self.classes.items()}}
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in self.figures.items())
 
 
 def score(predicted: Sequence[str], targets: Sequence[str], labels: Sequence[str]) -> Scores:
@@ -50,8 +55,11 @@ def score(predicted: Sequence[str], targets: Sequence[str], labels: Sequence[str
         label: ClassScore(float(precision), float(recall), float(f1), int(support), int(given))
         for label, precision, recall, f1, support, given in zip(labels, *columns, guess.sum(axis=0), strict=True)
     }
-    accuracy = float(correct(predicted, targets).mean())
-    return Scores(len(targets), accuracy, sum(one.f1 for one in classes.values()) / len(classes), classes)
+    figures = {
+        "accuracy": float(correct(predicted, targets).mean()),
+        "macro_f1": sum(one.f1 for one in classes.values()) / len(classes),
+    }
+    return Scores(len(targets), figures, classes)
 
 
 def doubts(scores: Scores, train: Sequence[str]) -> tuple[str, ...]:
