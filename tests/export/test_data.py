@@ -18,7 +18,7 @@ from export.data.kept import rows_file
 from export.data.labels import label_set
 from export.judge.calibration import class_changes
 from export.tasks import training_of
-from export.train.scores import score
+from export.tasks.scores import score
 from plumbline import cli
 from service.contract.bundle import open_bundle
 from service.contract.dataset import Dataset, read_dataset, write_jsonl
@@ -137,7 +137,7 @@ class TestNone:
 
     def test_it_is_right_if_nothing_is_predicted(self) -> None:
         found = score(["b|a", "", "a"], self.TARGETS, ["a", "b"])
-        assert found.accuracy == pytest.approx(2 / 3)
+        assert found.figures["accuracy"] == pytest.approx(2 / 3)
         assert {label: one.support for label, one in found.classes.items()} == {"a": 1, "b": 2}
 
     def test_it_is_no_class_of_its_own(self) -> None:

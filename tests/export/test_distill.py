@@ -76,11 +76,11 @@ def done(trained: Trained, student: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_a_smaller_student_of_another_architecture_comes_close_to_its_teacher(done: Distilled) -> None:
-    assert done.teacher.accuracy > 0.9
-    assert done.student.accuracy > done.teacher.accuracy - 0.05
+    assert done.teacher.score > 0.9
+    assert done.student.score > done.teacher.score - 0.05
     assert done.student.parameters < done.teacher.parameters / 2
     assert done.student.bytes < done.teacher.bytes / 2
-    assert done.paired.difference == pytest.approx(done.student.accuracy - done.teacher.accuracy)
+    assert done.paired.difference == pytest.approx(done.student.score - done.teacher.score)
     assert done.paired.lower < done.paired.difference
 
 
@@ -92,13 +92,13 @@ def test_what_is_written_is_an_ordinary_checkpoint_with_the_labels_of_the_teache
     assert load_tokenizer(str(made.path), local=True).model_max_length == 24
     note = orjson.loads((made.path / "plumbline.json").read_bytes())
     assert note["teacher"]["checkpoint_sha256"] == checkpoint_digest(trained.checkpoint)
-    assert note["eval"]["accuracy"] == pytest.approx(done.student.accuracy)
+    assert note["eval"]["accuracy"] == pytest.approx(done.student.score)
     assert [entry.name for entry in made.path.parent.iterdir()] == ["checkpoint"]
 
 
 def test_the_student_can_be_exported(done: Distilled, trained: Trained, tmp_path: Path) -> None:
     bundle = exported(Trained(done.made.checkpoint, trained.train, trained.evaluation), tmp_path, max_drop=5.0).bundle
-    assert open_bundle(bundle.path).manifest.quality["cpu"].baseline == pytest.approx(done.student.accuracy, abs=0.01)
+    assert open_bundle(bundle.path).manifest.quality["cpu"].baseline == pytest.approx(done.student.score, abs=0.01)
 
 
 def test_a_student_learns_the_answers_of_its_teacher_rather_than_the_labels(
@@ -110,7 +110,7 @@ def test_a_student_learns_the_answers_of_its_teacher_rather_than_the_labels(
     learnt = distill(
         trained.checkpoint, str(student), wrong, trained.evaluation, tmp_path / "taught", RECIPE, label_share=0.0
     )
-    assert learnt.student.accuracy > 0.85
+    assert learnt.student.score > 0.85
 
 
 def test_several_labels_per_row(base: Path, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_several_labels_per_row(base: Path, tmp_path: Path) -> None:
         tmp_path / "teacher", str(tmp_path / "teacher"), data, data, tmp_path / "out", Recipe(2, 1e-4, 16, 24)
     )
     assert done.made.task == MULTI_LABEL
-    assert done.student.accuracy > done.teacher.accuracy - 0.1
+    assert done.student.score > done.teacher.score - 0.1
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_several_labels_per_row(base: Path, tmp_path: Path) -> None:
     done = finetune(str(base), data, data, tmp_path / "out", recipe)
     assert (done.task, done.labels) == (MULTI_LABEL, ("negative", "phone", "positive"))
     assert json.loads(json.dumps(done.to_dict()))["task"] == "multi-label"
-    assert done.scores.accuracy > 0.8
+    assert done.scores.figures["accuracy"] > 0.8
     assert read_checkpoint(tmp_path / "out").task == MULTI_LABEL
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from export.train.scores import doubts, score
+from export.tasks.scores import doubts, score
 from plumbline import cli
 from service.contract.dataset import Dataset, write_jsonl
 from tests.export.conftest import Trained, sentences

@@ -7,22 +7,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize_scalar
+from sklearn.metrics import r2_score
 
 from export.judge.gate import (
     PredictedLabels,
     check_baseline,
     explain,
     judge_quality,
-    majority,
     may_publish,
     refuse_unless_published,
     verdict,
 )
-from export.judge.paired import lower_bound, paired_difference, rows_needed
+from export.judge.paired import Paired, compared, lower_bound, paired_difference, rows_needed
 from service.contract.errors import Refused
-from service.tasks import MULTI_LABEL, SINGLE_LABEL
+from service.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 counts = st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(80, 2000))
+
+
+def counted(gained: int, lost: int, rows: int) -> Paired:
+    return Paired(rows, gained, lost, (gained - lost) / rows, 0.0, 0.0)
 
 
 def likelihood_bound(gained: int, lost: int, rows: int) -> float:
@@ -106,7 +110,7 @@ def test_the_rows_said_to_be_needed_keep_their_promise(rows: int) -> None:
         gained, lost, _same = rng.multinomial(rows, shares).tolist()
         if settled(gained, lost, rows):
             continue
-        low, high = rows_needed(gained, lost, rows, MARGIN)
+        low, high = rows_needed(counted(gained, lost, rows), MARGIN)
         assert high is None or rows < low <= high
         if high is not None:
             enough.append(settled(*rng.multinomial(high, shares)[:2].tolist(), high))
@@ -118,7 +122,7 @@ def test_the_rows_said_to_be_needed_keep_their_promise(rows: int) -> None:
 
 
 def test_no_number_of_rows_is_sure_to_settle_an_estimate_on_the_margin() -> None:
-    low, high = rows_needed(0, 5, 1000, MARGIN)
+    low, high = rows_needed(counted(0, 5, 1000), MARGIN)
     assert low > 1000
     assert high is None
 
@@ -165,8 +169,8 @@ def test_inconclusive_is_refused_only_if_that_was_asked_for() -> None:
 
 def test_the_most_frequent_label_is_the_least_to_be_better_than() -> None:
     targets = ["a"] * 6 + ["b"] * 4
-    assert majority(targets) == ("a", 0.6)
-    assert majority(["b|a", "a|b", "a"])[1] == pytest.approx(2 / 3)
+    assert SINGLE_LABEL.trivial_score(targets) == ("a", 0.6)
+    assert MULTI_LABEL.trivial_score(["b|a", "a|b", "a"])[1] == pytest.approx(2 / 3)
     sure = np.ones(10, dtype=np.float32)
     check_baseline(PredictedLabels(["a"] * 7 + ["b"] * 3, sure), targets)
     with pytest.raises(Refused, match=r"right on 0.6000 of the 10 eval rows, and always answering 'a' would be on 0.6"):
@@ -205,3 +209,43 @@ def test_labels_that_change_in_batches_too_often_are_refused(flips: int, publish
     if not published:
         with pytest.raises(Refused, match=r"5.0% of labels change when rows are batched"):
             refuse_unless_published({"cpu": quality}, strict=False)
+
+
+class TestNumbers:
+    """Of regression: rows are not right or wrong, and the bootstrap bounds what is between two models."""
+
+    def answers(self, truth: np.ndarray, noise: float, seed: int) -> list[str]:
+        return [f"{one:.6g}" for one in truth + np.random.default_rng(seed).normal(0, noise, len(truth))]
+
+    def test_the_score_is_the_coefficient_of_determination(self) -> None:
+        truth = np.random.default_rng(0).normal(3, 1, 500)
+        given = self.answers(truth, 0.5, 1)
+        targets = [str(one) for one in truth]
+        found = REGRESSION.score(REGRESSION.merits(given, targets))
+        assert found == pytest.approx(r2_score(truth, [float(one) for one in given]))
+        assert REGRESSION.score(REGRESSION.merits([str(truth.mean())] * 500, targets)) == pytest.approx(0, abs=1e-9)
+
+    def test_its_lower_bound_holds_in_nineteen_of_twenty_draws(self) -> None:
+        """Both models are as good as each other in the long run, so the bound must lie below 0."""
+        below = 0
+        for draw in range(200):
+            truth = np.random.default_rng(draw).normal(0, 1, 300)
+            targets = [str(one) for one in truth]
+            merits = [REGRESSION.merits(self.answers(truth, 0.5, seed), targets) for seed in (draw + 1000, draw + 2000)]
+            below += compared(REGRESSION, *merits).lower < 0
+        assert below >= 184  # 95 % of 200, less three standard errors
+
+    def test_a_worse_model_is_found(self) -> None:
+        truth = np.random.default_rng(0).normal(0, 1, 1000)
+        targets = [str(one) for one in truth]
+        before, after = (REGRESSION.merits(self.answers(truth, noise, 1), targets) for noise in (0.3, 0.5))
+        found = compared(REGRESSION, before, after)
+        assert found.upper < 0
+        assert found.gained is None
+        assert rows_needed(found, 0.005) is None
+
+    def test_few_rows_that_agree_prove_little(self) -> None:
+        merits = REGRESSION.merits(["1", "2", "3.1", "3.9"], ["1", "2", "3", "4"])
+        found = compared(REGRESSION, merits, merits)
+        assert found.difference == 0
+        assert found.lower < 0 < found.upper

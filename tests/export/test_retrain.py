@@ -27,6 +27,7 @@ from service.contract.features import PROJECTED, encode_embedding
 from service.contract.record import Feedback, Record
 from service.contract.repository import Serving, read_serving, versions
 from service.contract.segments import seal, segment_path
+from service.tasks import SINGLE_LABEL
 from tests.export.conftest import NEW_BAD, NEW_GOOD, RECIPE, Trained, sentences
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -221,7 +222,7 @@ GATE = Quality(
 def test_the_rules_of_a_challenge(
     old: tuple[int, int, int], new: tuple[int, int, int], gate: Quality, accepted: bool, reason: str
 ) -> None:
-    pairs = [contest(answers(a, rows), answers(b, rows), ["a"] * rows) for a, b, rows in (old, new)]
+    pairs = [contest(SINGLE_LABEL, answers(a, rows), answers(b, rows), ["a"] * rows) for a, b, rows in (old, new)]
     champion = Champion(version="1", digest="0" * 64)
     challenge = decide(champion, pairs[0], pairs[1], {"cpu": gate}, max_drop=1.0)
     assert challenge.accepted == accepted

@@ -8,14 +8,17 @@ from service.http.routes import (
     predict,
     probes,
     repository,
+    rerank,
     sagemaker,
     status,
     tei,
+    zero_shot,
 )
 
 # Routes are tried in this order, so the busy ones stand first.
 ROUTERS = (
     *(predict.router, oip.router, feedback.router, kserve.router, tei.router, sagemaker.router),
+    *(rerank.router, zero_shot.router),
     *(probes.router, status.router, interface.router, repository.router),
 )
 

@@ -176,7 +176,7 @@ IN_FP32 = {"cpu": Variant(file=INT8, precision="fp32", instruction_set="avx2", g
     [
         ({"quality": {"cpu": quality(verdict="fail")}}, "the accuracy gate failed"),
         ({"quality": {"cpu": quality(verdict="inconclusive")}, "unproven": True}, "cpu: unproven."),
-        ({"quality": {"cpu": quality(majority=0.95)}}, "no better than always answering the most frequent label"),
+        ({"quality": {"cpu": quality(majority=0.95)}}, "no better than the same answer to every text"),
         ({"quality": {"cpu": quality(trained_on=64)}}, "64 eval rows also occur in the training data"),
         ({"quality": {"cpu": quality(missed={"refund": 12, "late": 3})}}, "never right on refund (12 rows), late (3"),
         ({"quality": {"cpu": quality(batch_flip_rate=0.006)}}, "0.60% of the labels change"),

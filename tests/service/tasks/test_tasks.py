@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from service.contract.errors import BundleError
-from service.tasks import MULTI_LABEL, SINGLE_LABEL, TASKS, Task, task_named
+from service.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task, task_named
 from service.tasks.classification import correct
 from service.tasks.observation import observe
+from service.tasks.regression import Regression
 from service.tasks.task import Floats
+
+CATEGORICAL = [task for task in TASKS.values() if task.categorical]
 
 # Beyond what a half-precision model can put out.
 LOGITS = arrays(
@@ -35,7 +38,7 @@ def reference(logits: Floats, task: Task) -> np.ndarray:
     return np.asarray(e / e.sum(axis=1, keepdims=True))
 
 
-@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
+@pytest.mark.parametrize("task", CATEGORICAL, ids=[task.name for task in CATEGORICAL])
 class TestProbabilities:
     @given(logits=LOGITS)
     def test_they_equal_the_textbook_formula_without_a_warning(self, task: Task, logits: Floats) -> None:
@@ -97,6 +100,32 @@ class TestLabels:
             assert not {name for name, logit in zip(names, row, strict=True) if logit < -1e-6} & chosen
 
 
+class TestNumbers:
+    def test_an_answer_is_the_output_or_its_sigmoid(self) -> None:
+        logits = np.array([[0.0], [1.25], [-2.0]], dtype=np.float32)
+        squashed = Regression(squashed=True)
+        assert REGRESSION.answers(REGRESSION.probabilities(logits), ["score"]) == ["0", "1.25", "-2"]
+        assert [float(one) for one in squashed.answers(squashed.probabilities(logits), ["score"])] == pytest.approx(
+            [0.5, 0.777300, 0.119203], abs=1e-6
+        )
+
+    def test_it_is_right_within_half_the_spread_of_what_was_trained_on(self) -> None:
+        task = REGRESSION.fitted(["0", "4"])  # a standard deviation of 2
+        assert task.settings["spread"] == 2
+        assert task.correct(["1", "1", "1"], ["2", "2.01", "nonsense"]).tolist() == [True, False, False]
+        assert task.same(["1", "1"], ["1.1", "1.11"]).tolist() == [True, False]
+
+    @pytest.mark.parametrize("target", ["", "good", "nan", "inf", "1|2"])
+    def test_what_is_no_finite_number_is_named(self, target: str) -> None:
+        assert "no finite number" in str(REGRESSION.problem(target))
+
+    def test_its_settings_come_back_from_a_manifest(self) -> None:
+        task = Regression(squashed=True, spread=1.5)
+        assert task_named("regression", task.settings) == task
+        with pytest.raises(BundleError, match="with {'unheard': 1}"):
+            task_named("regression", {"unheard": 1})
+
+
 class TestCorrect:
     def test_the_order_of_several_labels_does_not_matter(self) -> None:
         found = correct(["a|b", "a", "", "a", "a|b"], ["b|a", "a", "", "b", "a"])
@@ -115,7 +144,7 @@ class TestCorrect:
         assert not correct(["refund"], ["refunds"])[0]
 
 
-@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
+@pytest.mark.parametrize("task", CATEGORICAL, ids=[task.name for task in CATEGORICAL])
 @given(logits=LOGITS)
 def test_an_answer_names_what_was_decided(task: Task, logits: Floats) -> None:
     names = [f"label {index}" for index in range(logits.shape[1])]
@@ -133,7 +162,7 @@ def test_a_bundle_of_an_unknown_task_is_refused_by_name() -> None:
 
 def test_nothing_but_the_tasks_themselves_asks_for_the_name_of_one() -> None:
     """No other module writes a task's name, and none compares one."""
-    name = "|".join(map(re.escape, [*TASKS, *(task.problem_type for task in TASKS.values())]))
+    name = "|".join(map(re.escape, [*TASKS, *(task.problem_type for task in TASKS.values() if task.problem_type)]))
     compared = re.compile(
         rf"[\"'](?:{name})[\"']"
         r"|\btask(?:\.name)?\s+(?:==|!=|is\s+(?:not\s+)?(?:[A-Z]{2}|[\"'])|(?:not\s+)?in\s+[\[({\"'])"
