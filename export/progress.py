@@ -78,10 +78,10 @@ class TrainingProgress(TrainerCallback):
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         metrics = kwargs["metrics"]
         logger.info(
-            "training: epoch %.0f, eval loss %.4f, accuracy %.4f",
+            "training: epoch %.0f, eval loss %.4f, score %.4f",
             state.epoch or 0,
             metrics["eval_loss"],
-            metrics["eval_accuracy"],
+            metrics["eval_score"],
         )
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "export.inference": {"export.checkpoint", "service.contract", "service.engine", "service.tasks"},
     "export.data": {"export.checkpoint", "export.inference", "service.contract", "service.tasks"},
-    "export.tasks": {"export.data", "service.tasks"},
+    "export.tasks": {"export.data", "service.contract", "service.tasks"},
     "export.graph": {
         *("export.errors", "export.hardware", "export.checkpoint", "export.inference"),
         *("service.contract", "service.engine", "service.tasks"),
@@ -70,7 +70,7 @@ ALLOWED: dict[str, set[str]] = {
         *("service.contract", "service.engine", "service.tasks"),
     },
     "export.search": {
-        *("export.errors", "export.hardware", "export.checkpoint", "export.inference", "export.data"),
+        *("export.errors", "export.hardware", "export.checkpoint", "export.inference"),
         *("export.tasks", "export.graph", "export.judge", "export.measure", "export.prune"),
         *("service.contract", "service.engine", "service.tasks"),
     },

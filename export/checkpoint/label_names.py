@@ -9,8 +9,7 @@ from typing import Any
 
 from export.errors import CheckpointError
 from service.contract.labels import SEPARATOR
-from service.tasks import SINGLE_LABEL, TASKS, Task
-from service.tasks.regression import Regression
+from service.tasks.configured import gives_number
 
 logger = logging.getLogger(__name__)
 
@@ -39,29 +38,6 @@ def label_names(config: Mapping[str, Any], source: Path) -> tuple[str, ...]:
         raise CheckpointError(f"id2label in {source} must name 0, 1, 2 … without a gap and has {keys}. {_MEND}")
     listed = [names[str(row)] for row in range(len(names))]
     return check_label_names(listed, f"id2label in {source}", least=1 if gives_number(config) else 2)
-
-
-def gives_number(config: Mapping[str, Any]) -> bool:
-    """Whether the head that a ``config`` describes gives a number, and no classes: one row, or regression by name."""
-    names = config.get("id2label")
-    rows = config.get("num_labels", len(names) if isinstance(names, dict) else None)
-    return rows == 1 or config.get("problem_type") == "regression"
-
-
-def task_of_config(config: Mapping[str, Any]) -> Task:
-    """What a checkpoint's ``config`` says of its head, as transformers and sentence-transformers read it.
-
-    One output without a ``problem_type`` is a cross-encoder's: its sigmoid is the answer, unless the file names the
-    identity as its activation.
-    """
-    kind = config.get("problem_type")
-    if gives_number(config):
-        own = config.get("sentence_transformers")
-        named = (
-            own.get("activation_fn") if isinstance(own, dict) else config.get("sbert_ce_default_activation_function")
-        )
-        return Regression(squashed=kind != "regression" and not str(named).endswith("Identity"))
-    return next((one for one in TASKS.values() if kind is not None and one.problem_type == kind), SINGLE_LABEL)
 
 
 def check_label_names(names: Sequence[object], source: str, *, least: int = 2) -> tuple[str, ...]:

@@ -16,13 +16,14 @@ from typing import Any
 import orjson
 
 from export.checkpoint.hub import on_hub
-from export.checkpoint.label_names import check_label_names, gives_number, label_names, task_of_config
+from export.checkpoint.label_names import check_label_names, label_names
 from export.checkpoint.no_code import refuse_code_in
 from export.errors import CheckpointError
 from service.contract.bundle import TOKENIZER
 from service.contract.files import fsync_path, sha256_file
 from service.contract.repository import check_name
 from service.tasks import Task
+from service.tasks.configured import gives_number, task_of_config
 from service.terminal.install import how_to_install
 
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"

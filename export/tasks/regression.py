@@ -37,7 +37,7 @@ class RegressionTraining:
         return np.asarray(truth, dtype=np.float32)
 
     def quality(self, logits: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
-        return -float(np.square(self._values(logits) - truth).mean())
+        return 1.0 - float(np.square(self._values(logits) - truth).mean() / (truth.var() or 1.0))
 
     def summed_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return functional.mse_loss(self._squashed(logits), targets, reduction="sum")

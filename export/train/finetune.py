@@ -256,7 +256,7 @@ def _train(
         save_only_model=True,
         save_total_limit=1,
         load_best_model_at_end=best,
-        metric_for_best_model="eval_quality" if best else None,
+        metric_for_best_model="eval_score" if best else None,
         logging_strategy="steps",
         logging_steps=logging_share(),
         report_to=[],
@@ -274,7 +274,7 @@ def _train(
         train_dataset=train,
         eval_dataset=evaluation,
         data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8),
-        compute_metrics=partial(_quality, task=task),
+        compute_metrics=partial(_score, task=task),
         compute_loss_func=_loss(task, teaching),
         callbacks=[*callbacks, *([keeper] if keeper else [])],
     )
@@ -320,7 +320,7 @@ def _told(outputs: Any, targets: torch.Tensor, task: Task, **_: Any) -> torch.Te
     return training_of(task).hard_loss(outputs["logits"].float(), targets.float())
 
 
-def _quality(found: EvalPrediction, task: Task) -> dict[str, float]:
+def _score(found: EvalPrediction, task: Task) -> dict[str, float]:
     logits, targets = np.asarray(found.predictions), np.asarray(found.label_ids)
     truth: npt.NDArray[Any] = true_part(targets, logits.shape[1]) if targets.ndim == 2 else targets
-    return {"quality": training_of(task).quality(logits, truth)}
+    return {"score": training_of(task).quality(logits, truth)}

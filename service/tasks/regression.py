@@ -61,7 +61,7 @@ class Regression:
         return replace(self, spread=spread if math.isfinite(spread) and spread > 0 else 1.0)
 
     def problem(self, target: str) -> str | None:
-        return None if math.isfinite(number(target)) else f"has {target[:40]!r}, which is no finite number"
+        return None if math.isfinite(number(target)) else f"has {target[:40]!r}, and regression wants a finite number"
 
     def probabilities(self, logits: Floats) -> Floats:
         return sigmoid(logits) if self.squashed else logits

@@ -18,6 +18,7 @@ from export.card.plot import HEIGHT, WIDTH, Axis, axes, pareto_plot, place_label
 from service.card.content import card_of
 from service.card.facts import ranked
 from service.contract.bundle import Challenge, Champion, ClassChange, Manifest
+from service.tasks import SINGLE_LABEL
 from tests.manifests import CHOSEN, manifest, quality, search
 
 HOSTILE = "<b>x</b>|y\n# z"
@@ -92,7 +93,7 @@ def test_where_the_model_is_wrong_is_shown_the_surest_first() -> None:
             ("<i>tag</i>" * 100, "", "bad", 0.7),
         )
     ]
-    wrong = mistakes(pa.Table.from_pylist(rows))
+    wrong = mistakes(pa.Table.from_pylist(rows), SINGLE_LABEL)
     assert [one.confidence for one in wrong] == [0.9, 0.7, 0.6]
     page = as_html(card_of(manifest()), manifest(), wrong)
     shown = page[page.index("Where it is wrong") :]

@@ -133,7 +133,7 @@ def test_several_labels_per_row(base: Path, tmp_path: Path) -> None:
     [
         (["negative", "great"], ["negative", "positive"], r"training data has 1 label.*'great' \(first in row 2\)"),
         (["negative", "positive"], ["positive", "great"], "eval data has 1 label"),
-        (["negative", "negative|positive"], ["negative", "positive"], "several labels in row 2"),
+        (["negative", "negative|positive"], ["negative", "positive"], "row 2 has several labels"),
     ],
 )
 def test_labels_that_disagree_with_the_teacher(

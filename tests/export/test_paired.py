@@ -172,9 +172,9 @@ def test_the_most_frequent_label_is_the_least_to_be_better_than() -> None:
     assert SINGLE_LABEL.trivial_score(targets) == ("a", 0.6)
     assert MULTI_LABEL.trivial_score(["b|a", "a|b", "a"])[1] == pytest.approx(2 / 3)
     sure = np.ones(10, dtype=np.float32)
-    check_baseline(PredictedLabels(["a"] * 7 + ["b"] * 3, sure), targets)
-    with pytest.raises(Refused, match=r"right on 0.6000 of the 10 eval rows, and always answering 'a' would be on 0.6"):
-        check_baseline(PredictedLabels(["a"] * 10, sure), targets)
+    check_baseline(PredictedLabels(["a"] * 7 + ["b"] * 3, sure), targets, SINGLE_LABEL)
+    with pytest.raises(Refused, match=r"accuracy 0.6000 on the 10 eval rows, and always answering 'a' would have 0.6"):
+        check_baseline(PredictedLabels(["a"] * 10, sure), targets, SINGLE_LABEL)
 
 
 def test_labels_that_are_never_right_are_named() -> None:

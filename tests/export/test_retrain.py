@@ -144,7 +144,7 @@ def test_a_new_label_needs_some_rows_to_become_a_class(trained: Trained) -> None
     labels = ["typo", "typo", *["neutral"] * 30, "positive|negative", *new.targets[33:]]
     rows = rows_for(trained, Dataset(new.texts, labels))
     assert rows.labels == ("negative", "positive", "neutral")
-    assert (rows.counts["rare_new_label"], rows.counts["several_labels"]) == (2, 1)
+    assert (rows.counts["rare_new_label"], rows.counts["unfit_label"]) == (2, 1)
 
 
 @pytest.mark.parametrize(

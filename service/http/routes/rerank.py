@@ -21,7 +21,7 @@ from service.http.routes.predict import respond
 from service.http.state import Server, ServerState
 from service.models.loaded import LoadedModel
 from service.models.predictor import Answer
-from service.tasks.tokenizer import Truncation
+from service.tasks.tokenizer import AS_TRAINED, Truncation
 from service.telemetry.context import body_of
 
 router = APIRouter(tags=["rerank"])
@@ -128,7 +128,7 @@ async def _ask(
     server: ServerState,
     name: str | None,
     pairs: Sequence[TextPair],
-    truncation: Truncation = Truncation(),
+    truncation: Truncation = AS_TRAINED,
 ) -> Answer:
     model = server.predictor.who_answers(name)
     _check(model)

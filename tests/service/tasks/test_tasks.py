@@ -113,16 +113,16 @@ class TestNumbers:
         task = REGRESSION.fitted(["0", "4"])  # a standard deviation of 2
         assert task.settings["spread"] == 2
         assert task.correct(["1", "1", "1"], ["2", "2.01", "nonsense"]).tolist() == [True, False, False]
-        assert task.same(["1", "1"], ["1.1", "1.11"]).tolist() == [True, False]
+        assert task.same(["1", "1"], ["1.09", "1.11"]).tolist() == [True, False]
 
     @pytest.mark.parametrize("target", ["", "good", "nan", "inf", "1|2"])
     def test_what_is_no_finite_number_is_named(self, target: str) -> None:
-        assert "no finite number" in str(REGRESSION.problem(target))
+        assert "wants a finite number" in str(REGRESSION.problem(target))
 
     def test_its_settings_come_back_from_a_manifest(self) -> None:
         task = Regression(squashed=True, spread=1.5)
         assert task_named("regression", task.settings) == task
-        with pytest.raises(BundleError, match="with {'unheard': 1}"):
+        with pytest.raises(BundleError, match=r"with \{'unheard': 1\}"):
             task_named("regression", {"unheard": 1})
 
 
