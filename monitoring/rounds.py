@@ -7,6 +7,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -44,6 +45,7 @@ from service.contract.events import DriftData, EventType
 from service.contract.last_window import write_last_window
 from service.contract.repository import check_name, model_names
 from service.contract.segments import seal_orphans
+from service.tasks import Task
 from service.terminal.throttled import ThrottledLogger
 
 logger = logging.getLogger(__name__)
@@ -109,7 +111,7 @@ class Rounds:
             waiting += pending_rows(self._store, model)
             digest = live_digest(self._store, model)
             if digest is not None and self._feedback.since_last_look(model, digest):
-                self._metrics.show_labelled_accuracy(model, accuracy_of(self._outcomes(model, digest)))
+                self._show_labelled(model, digest)
         self._metrics.show_outbox(*counts(self._store))
         self._metrics.finished.set(self._clock())
         self.waiting = tuple(waiting)
@@ -180,9 +182,9 @@ class Rounds:
     def _judge(self, window: WindowRows, reference: Reference, *, live: bool) -> Judged:
         """Decide, report, and in one transaction write down the window and everything that follows."""
         seed = int.from_bytes(hashlib.sha256(window.key.encode()).digest()[:4], "big")
-        columns = columns_of(window.table)
+        columns = columns_of(window.table, categorical=reference.task.categorical)
         if self._settings.accuracy_alerts:
-            columns = replace(columns, outcomes=self._outcomes(window.model, window.digest))
+            columns = replace(columns, outcomes=self._outcomes(window.model, window.digest, reference.task))
         decision = decide(reference.columns, columns, self._settings.thresholds, seed=seed)
         data = drift_data(window, decision, None)
         data = data.model_copy(update={"report": self._report(window, reference, data)})
@@ -193,10 +195,17 @@ class Rounds:
         self._show(data, change, retrain, now)
         return Judged(window.id, data, change, retrain)
 
-    def _outcomes(self, model: str, digest: str) -> Booleans:
+    def _show_labelled(self, model: str, digest: str) -> None:
+        """What the labels say of the live version, if its reference can be read; a window says why it cannot."""
+        with suppress(BundleError):
+            if (reference := self._references.find(model, digest)) is not None:
+                outcomes = self._outcomes(model, digest, reference.task)
+                self._metrics.show_labelled_accuracy(model, accuracy_of(outcomes))
+
+    def _outcomes(self, model: str, digest: str, task: Task) -> Booleans:
         """What the labels that came back say of a version, as far as they are known now."""
         if (model, digest) not in self._labelled:
-            self._labelled[model, digest] = outcomes_of(self._settings.log_folder, model, digest)
+            self._labelled[model, digest] = outcomes_of(self._settings.log_folder, model, digest, task)
         return self._labelled[model, digest]
 
     def _follow(self, data: DriftData, now: float) -> tuple[Change | None, bool]:

@@ -92,7 +92,7 @@ ALLOWED: dict[str, set[str]] = {
         *("monitoring.errors", "monitoring.state", "monitoring.judging", "monitoring.delivery", "monitoring.metrics"),
         *("service.contract", "service.card"),
     },
-    "monitoring": {"monitoring", "service.contract", "service.card", "service.terminal"},
+    "monitoring": {"monitoring", "service.contract", "service.tasks", "service.card", "service.terminal"},
     "plumbline.demo": {"export", "monitoring", "service.contract"},
     "plumbline": {"plumbline", "service.contract", "service.terminal"},  # commands are found by name
     "loadtest": set(PACKAGES),

@@ -10,7 +10,7 @@ from monitoring.signals.columns import Booleans
 from monitoring.signals.detectors import MIN_LABELS
 from service.contract.feedback import read_feedback, read_predictions, time_of_id
 from service.contract.segments import sealed_segments
-from service.tasks.classification import correct
+from service.tasks import Task
 
 NEWEST_LABELS = 1_000
 
@@ -29,7 +29,7 @@ class FeedbackWatch:
         return news
 
 
-def outcomes_of(log: Path, model: str, digest: str) -> Booleans:
+def outcomes_of(log: Path, model: str, digest: str, task: Task) -> Booleans:
     """(n,) whether the answers of a digest were right, oldest first: its newest ones among 1,000 labelled.
 
     The last label of an id counts.
@@ -47,7 +47,7 @@ def outcomes_of(log: Path, model: str, digest: str) -> Booleans:
         if target is not None and by == digest:
             predicted.append(str(label))
             targets.append(target)
-    return correct(predicted, targets)[::-1]
+    return task.correct(predicted, targets)[::-1]
 
 
 def accuracy_of(outcomes: Booleans) -> float | None:

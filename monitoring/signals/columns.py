@@ -27,7 +27,7 @@ class Columns:
     ``embedding`` is (n, 32); ``bags`` is a sparse (n, 2^14) matrix of L2-normalised token counts; ``known_bags`` tells
     which rows had a text or tokens at all. ``distinct`` are the indices of the first row of each distinct input and
     ``repeats`` (n,) how often each row's input occurs. ``outcomes`` (k,) is whether answers were right, oldest first,
-    of those whose true label is known.
+    of those whose true label is known. ``score`` (n,) is the answer itself of a model that gives numbers.
     """
 
     rows: int
@@ -44,6 +44,7 @@ class Columns:
     distinct: npt.NDArray[np.intp]
     repeats: Doubles
     outcomes: Booleans | None = None
+    score: Doubles | None = None
 
     @property
     def effective_rows(self) -> float:
@@ -51,8 +52,11 @@ class Columns:
         return self.rows / float(self.repeats.mean()) if self.rows else 0.0
 
 
-def columns_of(table: pa.Table) -> Columns:
-    """Read whichever of the record's columns ``table`` has; an absent column is not an error."""
+def columns_of(table: pa.Table, *, categorical: bool = True) -> Columns:
+    """Read whichever of the record's columns ``table`` has; an absent column is not an error.
+
+    :param categorical: whether answers are labels; otherwise they are numbers, and there are no labels to count.
+    """
     rows = table.num_rows
     texts = texts_of(table)
     tokens: list[list[int] | None] = _values(table, "tokens") or [None] * rows
@@ -73,8 +77,9 @@ def columns_of(table: pa.Table) -> Columns:
     return Columns(
         rows=rows,
         texts=texts,
-        labels=_values(table, "label"),
-        targets=_values(table, "target"),
+        labels=_values(table, "label") if categorical else None,
+        targets=_values(table, "target") if categorical else None,
+        score=None if categorical else _scores(table),
         confidence=_numbers(table, "confidence"),
         n_tokens=_numbers(table, "n_tokens"),
         unk_share=_numbers(table, "unk_share"),
@@ -113,6 +118,12 @@ def texts_of(table: pa.Table) -> list[str | None]:
         None if first is None else joined(input_of(first, second))
         for first, second in zip(firsts, seconds, strict=True)
     ]
+
+
+def _scores(table: pa.Table) -> Doubles | None:
+    """The first, and only, output of each row."""
+    rows = _values(table, "probs")
+    return None if rows is None else np.array([row[0] if row else np.nan for row in rows], dtype=np.float64)
 
 
 def _numbers(table: pa.Table, name: str) -> Doubles | None:

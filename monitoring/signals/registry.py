@@ -52,6 +52,7 @@ SIGNALS: tuple[SignalKind, ...] = (
     # Outputs: any drift of theirs is an alert. One answer in twenty is another one.
     SignalKind("label", 0.05, 0.05, lambda reference, window, chance: label_test(reference, window)),
     SignalKind("confidence", 0.10, 0.10, _number("confidence")),  # a tenth of the rows lie elsewhere
+    SignalKind("score", 0.10, 0.10, _number("score")),  # the same of answers that are numbers
     SignalKind("accuracy", 0.05, 0.05, lambda reference, window, chance: accuracy_test(reference, window)),
     SignalKind("n_tokens", 0.15, 0.40, _number("n_tokens")),
     SignalKind("n_words", 0.15, 0.40, _words),

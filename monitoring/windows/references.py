@@ -16,18 +16,19 @@ from service.contract.features import FEATURE_VERSION
 from service.contract.files import sha256_file
 from service.contract.record import REFERENCE_SCHEMA
 from service.contract.repository import versions
-from service.tasks.classification import correct
+from service.tasks import Task, task_named
 
 _KEPT = 4
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A bundle with its reference rows, as a table and as columns."""
+    """A bundle with its reference rows, as a table and as columns, and what its answers are."""
 
     bundle: Bundle
     table: pa.Table
     columns: Columns
+    task: Task
 
 
 class References:
@@ -83,15 +84,13 @@ def load_reference(bundle: Bundle) -> Reference:
         )
     if not table.num_rows:
         raise BundleError(f"{path} has no rows. Export again with a larger evaluation file.")
-    columns = columns_of(table)
-    return Reference(bundle, table, replace(columns, outcomes=_outcomes(columns)))
+    task = task_named(bundle.manifest.task, bundle.manifest.task_settings)
+    columns = columns_of(table, categorical=task.categorical)
+    return Reference(bundle, table, replace(columns, outcomes=_outcomes(table, task)), task)
 
 
-def _outcomes(columns: Columns) -> Booleans | None:
+def _outcomes(table: pa.Table, task: Task) -> Booleans | None:
     """Whether the labelled rows were answered rightly."""
-    pairs = [
-        (label, target)
-        for label, target in zip(columns.labels or (), columns.targets or (), strict=True)
-        if label is not None and target is not None
-    ]
-    return correct([label for label, _ in pairs], [target for _, target in pairs]) if pairs else None
+    answers, targets = (table.column(name).to_pylist() for name in ("label", "target"))
+    told = [(one, target) for one, target in zip(answers, targets, strict=True) if None not in (one, target)]
+    return task.correct([one for one, _ in told], [target for _, target in told]) if told else None

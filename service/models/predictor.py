@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -33,12 +34,17 @@ _REMEMBERED = 10_000  # predictions whose label is at hand when feedback comes
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer to one text; ``probs`` are in the order of the manifest's labels."""
+    """The answer to one text; ``probs`` are in the order of the manifest's labels. NaN is no confidence."""
 
     id: str
     label: str
     confidence: float
     probs: list[float]
+
+    @property
+    def score(self) -> float:
+        """What is shown beside the answer: how sure it is, or the number itself, where it is one."""
+        return self.probs[0] if math.isnan(self.confidence) else self.confidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +250,8 @@ class Predictor:
         model, label = live.manifest.name, item.answer.label
         metrics = self._metrics
         metrics.queue_seconds.labels(model).observe(item.queued)
-        metrics.confidence.labels(model).observe(item.answer.confidence)
+        if not math.isnan(item.answer.confidence):
+            metrics.confidence.labels(model).observe(item.answer.confidence)
         metrics.input_tokens.labels(model).observe(len(tokens))
         # Each of several labels counts by itself: their combinations would be too many for a metric.
         for one in live.task.named(label):

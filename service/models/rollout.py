@@ -111,7 +111,7 @@ class Shadow:
             self._waiting -= len(texts)
         manifest = self.model.manifest
         self._metrics.shadow_seconds.labels(manifest.name, manifest.version).observe(time.monotonic() - started)
-        agreed = sum(item.answer.label == label for item, label in zip(batched, labels, strict=True))
+        agreed = int(self.model.task.same([item.answer.label for item in batched], labels).sum())
         self._count("agreed", agreed)
         self._count("differed", len(labels) - agreed)
 

@@ -84,7 +84,7 @@ def test_a_search_is_plotted_and_without_one_there_is_no_plot() -> None:
 
 def test_where_the_model_is_wrong_is_shown_the_surest_first() -> None:
     rows = [
-        {"text": text, "label": label, "target": target, "confidence": confidence}
+        {"text": text, "text_pair": None, "label": label, "target": target, "confidence": confidence}
         for text, label, target, confidence in (
             ("right", "fine", "fine", 0.99),
             ("unsure", "fine", "bad", 0.6),

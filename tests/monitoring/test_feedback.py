@@ -15,6 +15,7 @@ from monitoring.state import StateStore
 from service.contract.feedback import read_feedback
 from service.contract.record import Feedback
 from service.contract.segments import read_segment, seal, segment_path
+from service.tasks import SINGLE_LABEL
 from tests.monitoring.world import START, World
 
 
@@ -45,27 +46,27 @@ def test_it_is_the_share_of_labelled_answers_that_were_right(world: World) -> No
     answers = predictions(world)
     wrong = set(list(answers)[:15])
     tell(world, {one: "other" if one in wrong else label for one, label in answers.items()})
-    assert accuracy_of(outcomes_of(world.log, "tickets", digest(world))) == pytest.approx(45 / 60)
+    assert accuracy_of(outcomes_of(world.log, "tickets", digest(world), SINGLE_LABEL)) == pytest.approx(45 / 60)
 
 
 def test_the_last_word_on_an_answer_counts(world: World) -> None:
     answers = predictions(world)
     tell(world, dict.fromkeys(answers, "other"), sequence=1)
     tell(world, answers, sequence=2)
-    assert accuracy_of(outcomes_of(world.log, "tickets", digest(world))) == 1.0
+    assert accuracy_of(outcomes_of(world.log, "tickets", digest(world), SINGLE_LABEL)) == 1.0
 
 
 def test_answers_of_another_version_and_unknown_ids_do_not_count(world: World) -> None:
     answers = predictions(world)
     tell(world, answers | {f"unknown-{number}": "yes" for number in range(50)})
-    assert accuracy_of(outcomes_of(world.log, "tickets", digest(world))) == 1.0
-    assert accuracy_of(outcomes_of(world.log, "tickets", "another digest")) is None
+    assert accuracy_of(outcomes_of(world.log, "tickets", digest(world), SINGLE_LABEL)) == 1.0
+    assert accuracy_of(outcomes_of(world.log, "tickets", "another digest", SINGLE_LABEL)) is None
 
 
 def test_a_handful_of_labels_is_no_accuracy(world: World) -> None:
     answers = predictions(world)
     tell(world, dict(list(answers.items())[:10]))
-    assert accuracy_of(outcomes_of(world.log, "tickets", digest(world))) is None
+    assert accuracy_of(outcomes_of(world.log, "tickets", digest(world), SINGLE_LABEL)) is None
 
 
 def test_there_is_news_when_feedback_was_sealed_or_another_version_is_live(world: World) -> None:
@@ -103,7 +104,7 @@ def test_labels_are_found_however_many_segments_lie_between(world: World, monkey
         pq.write_table(log[1].slice(0, 1), segment.with_suffix(".parquet"))
     answers = dict(zip(*(log[0].column(name).to_pylist() for name in ("id", "label")), strict=True))
     tell(world, answers)
-    assert accuracy_of(outcomes_of(world.log, "tickets", digest(world))) == 1.0
+    assert accuracy_of(outcomes_of(world.log, "tickets", digest(world), SINGLE_LABEL)) == 1.0
 
 
 def test_the_later_word_counts_whichever_writer_wrote_it(world: World) -> None:
@@ -116,7 +117,7 @@ def test_the_later_word_counts_whichever_writer_wrote_it(world: World) -> None:
         lines = [Feedback(one, label or right, ts, "test").to_json() + b"\n" for one, right in answers.items()]
         segment.write_bytes(b"".join(lines))
         seal(segment, "feedback")
-    assert accuracy_of(outcomes_of(world.log, "tickets", digest(world))) == 1.0
+    assert accuracy_of(outcomes_of(world.log, "tickets", digest(world), SINGLE_LABEL)) == 1.0
     assert read_feedback(world.log, "tickets").labels == answers
 
 

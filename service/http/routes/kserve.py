@@ -63,7 +63,7 @@ async def predict(name: str, request: Request, server: Server) -> Response:
     texts = [one if isinstance(one, str) else input_of(one.text, one.text_pair) for one in body.instances]
     predictor = server.predictor
     answer = await predictor.predict(predictor.who_answers(name), texts, within(request))
-    rows = [{"id": one.id, "label": one.label, "score": one.confidence} for one in answer.predictions]
+    rows = [{"id": one.id, "label": one.label, "score": one.score} for one in answer.predictions]
     return respond({"predictions": rows}, answer)
 
 

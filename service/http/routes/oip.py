@@ -210,7 +210,7 @@ def _outputs(answer: Answer, body: InferRequest, wanted: list[str]) -> list[Outp
     labels = answer.manifest.labels
     outputs: dict[str, tuple[str, list[int], list[Any]]] = {
         "label": ("BYTES", [count], [row.label for row in rows]),
-        "score": ("FP32", [count], [row.confidence for row in rows]),
+        "score": ("FP32", [count], [row.score for row in rows]),
         "probabilities": ("FP32", [count, len(labels)], [p for row in rows for p in row.probs]),
         "id": ("BYTES", [count], [row.id for row in rows]),
     }

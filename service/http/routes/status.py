@@ -24,7 +24,8 @@ from service.http.requests import within
 from service.http.route_table import Policy, policy
 from service.http.state import Server, ServerState
 from service.models.loaded import LoadedModel
-from service.models.predictor import Predictor, Recent
+from service.models.predictor import Answer, Predictor, Recent
+from service.tasks import task_named
 from service.telemetry.context import body_of
 
 router = APIRouter(tags=["operations"])
@@ -47,19 +48,29 @@ async def attempt(request: Request, server: Server) -> Response:
         sent = parse_qs(body_of(request.scope).decode(), keep_blank_values=True, max_num_fields=3)
         (text,), (model,) = sent["text"], sent["model"]
         (second,) = sent.get("text_pair", [None])
+        if sent.keys() - {"text", "model", "text_pair"}:
+            raise ValueError("another field")
     except (ValueError, KeyError) as error:
         raise InvalidRequest("the form has the fields text and model, and text_pair where pairs are read.") from error
     given = input_of(text, second)
     try:
         predictor = server.predictor
         answer = await predictor.predict(predictor.who_answers(model), [given], within(request))
-        ranked = sorted(zip(answer.predictions[0].probs, answer.manifest.labels, strict=True), reverse=True)
-        said = shares((label, prob) for prob, label in ranked[:_SHOWN])
+        said = _said(answer)
     except RequestError as error:
         said = f'<p class="bad-text">{escape(str(error))}</p>'
     quotes = (f"<blockquote>{escape(one[:500]) or '(an empty text)'}</blockquote>" for one in parts(given))
     tried = {model: f"{''.join(quotes)}{said}"}
     return HTMLResponse(await _page(server, tried))
+
+
+def _said(answer: Answer) -> str:
+    """The most probable labels with their shares, or the number."""
+    (given,) = answer.predictions
+    if not task_named(answer.manifest.task, answer.manifest.task_settings).categorical:
+        return f"<p>{escape(answer.manifest.labels[0])}: <b>{escape(given.label)}</b></p>"
+    ranked = sorted(zip(given.probs, answer.manifest.labels, strict=True), reverse=True)
+    return shares((label, prob) for prob, label in ranked[:_SHOWN])
 
 
 @router.get("/models/{name}/report", response_class=Response, responses={200: {"content": {"text/html": {}}}})
@@ -139,7 +150,7 @@ def _model(live: LoadedModel, predictor: Predictor, window: DriftData | str | No
     ]
     if keyless:
         rows.append(("export report", f'<a href="models/{quote(name)}/report">card of version {manifest.version}</a>'))
-    mix = Counter(one.label or "(none)" for one in recent).most_common(_SHOWN)
+    mix = Counter(one.label or "(none)" for one in recent).most_common(_SHOWN) if live.task.categorical else []
     labels = f"<h3>Labels of the last {len(recent)} answers</h3>" if mix else ""
     return (
         f"<section><h2>{escape(name)} {' '.join(badges)}</h2>{figures(_figures(live, recent, window))}"
