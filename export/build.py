@@ -257,15 +257,15 @@ def _cuda_latency(parts: BuiltVariants, judged: Answers) -> Latency:
 
 def _reference(staging_folder: Path, parts: BuiltVariants, request: ExportRequest, judged: Answers) -> int:
     """Write the reference; rows that the gate has run already are not run again."""
-    place = {text: row for row, text in enumerate(judged.texts)}
-    others = sorted({text for text, _ in request.reference_rows} - place.keys(), key=split)
+    row_of = {text: row for row, text in enumerate(judged.texts)}
+    others = sorted({text for text, _ in request.reference_rows} - row_of.keys(), key=split)
     labels, task = request.checkpoint.labels, request.checkpoint.task
     if others:
         engine = next(iter(parts.engines.values()))
         judged = joined([judged, answer(engine, parts.tokenizer, others, labels, task)], labels, task)
-        place = {text: row for row, text in enumerate(judged.texts)}
+        row_of = {text: row for row, text in enumerate(judged.texts)}
     table = reference_table(judged, [None] * len(judged.texts))
-    table = table.take([place[text] for text, _ in request.reference_rows])
+    table = table.take([row_of[text] for text, _ in request.reference_rows])
     targets = [target for _, target in request.reference_rows]
     column = table.schema.get_field_index("target")
     write_reference(staging_folder / REFERENCE, table.set_column(column, table.schema.field(column), [targets]))

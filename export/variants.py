@@ -103,13 +103,13 @@ def make_variants(
         served = made.model
     if "cuda" in wanted:
         with stages.run("half") as details:
-            folder = store.place(0, "half")
+            folder = store.folder_for(0, "half")
             cuda = _cuda(export_onnx(served, folder), staging_folder, hf_tokenizer, cases)
             graphs["cuda"], precision["cuda"] = cuda.file, cuda.precision
             details.update({"precision": cuda.precision, "fused": dict(cuda.operators), "bytes": cuda.bytes_after})
     engines = _engines(graphs, hf_tokenizer)
     with stages.run("parity") as details:
-        float32 = made.float32 if made else store.place(0, "half") / "model.onnx"
+        float32 = made.float32 if made else store.folder_for(0, "half") / "model.onnx"
         parity: Parity = check_parity(
             served, float32, cases, max_length=hf_tokenizer.max_length, pad_id=hf_tokenizer.pad_id, seed=compressor.seed
         )

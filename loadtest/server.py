@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -13,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+from plumbline.processes import Process, answers, free_port, until
 
 SERVER_CORE, CLIENT_CORE = 0, 1
 
@@ -23,7 +21,7 @@ class Server:
     """A running server; ``seconds`` is the time from its start until it was ready."""
 
     url: str
-    process: subprocess.Popen[bytes]
+    process: Process
     seconds: float
 
     def megabytes(self) -> float:
@@ -56,33 +54,17 @@ def started(arguments: Sequence[str], ready: str, *, pinned: bool = True, **envi
     :param ready: path that answers 200 when the server is ready.
     :param pinned: whether it runs on the server's core, and this process on the client's from now on.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
+    command = [sys.executable, *(one.format(port=port) for one in arguments)]
+    url = f"http://127.0.0.1:{port}"
     if pinned:
         pin(SERVER_CORE)
     began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, *(one.format(port=port) for one in arguments)],
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, **environment},
-    )
-    if pinned:
-        pin(CLIENT_CORE)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while not _answers(f"{url}{ready}"):
-            if process.poll() is not None:
-                sys.exit(f"the server ended with {process.returncode}")
-            time.sleep(0.01)
+    with (
+        tempfile.TemporaryDirectory() as said,
+        Process("the server", command, Path(said, "log"), environment, patience=60) as process,
+    ):
+        if pinned:
+            pin(CLIENT_CORE)
+        until(lambda: answers(f"{url}{ready}"), "the server's readiness", [process], pause=0.01)
         yield Server(url, process, time.perf_counter() - began)
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url).status_code == 200
-    except httpx.TransportError:
-        return False

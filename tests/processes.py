@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-import os
-import signal
-import socket
-import subprocess
-import sys
+import shlex
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+from plumbline.processes import PLUMBLINE, Process, answers
+from plumbline.processes import free_port as free_port
+from plumbline.processes import until as wait_until
 
 
 def plumbline(*arguments: str | Path) -> list[str]:
     """The command line in this interpreter."""
-    return [sys.executable, "-m", "plumbline", *map(str, arguments)]
+    return [*PLUMBLINE, *map(str, arguments)]
 
 
 def until(condition: Callable[[], object], seconds: float = 30, what: str = "condition") -> None:
@@ -35,34 +25,13 @@ def until(condition: Callable[[], object], seconds: float = 30, what: str = "con
         time.sleep(0.02)
 
 
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-@contextlib.contextmanager
+@contextmanager
 def running(
     command: list[str], *, ready: str | None = None, log: Path | None = None, **environment: str
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is up once the URL ``ready`` answers 200; ended with SIGTERM, or SIGKILL if it does not obey."""
-    with contextlib.ExitStack() as stack:
-        output = stack.enter_context(log.open("ab")) if log is not None else None
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, env={**os.environ, "PLUMBLINE_GRACE_SECONDS": "0", **environment}
-        )
-        try:
-            if ready is not None:
-                # However long that takes on a busy machine: pytest's own limit ends what hangs.
-                until(lambda: process.poll() is not None or answers(ready), math.inf, f"{ready} to answer")
-                assert process.poll() is None, f"{command} ended with {process.returncode}"
-            yield process
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(30)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+) -> Iterator[Process]:
+    """A process that is up once the URL ``ready`` answers 200, however long that takes on a busy machine."""
+    environment = {"PLUMBLINE_GRACE_SECONDS": "0", **environment}
+    with Process(f"`{shlex.join(command)}`", command, log, environment, patience=30) as process:
+        if ready is not None:
+            wait_until(lambda: answers(ready), f"{ready} to answer", [process], pause=0.02)
+        yield process

@@ -93,7 +93,8 @@ ALLOWED: dict[str, set[str]] = {
         *("service.contract", "service.card"),
     },
     "monitoring": {"monitoring", "service.contract", "service.tasks", "service.card", "service.terminal"},
-    "plumbline.demo": {"export", "monitoring", "service.contract"},
+    "plumbline.processes": {"service.contract"},
+    "plumbline.demo": {"export", "monitoring", "plumbline.processes", "service.contract"},
     "plumbline": {"plumbline", "service.contract", "service.terminal"},  # commands are found by name
     "loadtest": set(PACKAGES),
 }

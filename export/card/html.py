@@ -18,8 +18,8 @@ from service.tasks import Task
 
 _STYLE = """\
 figure { margin: 0 0 1rem; max-width: 40rem } svg { display: block; width: 100%; height: auto }
-svg text { font: 13px system-ui, sans-serif; fill: var(--soft) } svg .place { fill: var(--ink) }
-svg .chosen-place { fill: var(--accent); font-weight: 700 }
+svg text { font: 13px system-ui, sans-serif; fill: var(--soft) } svg .rank { fill: var(--ink) }
+svg .chosen-rank { fill: var(--accent); font-weight: 700 }
 svg .axis, svg .grid { stroke: var(--line) } svg .grid { stroke-dasharray: 2 4 } svg .range { stroke: var(--soft) }
 svg .even { stroke: var(--soft) } svg .limit { stroke: var(--limit); stroke-dasharray: 6 4 }
 svg .limit-text { fill: var(--limit) } svg .front-line { fill: none; stroke: var(--accent); stroke-width: 1.5 }
@@ -95,13 +95,13 @@ def _warnings(warnings: Sequence[str]) -> str:
 
 def _table(shown: Table) -> str:
     sides = [
-        ' class="r"' if one == "r" else ' class="name"' if place < 2 else "" for place, one in enumerate(shown.align)
+        ' class="r"' if one == "r" else ' class="name"' if column < 2 else "" for column, one in enumerate(shown.align)
     ]
     head = "".join(f"<th{side}>{escape(name)}</th>" for side, name in zip(sides, shown.columns, strict=True))
     rows = []
-    for place, row in enumerate(shown.rows):
+    for index, row in enumerate(shown.rows):
         cells = "".join(f"<td{side}>{escape(cell)}</td>" for side, cell in zip(sides, row, strict=True))
-        mark = ' class="marked"' if place in shown.marked else ""
+        mark = ' class="marked"' if index in shown.marked else ""
         rows.append(f"<tr{mark}>{cells}</tr>")
     note = f'<p class="note">{escape(shown.note)}</p>\n' if shown.note else ""
     body = "\n".join(rows)

@@ -17,8 +17,8 @@ def as_markdown(card: Card) -> str:
 def _table(table: Table) -> list[str]:
     rule = "|".join("---:" if one == "r" else "---" for one in table.align)
     rows = [
-        _row(tuple(f"**{cell}**" if cell and place in table.marked else cell for cell in row))
-        for place, row in enumerate(table.rows)
+        _row(tuple(f"**{cell}**" if cell and index in table.marked else cell for cell in row))
+        for index, row in enumerate(table.rows)
     ]
     note = [_escaped(table.note), ""] if table.note else []
     return [f"## {_escaped(table.title)}", "", *note, _row(table.columns), f"|{rule}|", *rows, ""]

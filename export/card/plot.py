@@ -67,14 +67,11 @@ def pareto_plot(search: Search) -> str:
         _levels(search, across, upwards),
         _front(order, across, upwards),
         *(_whiskers(one, across, upwards) for one in order),
+        *(_point(rank, one, across, upwards) for rank, one in sorted(enumerate(order, 1), key=lambda it: it[1].chosen)),
         *(
-            _point(place, one, across, upwards)
-            for place, one in sorted(enumerate(order, 1), key=lambda it: it[1].chosen)
-        ),
-        *(
-            f'<text class="{"chosen-place" if one.chosen else "place"}" x="{box.left:.1f}" y="{box.bottom - 3:.1f}">'
-            f"{place}</text>"
-            for place, (one, box) in enumerate(zip(order, place_labels(points), strict=True), 1)
+            f'<text class="{"chosen-rank" if one.chosen else "rank"}" x="{box.left:.1f}" y="{box.bottom - 3:.1f}">'
+            f"{rank}</text>"
+            for rank, (one, box) in enumerate(zip(order, place_labels(points), strict=True), 1)
         ),
     ]
     return (
@@ -105,8 +102,8 @@ def place_labels(points: Sequence[tuple[float, float]]) -> list[Box]:
     """A box for the number of each point, from 1, where it covers other points and numbers least."""
     taken = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in points]
     placed = []
-    for place, (x, y) in enumerate(points, 1):
-        wide = _CHARACTER * len(str(place))
+    for rank, (x, y) in enumerate(points, 1):
+        wide = _CHARACTER * len(str(rank))
         right, left, above, below = x + 8, x - 8 - wide, y - 7 - _LINE, y + 7
         middle = (x - wide / 2, y - _LINE / 2)
         corners = (
@@ -184,7 +181,7 @@ def _whiskers(one: Candidate, across: Axis, upwards: Axis) -> str:
     return f'<path class="range" d="M{x} {y}V{upwards(one.lower_bound)}M{left} {y}H{right}"/>'
 
 
-def _point(place: int, one: Candidate, across: Axis, upwards: Axis) -> str:
+def _point(rank: int, one: Candidate, across: Axis, upwards: Axis) -> str:
     x, y = across(one.p50_ms), upwards(one.difference)
     kind = "point on-front" if one.front else "point"
     if one.difference < upwards.low:
@@ -193,7 +190,7 @@ def _point(place: int, one: Candidate, across: Axis, upwards: Axis) -> str:
         shape = f'<circle class="{kind}" cx="{x}" cy="{y}" r="4"/>'
     ring = f'<circle class="ring" cx="{x}" cy="{y}" r="8"/>' if one.chosen else ""
     said = (
-        f"{place}. {one.name}: {one.p50_ms:.2f} ms ({one.p50_range_ms[0]:.2f} to {one.p50_range_ms[1]:.2f}), "
+        f"{rank}. {one.name}: {one.p50_ms:.2f} ms ({one.p50_range_ms[0]:.2f} to {one.p50_range_ms[1]:.2f}), "
         f"{one.difference:+.2f} points, at least {one.lower_bound:+.2f}"
     )
     return f"<g><title>{escape(said)}</title>{shape}{ring}</g>"

@@ -53,12 +53,12 @@ def check_parity(
     every = list(range(len(rows)))
     dealt = -(-len(rows) // _BATCH)  # each batch has short rows and long ones
     shapes, largest = set[tuple[int, int]](), 0.0
-    for places in ([place] for place in every), (every[first::dealt] for first in range(dealt)):
-        for batch in places:
-            shape, actual = _served(engine, [rows[place] for place in batch])
+    for batches in ([index] for index in every), (every[first::dealt] for first in range(dealt)):
+        for batch in batches:
+            shape, actual = _served(engine, [rows[index] for index in batch])
             shapes.add(shape)
             for output, name in enumerate(("logits", "embedding")):
-                wanted = np.concatenate([expected[place][output] for place in batch])
+                wanted = np.concatenate([expected[index][output] for index in batch])
                 largest = max(largest, _compare(name, shape, wanted, actual[output]))
     return Parity(len(shapes), largest)
 
@@ -86,7 +86,7 @@ def _random(
     ids = rng.integers(5, vocabulary, length)
     ids[ids == pad_id] = like.ids[0]
     ids[0], ids[-1] = like.ids[0], like.ids[-1]
-    types = [int(typed and place >= length / 2) for place in range(length)]
+    types = [int(typed and position >= length / 2) for position in range(length)]
     return Tokens(ids.tolist(), types, truncated=False, unk_share=0.0)
 
 

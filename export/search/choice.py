@@ -18,8 +18,8 @@ _REACHED = 0.97  # a speed-up is measured to a few percent
 def front(costs: Sequence[tuple[float, float]]) -> list[bool]:
     """Which of (cost, other cost) no other one beats in one and equals or beats in the other: the Pareto front."""
     return [
-        not any(a <= x and b <= y and (a, b) != (x, y) for a, b in costs) and costs.index((x, y)) == place
-        for place, (x, y) in enumerate(costs)
+        not any(a <= x and b <= y and (a, b) != (x, y) for a, b in costs) and costs.index((x, y)) == index
+        for index, (x, y) in enumerate(costs)
     ]
 
 

@@ -72,7 +72,7 @@ class SearchStore:
     def save(self, progress: Progress) -> None:
         write_atomic(self.folder / _STATE, progress.model_dump_json().encode())
 
-    def place(self, step: int, what: str) -> Path:
+    def folder_for(self, step: int, what: str) -> Path:
         """A folder for a graph of the model after this pruning step."""
         folder = self.folder / str(step) / what.replace(" ", "-").replace(",", "")
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ class SearchStore:
         return model
 
     def _weights(self, step: int) -> Path:
-        return self.place(step, "weights") / "model.safetensors"
+        return self.folder_for(step, "weights") / "model.safetensors"
 
 
 def kept_units(step: PruneStep) -> list[Kept]:

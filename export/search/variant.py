@@ -137,7 +137,7 @@ def planned_variant(
 
 def _baselines(compressor: Compressor, checkpoint: Checkpoint, store: SearchStore) -> dict[str, tuple[Run, int]]:
     """What others would run, each with its size in bytes."""
-    plain = plain_baselines(checkpoint, store.place(0, "baselines"))
+    plain = plain_baselines(checkpoint, store.folder_for(0, "baselines"))
     weights = sum(tensor.numel() * tensor.element_size() for tensor in compressor.model.parameters())
     return {
         TORCH: (torch_run(compressor.model), weights),

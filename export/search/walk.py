@@ -68,7 +68,7 @@ class Compressor:
 
     def joined(self, model: PreTrainedModel, store: SearchStore, step: int) -> Path:
         """The float32 graph of ``model``, the subject's own or a pruned one."""
-        folder = store.place(step, "float")
+        folder = store.folder_for(step, "float")
         raw, joined = export_onnx(model, folder), folder / "joined.onnx"
         join_projections(raw, joined)
         raw.unlink()
@@ -77,7 +77,7 @@ class Compressor:
 
     def quantized(self, joined: Path, store: SearchStore, step: int, scheme: Scheme) -> Quantized:
         calibration = self._calibration if scheme.method == "static" else []
-        folder = store.place(step, scheme.name)
+        folder = store.folder_for(step, scheme.name)
         return quantize(joined, folder, scheme, target=instruction_set(), calibration=calibration)
 
     def recover(self, student: PreTrainedModel, recovery: RecoveryPlan, step: int) -> Recovered:
@@ -100,10 +100,10 @@ def execute_plan(compressor: Compressor, plan: Plan, store: SearchStore) -> Quan
     seen = compressor.tokenizer(sample(compressor.train, compressor.seed).texts)
     torch.set_num_threads(plan.torch_threads)
     try:
-        for place, step in enumerate(plan.steps, 1):
+        for number, step in enumerate(plan.steps, 1):
             model = cut_and_reconstruct(model, kept_units(step), input_moments(model, seen))
-            compressor.recover(model, RecoveryPlan(again=(step.planned_steps, step.train_steps)), place)
-            store.keep_weights(model, place)
+            compressor.recover(model, RecoveryPlan(again=(step.planned_steps, step.train_steps)), number)
+            store.keep_weights(model, number)
     finally:
         torch.set_num_threads(threads)
     joined = compressor.joined(model, store, len(plan.steps))
@@ -156,7 +156,7 @@ class Walk:
         compressor, store, rows = self.compressor, self.store, self.rows
         joined = compressor.joined(compressor.model, store, 0)
         self._teller.trying("each multiplication in int8 alone")
-        scratch = store.place(0, "sensitivity")
+        scratch = store.folder_for(0, "sensitivity")
         hurt = sensitivity(
             joined,
             rows.tokens[:ROWS],
@@ -190,7 +190,7 @@ class Walk:
             if self.budget.left < self.progress.overhead + _LEAST_SECONDS:
                 self._save(ended=_OUT_OF_TIME)
                 return
-            begun, place = self.budget.spent, len(self.progress.steps) + 1
+            begun, step = self.budget.spent, len(self.progress.steps) + 1
             base, goal = self._next()
             chain = self.progress.chain(base)
             model = self.store.model_after(self.compressor.model, chain, base)
@@ -204,10 +204,10 @@ class Walk:
             model, what = shrunk.model, self._name(shrunk.speedup)
             self._teller.trying(f"recovery, {what}")
             did = self.compressor.recover(model, self._recovery_plan(self._recovery_seconds()), len(chain) + 1)
-            self.store.keep_weights(model, place)
-            joined = self.compressor.joined(model, self.store, place)
+            self.store.keep_weights(model, step)
+            joined = self.compressor.joined(model, self.store, step)
             for scheme in self.progress.schemes:
-                self._try(joined, scheme, place, what, shrunk.speedup)
+                self._try(joined, scheme, step, what, shrunk.speedup)
             overhead = self.budget.spent - begun - did.seconds
             steps, bases = (*self.progress.steps, _record(shrunk, did)), (*self.progress.bases, base)
             self.progress = self.progress.model_copy(update={"steps": steps, "bases": bases})
@@ -217,20 +217,20 @@ class Walk:
         """Which step to go on from, and what speed to cut its model to; None to let it learn on as it is."""
         if self.target_speedup is not None:
             return len(self.progress.steps), self._goals[len(self.progress.steps)]
-        speeds = {0: 1.0} | {place: step.speedup for place, step in enumerate(self.progress.steps, 1)}
-        good = max((place for place in speeds if not place or self._is_inside(place)), key=lambda one: speeds[one])
-        bad = [place for place in speeds if speeds[place] > speeds[good]]
+        speeds = {0: 1.0} | {number: step.speedup for number, step in enumerate(self.progress.steps, 1)}
+        good = max((number for number in speeds if not number or self._is_inside(number)), key=lambda one: speeds[one])
+        bad = [number for number in speeds if speeds[number] > speeds[good]]
         goal = speeds[good] * (_GROWTH if good else _FIRST)
         if not bad:
             return good, goal
-        slowest = min(speeds[place] for place in bad)
+        slowest = min(speeds[number] for number in bad)
         if slowest > _CLOSE * speeds[good] and self.progress.bases.count(good) < _MOST_CUTS:
             return good, min(goal, math.sqrt(speeds[good] * slowest))
-        return max(place for place in bad if speeds[place] == slowest), None
+        return max(number for number in bad if speeds[number] == slowest), None
 
-    def _is_inside(self, place: int) -> bool:
+    def _is_inside(self, step: int) -> bool:
         """Whether some trial of the model after this step is likely inside the tolerance."""
-        trials = [trial for trial in self.progress.trials if trial.step == place]
+        trials = [trial for trial in self.progress.trials if trial.step == step]
         return any(is_inside(trial, self.max_drop, errors=LIKELY) for trial in trials)
 
     def _measure_basis(self) -> PruningBasis:
@@ -244,7 +244,7 @@ class Walk:
             compressor.labels,
             compressor.task,
             self.store.folder / unpruned.file,
-            self.store.place(0, "survey"),
+            self.store.folder_for(0, "survey"),
             seed=compressor.seed,
         )
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from plumbline.demo.processes import PLUMBLINE, Process, interruptible, say, until
 from plumbline.demo.running import running
 from plumbline.demo.tickets import tickets, write_csv
 from plumbline.demo.traffic import Traffic
+from plumbline.processes import PLUMBLINE, Process, interruptible, say, until
 from service.contract.errors import InvalidInput, PlumblineError
 
 NAME = "tickets"

@@ -8,8 +8,8 @@ from typing import Any
 
 from monitoring.delivery.hooks import newest_command
 from monitoring.state import StateStore
-from plumbline.demo.processes import last_lines
 from plumbline.demo.traffic import Receiver
+from plumbline.processes import last_lines
 from service.contract.errors import PlumblineError
 from service.contract.repository import versions
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from typing import Any
 import httpx
 
 from monitoring.delivery.hooks import end_command
-from plumbline.demo.processes import PLUMBLINE, Process, faults_explained, say, until
 from plumbline.demo.retraining import Retraining
 from plumbline.demo.traffic import Client, Receiver
+from plumbline.processes import PLUMBLINE, Process, answers, faults_explained, free_port, say, until
 from service.contract.errors import PlumblineError
 
 
@@ -100,12 +99,6 @@ def background(arguments: Sequence[str], log: Path, url: str, **environment: str
     """A command that runs while the block lasts, from when it is ready."""
     say(f"     $ plumbline {shlex.join(arguments)}")
     name = f"`plumbline {arguments[0]}`"
-    with Process(name, [*PLUMBLINE, *arguments], log, **environment) as process:
-        until(lambda: httpx.get(f"{url}/readyz").status_code == 200, f"{name} to be ready", [process])
+    with Process(name, [*PLUMBLINE, *arguments], log, environment) as process:
+        until(lambda: answers(f"{url}/readyz"), f"{name} to be ready", [process])
         yield process
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

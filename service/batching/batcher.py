@@ -58,7 +58,7 @@ class _Waiting(Generic[Item, Answer]):
     number: int
     arrived: float
     group: _Group[Answer] = field(repr=False)
-    place: int
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +129,8 @@ class Batcher(Generic[Item, Answer]):
         now = time.monotonic()
         group: _Group[Answer] = _Group(loop.create_future(), [None] * len(items), len(items))  # type: ignore[list-item]
         members = [
-            _Waiting(item, tokens, next(self._numbers), now, group, place)
-            for place, (item, tokens) in enumerate(zip(items, lengths, strict=True))
+            _Waiting(item, tokens, next(self._numbers), now, group, index)
+            for index, (item, tokens) in enumerate(zip(items, lengths, strict=True))
         ]
         for waiting in members:
             self._add(waiting)
@@ -272,7 +272,7 @@ class Batcher(Generic[Item, Answer]):
         for waiting, answer in zip(run.batch, answers, strict=True):
             useful += len(waiting.item)
             group = waiting.group
-            group.answers[waiting.place] = Batched(answer, run.started - waiting.arrived, run.seconds)
+            group.answers[waiting.index] = Batched(answer, run.started - waiting.arrived, run.seconds)
             group.missing -= 1
             if not group.missing and not group.future.done():
                 group.future.set_result(group.answers)

@@ -41,20 +41,20 @@ def pack(waiting: Mapping[int, int], length: int, cost: BatchCost) -> dict[int, 
     longest, useful = length, items * length
     while True:
         cheapest, found = (overhead + items * longest) / useful, None
-        for place in (shorter - 1, longer + 1):
-            if not 0 <= place < len(lengths):
+        for index in (shorter - 1, longer + 1):
+            if not 0 <= index < len(lengths):
                 continue
-            candidate = lengths[place]
+            candidate = lengths[index]
             padded = max(longest, candidate)
             more = min(waiting[candidate], budget // padded - items)
             if more <= 0:
                 continue
             price = (overhead + (items + more) * padded) / (useful + more * candidate)
             if price < cheapest:
-                cheapest, found = price, (place, candidate, more)
+                cheapest, found = price, (index, candidate, more)
         if found is None:
             return taken
-        place, candidate, more = found
+        index, candidate, more = found
         taken[candidate] = more
-        shorter, longer = min(shorter, place), max(longer, place)
+        shorter, longer = min(shorter, index), max(longer, index)
         longest, items, useful = max(longest, candidate), items + more, useful + more * candidate

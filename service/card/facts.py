@@ -23,7 +23,7 @@ def times_as_fast(row: Latency, other: Latency) -> float | None:
 
 
 def ranked(search: Search) -> list[Candidate]:
-    """The candidates from fast to slow; their places, from 1, number them in the table and in the plot."""
+    """The candidates from fast to slow; their ranks, from 1, number them in the table and in the plot."""
     return sorted(search.candidates, key=lambda one: (one.p50_ms, one.name))
 
 

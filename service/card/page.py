@@ -150,8 +150,8 @@ def shares(shown: Iterable[tuple[str, float]]) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:
-    """``columns`` are text, cells are HTML; those at the places ``right`` are numbers."""
-    sides = [' class="r"' if place in set(right) else "" for place in range(len(columns))]
+    """``columns`` are text, cells are HTML; those whose indices are in ``right`` are numbers."""
+    sides = [' class="r"' if index in set(right) else "" for index in range(len(columns))]
     head = "".join(f'<th scope="col"{side}>{escape(name)}</th>' for side, name in zip(sides, columns, strict=True))
     body = "\n".join(
         "<tr>" + "".join(f"<td{side}>{cell}</td>" for side, cell in zip(sides, row, strict=True)) + "</tr>"

@@ -59,7 +59,7 @@ def candidate_table(search: Search) -> Table:
     order = ranked(search)
     rows = tuple(
         (
-            str(place),
+            str(rank),
             one.name,
             "chosen" if one.chosen else "front" if one.front else "",
             f"{one.p50_ms:.2f}",
@@ -72,7 +72,7 @@ def candidate_table(search: Search) -> Table:
             f"{one.bytes / 1e6:.1f}",
             f"{one.divergence:.4f}",
         )
-        for place, one in enumerate(order, 1)
+        for rank, one in enumerate(order, 1)
     )
     note = (
         f"On {search.rows:,} search rows. Points are against the checkpoint ({search.baseline:.4f}), of which "
@@ -80,9 +80,9 @@ def candidate_table(search: Search) -> Table:
         "is what the choice rests on: the points on other rows, by the labels of these and by how likely the "
         "checkpoint finds each answer that changed. Front: none is both faster and more accurate."
     )
-    marked = frozenset(place for place, one in enumerate(order) if one.chosen)
+    marked = frozenset(row for row, one in enumerate(order) if one.chosen)
     left_out = {"95 % interval", "p95, ms", search.metric, _DIVERGENCE}
-    spare = frozenset(place for place, name in enumerate(columns) if name in left_out)
+    spare = frozenset(column for column, name in enumerate(columns) if name in left_out)
     return Table("Candidates", columns, "rllrrrrrrrrr", rows, note, marked, spare=spare)
 
 
@@ -106,7 +106,7 @@ def latency_table(manifest: Manifest) -> Table:
         f"{one.hardware}"
         for one in manifest.latency
     )
-    marked = frozenset(place for place, one in enumerate(manifest.latency) if one in served)
+    marked = frozenset(row for row, one in enumerate(manifest.latency) if one in served)
     columns = ("model", "p50, ms", "95 % interval", "p95, ms", "size, MB", "speed against fp32")
     return Table("Speed and size", columns, "lrrrrr", rows, "; ".join(settings) + ".", marked)
 

@@ -50,10 +50,10 @@ def _parts(bundle: Bundle, here: str) -> Iterator[RenderableType]:
 
 def _grid(table: Table) -> Grid:
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-    shown = [place for place in range(len(table.columns)) if place not in table.spare]
-    for place in shown:
-        right = table.align[place] == "r"
-        grid.add_column(Text(table.columns[place]), justify="right" if right else "left", no_wrap=right)
+    shown = [column for column in range(len(table.columns)) if column not in table.spare]
+    for column in shown:
+        right = table.align[column] == "r"
+        grid.add_column(Text(table.columns[column]), justify="right" if right else "left", no_wrap=right)
     for number, row in enumerate(table.rows[: table.brief]):
-        grid.add_row(*(Text(row[place]) for place in shown), style="bold" if number in table.marked else None)
+        grid.add_row(*(Text(row[column]) for column in shown), style="bold" if number in table.marked else None)
     return grid

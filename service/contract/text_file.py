@@ -96,7 +96,7 @@ def refuse_foreign(path: Path, raw: bytes, *, but: bytes | None = None) -> None:
 
 def _refuse_nul(path: Path, raw: bytes) -> None:
     """Text has no NUL bytes, but every other byte of UTF-16 may be one."""
-    if (place := raw.find(b"\0")) < 0:
+    if (offset := raw.find(b"\0")) < 0:
         return
     even, odd = (raw[start:_SAMPLE:2] for start in (0, 1))
     for encoding, zeros, others in (("UTF-16LE", odd, even), ("UTF-16BE", even, odd)):
@@ -105,7 +105,7 @@ def _refuse_nul(path: Path, raw: bytes) -> None:
                 f"{path} looks like {encoding} without a byte order mark. Convert it: {_iconv(path, encoding)}."
             )
     raise DatasetError(
-        f"{path} has a NUL byte in line {_line(raw, place)}: it is damaged, or no text at all. Save it again as UTF-8."
+        f"{path} has a NUL byte in line {_line(raw, offset)}: it is damaged, or no text at all. Save it again as UTF-8."
     )
 
 
@@ -114,5 +114,5 @@ def _iconv(path: Path, encoding: str) -> str:
     return f"`iconv -f {encoding} -t UTF-8 {shlex.quote(str(path))} > {shlex.quote(str(made))}`"
 
 
-def _line(raw: bytes, place: int) -> int:
-    return len(_LINE_END.findall(raw, 0, place)) + 1
+def _line(raw: bytes, offset: int) -> int:
+    return len(_LINE_END.findall(raw, 0, offset)) + 1

@@ -28,8 +28,8 @@ def check_values(content: bytes, most: int = MOST_VALUES) -> None:
 def _may_hold(content: bytes, most: int) -> bool:
     """Whether there are so many signs of structure at all, strings included; without looking on once there are."""
     found = 0
-    for place in range(0, len(content), _BLOCK):
-        found += sum(content.count(sign, place, place + _BLOCK) for sign in (b",", b"[", b"{"))
+    for offset in range(0, len(content), _BLOCK):
+        found += sum(content.count(sign, offset, offset + _BLOCK) for sign in (b",", b"[", b"{"))
         if found >= most:
             return True
     return False
@@ -40,12 +40,12 @@ def _count(content: bytes, most: int) -> int:
 
     Block by block, and no further than needed to see that there are too many. A block does not end within an escape.
     """
-    found = inside = place = 0
-    while place < len(content) and found <= most:
-        block = content[place : place + _BLOCK]
-        if place + len(block) < len(content):
-            block = block.rstrip(b"\\") or content[place:]
-        place += len(block)
+    found = inside = offset = 0
+    while offset < len(content) and found <= most:
+        block = content[offset : offset + _BLOCK]
+        if offset + len(block) < len(content):
+            block = block.rstrip(b"\\") or content[offset:]
+        offset += len(block)
         text = np.frombuffer(block.replace(rb"\\", b"").replace(rb"\"", b""), np.uint8)
         if not text.size:
             continue

@@ -23,7 +23,7 @@ LIVE = """
 import shlex, sys
 from pathlib import Path
 from plumbline.demo.running import running
-from plumbline.demo.processes import interruptible, until
+from plumbline.processes import interruptible, until
 from monitoring.delivery.messages import retrain_event
 from monitoring.delivery.outbox import Target, enqueue
 from monitoring.state import StateStore

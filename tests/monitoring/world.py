@@ -13,22 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from monitoring.settings import MonitorSettings
-from service.contract.bundle import (
-    GOLDEN,
-    REFERENCE,
-    TOKENIZER,
-    Bundle,
-    Challenge,
-    Manifest,
-    Reference,
-    Source,
-    Variant,
-    file_entries,
-)
-from service.contract.features import PROJECTED, encode_embedding, hash_tokens
+from service.contract.bundle import GOLDEN, REFERENCE, TOKENIZER, Bundle, Challenge, Reference
+from service.contract.features import FEATURE_VERSION, PROJECTED, encode_embedding, hash_tokens
 from service.contract.record import REFERENCE_SCHEMA, Record
 from service.contract.repository import publish, set_live, staging
 from service.contract.segments import seal, segment_path
+from tests.fakes import MODEL, make_manifest
 
 SUBJECTS = ["the order", "my parcel", "a refund", "this invoice", "our account", "the app", "your courier", "the shop"]
 VERBS = [
@@ -158,11 +148,22 @@ class World:
     ) -> Bundle:
         """A version of model ``tickets`` around placeholder bytes."""
         with staging(self.repo, "tickets") as stage:
-            for name in ("model.int8.onnx", TOKENIZER, GOLDEN):
+            for name in (MODEL, TOKENIZER, GOLDEN):
                 (stage / name).write_bytes(b"placeholder")
             pq.write_table(table(rows(reference_rows, seed=seed)), stage / REFERENCE)
             bundle = publish(
-                self.repo, "tickets", stage, lambda v: _manifest(v, stage, challenge, created, reference_rows)
+                self.repo,
+                "tickets",
+                stage,
+                lambda version: make_manifest(
+                    stage,
+                    version,
+                    name="tickets",
+                    labels=("yes", "no"),
+                    created=created,
+                    reference=Reference(rows=reference_rows, feature_version=FEATURE_VERSION),
+                    challenge=challenge,
+                ),
             )
         if live:
             set_live(self.repo, "tickets", bundle.manifest.version)
@@ -219,24 +220,3 @@ def _record(bundle: Bundle, row: dict[str, Any], ts: datetime, identity: str, te
     if not texts:
         record = replace(record, text=None, tokens=hash_tokens(row["text"]))
     return record.to_json() + b"\n"
-
-
-def _manifest(version: str, stage: Path, challenge: Challenge | None, created: datetime, count: int) -> Manifest:
-    return Manifest(
-        name="tickets",
-        version=version,
-        task="single-label",
-        labels=("yes", "no"),
-        max_length=128,
-        created=created,
-        variants={"cpu": Variant(file="model.int8.onnx", precision="int8", instruction_set="avx2", golden_atol=0.1)},
-        inputs=(),
-        outputs=(),
-        files=file_entries(stage),
-        source=Source(checkpoint_sha256="0" * 64, base_model="none", libraries={}, seed=0, arguments={}),
-        pipeline=(),
-        quality={},
-        latency=(),
-        reference=Reference(rows=count, feature_version=1),
-        challenge=challenge,
-    )

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from scipy.stats import binomtest
 
-from plumbline.demo.processes import until
 from plumbline.demo.running import Running, running
 from plumbline.demo.traffic import Traffic
+from plumbline.processes import until
 from service.contract.dataset import Dataset, read_dataset, write_jsonl
 from tests.processes import plumbline
 

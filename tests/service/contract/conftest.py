@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from service.contract.bundle import (
-    Bundle,
-    Latency,
-    Manifest,
-    Quality,
-    Reference,
-    Source,
-    Stage,
-    Tensor,
-    Variant,
-    file_entries,
-    open_bundle,
-)
+from service.contract.bundle import Bundle, open_bundle
 from service.contract.repository import publish, staging
-
-MODEL = "model.int8.onnx"
+from tests.fakes import MODEL, make_manifest
 
 
 def write_files(folder: Path, model: bytes = b"placeholder" * 100) -> None:
@@ -41,47 +27,11 @@ def write_files(folder: Path, model: bytes = b"placeholder" * 100) -> None:
     )
 
 
-def make_manifest(folder: Path, version: str = "1", name: str = "reviews") -> Manifest:
-    """A valid manifest for the files in ``folder``."""
-    return Manifest(
-        name=name,
-        version=version,
-        task="single-label",
-        labels=("negative", "positive"),
-        max_length=128,
-        created=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
-        variants={"cpu": Variant(file=MODEL, precision="int8", instruction_set="avx2", golden_atol=0.01)},
-        inputs=(Tensor(name="input_ids", dtype="int64", shape=("batch", "tokens")),),
-        outputs=(Tensor(name="logits", dtype="float32", shape=("batch", 2)),),
-        files=file_entries(folder),
-        source=Source(checkpoint_sha256="0" * 64, base_model="placeholder", libraries={}, seed=0, arguments={}),
-        pipeline=(Stage(name="onnx", applied=True, seconds=1.5, details={"opset": 17}),),
-        quality={
-            "cpu": Quality(
-                metric="accuracy",
-                baseline=0.9,
-                exported=0.89,
-                difference=-1.0,
-                lower_bound=-1.4,
-                max_drop=1.5,
-                verdict="pass",
-                rows=500,
-                flips=5,
-                batch_flip_rate=0.0,
-            )
-        },
-        latency=(
-            Latency(name="int8", p50_ms=1, p95_ms=2, hardware="a cpu", threads=1, batch=1, tokens=32, bytes=1100),
-        ),
-        reference=Reference(rows=500, feature_version=1),
-    )
-
-
 def publish_one(root: Path, name: str = "reviews", model: bytes = b"placeholder" * 100) -> Bundle:
     """Publish the next version of a model."""
     with staging(root, name) as stage:
         write_files(stage, model)
-        return publish(root, name, stage, lambda version: make_manifest(stage, version, name))
+        return publish(root, name, stage, lambda version: make_manifest(stage, version, name=name))
 
 
 def write_manifest(folder: Path, **changes: Any) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from service.contract.bundle import Bundle, Manifest, file_entries, open_bundle, read_bundle
 from service.contract.errors import BundleError
-from tests.service.contract.conftest import MODEL, make_manifest, write_manifest
+from tests.fakes import MODEL, make_manifest
+from tests.service.contract.conftest import write_manifest
 
 OUTSIDE = {"sha256": hashlib.sha256(b"secret").hexdigest(), "bytes": 6}
 

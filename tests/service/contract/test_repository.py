@@ -29,7 +29,8 @@ from service.contract.repository import (
     staging,
     versions,
 )
-from tests.service.contract.conftest import make_manifest, publish_one, write_files
+from tests.fakes import make_manifest
+from tests.service.contract.conftest import publish_one, write_files
 
 
 def left_in(root: Path, name: str = "reviews") -> set[str]:

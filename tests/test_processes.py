@@ -1,4 +1,4 @@
-"""Waits that end with the process, and processes that end with the demonstration; with small real processes."""
+"""Waits that end with the process, and processes that end with who started them; with small real ones."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from plumbline.demo import processes
-from plumbline.demo.processes import Process, faults_explained, interruptible
-from plumbline.demo.processes import until as wait_until
+from plumbline import processes
+from plumbline.processes import PATIENCE, Process, faults_explained, free_port, interruptible
+from plumbline.processes import until as wait_until
 from service.contract.errors import PlumblineError
-from tests.processes import free_port, until
+from tests.processes import until
 
 FOREVER = "import time; time.sleep(600)"
 
 
-def python(code: str, log: Path | None = None) -> Process:
-    return Process("`the stand-in`", [sys.executable, "-c", code], log)
+def python(code: str, log: Path | None = None, patience: float = PATIENCE) -> Process:
+    return Process("`the stand-in`", [sys.executable, "-c", code], log, patience=patience)
 
 
 def alive(pid: int) -> bool:
@@ -90,16 +90,13 @@ def test_a_command_that_fails_is_an_error() -> None:
         process.finish()
 
 
-def test_the_end_is_also_that_of_children_and_of_those_that_will_not_go(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(processes, "PATIENCE", 0.5)
+def test_the_end_is_also_that_of_children_and_of_those_that_will_not_go(tmp_path: Path) -> None:
     child = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); {FOREVER}"
     parent = (
         f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {child!r}]); print(p.pid, flush=True)"
     )
     log = tmp_path / "log"
-    with python(f"{parent}; {FOREVER}", log) as process:
+    with python(f"{parent}; {FOREVER}", log, patience=0.5) as process:
         until(lambda: "ready" in log.read_text())
         grandchild = int(log.read_text().split()[0])
         assert alive(process.pid)
@@ -124,7 +121,7 @@ def test_a_second_interrupt_ends_the_patience(tmp_path: Path) -> None:
     until(lambda: "ready" in log.read_text())
     with interruptible(), pytest.raises(KeyboardInterrupt), process:
         interrupt(signal.SIGTERM, signal.SIGINT)
-    assert time.monotonic() - started < processes.PATIENCE
+    assert time.monotonic() - started < PATIENCE
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
