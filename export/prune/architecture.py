@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -14,24 +14,29 @@ from service.contract.errors import InvalidInput
 
 @dataclass(frozen=True)
 class Architecture:
-    """Dotted paths inside a model: ``layers`` from the base model, the others from one layer.
+    """Dotted paths inside a model: ``layers`` from the base model, ``*`` being every child; the others from one layer.
 
-    ``context`` makes a token's context out of the hidden states and knows the number of heads (``heads``) and their
-    joint width (``width``); ``query``, ``key`` and ``value`` are in it. ``output`` is the matrix behind the heads,
-    ``up`` and ``down`` are those around the activation. ``feed_forward`` can be left out once ``down`` is a bias only.
+    ``context`` makes a token's context out of the hidden states. In it are the ``projections``, whose outputs belong to
+    the heads (one that the model lacks is passed over), the width of one head (``head_size``) and ``counts``, numbers
+    that are proportional to the heads. ``output`` is the matrix behind the heads, ``up`` and ``down`` are those around
+    the activation. ``feed_forward`` can be left out once ``down`` is a bias only. A matrix that several were fused into
+    has the outputs of one after those of the other, and is cut alike in each.
+
+    ``scores`` is the place, among the arguments of ``context``, of scores with a head axis (rows, heads, tokens,
+    tokens). ``norm`` is the normalization of the block's result plus the hidden states, where ``context`` does that.
     """
 
     layers: str
     context: str
-    query: str
-    key: str
-    value: str
-    heads: str
-    width: str
+    projections: tuple[str, ...]
     output: str
     up: str
     down: str
     feed_forward: str
+    counts: tuple[str, ...] = ("num_attention_heads", "all_head_size")
+    head_size: str = "attention_head_size"
+    scores: int | None = None
+    norm: str | None = None
 
     @property
     def output_in_context(self) -> bool:
@@ -39,33 +44,52 @@ class Architecture:
 
 
 _BERT = Architecture(
-    layers="encoder.layer",
+    layers="encoder.layer.*",
     context="attention.self",
-    query="query",
-    key="key",
-    value="value",
-    heads="num_attention_heads",
-    width="all_head_size",
+    projections=("query", "key", "value"),
     output="attention.output.dense",
     up="intermediate.dense",
     down="output.dense",
     feed_forward="intermediate",
 )
-_DISTILBERT = Architecture(
-    layers="transformer.layer",
-    context="attention",
-    query="q_lin",
-    key="k_lin",
-    value="v_lin",
-    heads="n_heads",
-    width="dim",
-    output="attention.out_lin",
-    up="ffn.lin1",
-    down="ffn.lin2",
-    feed_forward="ffn",
-)
 _LIKE_BERT = ("bert", "roberta", "xlm-roberta", "camembert", "data2vec-text", "electra", "megatron-bert")
-ARCHITECTURES = dict.fromkeys(_LIKE_BERT, _BERT) | {"distilbert": _DISTILBERT}
+ARCHITECTURES = dict.fromkeys(_LIKE_BERT, _BERT) | {
+    "albert": Architecture(
+        layers="encoder.albert_layer_groups.*.albert_layers.*",
+        context="attention",
+        projections=("query", "key", "value"),
+        output="attention.dense",
+        norm="LayerNorm",
+        up="ffn",
+        down="ffn_output",
+        feed_forward="ffn",
+    ),
+    "deberta-v2": replace(
+        _BERT, projections=("query_proj", "key_proj", "value_proj", "pos_key_proj", "pos_query_proj")
+    ),
+    "distilbert": Architecture(
+        layers="transformer.layer.*",
+        context="attention",
+        projections=("q_lin", "k_lin", "v_lin"),
+        counts=("n_heads", "dim"),
+        output="attention.out_lin",
+        up="ffn.lin1",
+        down="ffn.lin2",
+        feed_forward="ffn",
+    ),
+    "modernbert": Architecture(
+        layers="layers.*",
+        context="attn",
+        projections=("Wqkv",),
+        counts=(),
+        head_size="head_dim",
+        output="attn.Wo",
+        up="mlp.Wi",
+        down="mlp.Wo",
+        feed_forward="mlp",
+    ),
+    "mpnet": replace(_BERT, context="attention.attn", projections=("q", "k", "v"), output="attention.attn.o", scores=2),
+}
 
 
 @dataclass(frozen=True)
@@ -77,11 +101,12 @@ class Layer:
 
     @property
     def heads(self) -> int:
-        return int(getattr(self.module.get_submodule(self.known.context), self.known.heads, 0))
+        width = self._inputs(self.known.output)
+        return width // self.head_size if width else 0
 
     @property
     def head_size(self) -> int:
-        return int(getattr(self.module.get_submodule(self.known.context), self.known.width)) // self.heads
+        return int(getattr(self.context, self.known.head_size))
 
     def head_columns(self, heads: Sequence[int]) -> torch.Tensor:
         """Which inputs of :attr:`output` come from ``heads``."""
@@ -90,10 +115,17 @@ class Layer:
 
     @property
     def neurons(self) -> int:
-        try:
-            return self.matrix(self.known.up).out_features
-        except (AttributeError, TypeError):  # it was cut away
-            return 0
+        return self._inputs(self.known.down)
+
+    @property
+    def context(self) -> nn.Module:
+        return self.module.get_submodule(self.known.context)
+
+    @property
+    def projections(self) -> list[str]:
+        """Paths of the matrices, of those that this model has, whose outputs belong to heads."""
+        names = [name for name in self.known.projections if hasattr(self.context, name)]
+        return [f"{self.known.context}.{name}" for name in names]
 
     @property
     def output(self) -> nn.Linear:
@@ -111,6 +143,12 @@ class Layer:
             raise TypeError(f"{path} is a {type(found).__name__}, not a Linear")
         return found
 
+    def _inputs(self, path: str) -> int:
+        try:
+            return self.matrix(path).in_features
+        except (AttributeError, TypeError):  # it was cut away
+            return 0
+
 
 def architecture(model: PreTrainedModel) -> Architecture:
     """:raises InvalidInput: if the model's type is not one of :data:`ARCHITECTURES`."""
@@ -124,10 +162,11 @@ def architecture(model: PreTrainedModel) -> Architecture:
 
 
 def layers_of(model: PreTrainedModel) -> list[Layer]:
-    """The encoder layers of a model, pruned or not, first to last. :raises InvalidInput: see :func:`architecture`."""
-    return list(_layers(model, architecture(model)))
+    """The encoder layers of a model, pruned or not, first to last; one that a model runs several times is there once.
 
-
-def _layers(model: PreTrainedModel, known: Architecture) -> Iterator[Layer]:
-    for module in model.base_model.get_submodule(known.layers).children():
-        yield Layer(module, known)
+    :raises InvalidInput: see :func:`architecture`.
+    """
+    known, found = architecture(model), [model.base_model]
+    for path in known.layers.removesuffix(".*").split(".*."):
+        found = [child for one in found for child in one.get_submodule(path).children()]
+    return [Layer(module, known) for module in found]

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from export.inference.predict import BATCH, torch_inputs
 from export.prune.architecture import layers_of
-from export.prune.surgery import Kept, cut_layer
+from export.prune.surgery import Kept, bias_of, cut_layer
 from service.tasks.tokenizer import Tokens
 
 _RIDGE = 0.01  # pulls towards the weights as they were, in shares of the inputs' mean square
@@ -74,13 +74,13 @@ def _make_up(matrix: nn.Linear, stay: torch.Tensor, moments: torch.Tensor) -> No
     """Change, in place, the weights for the inputs that ``stay`` and the bias; the other weights are left to be cut."""
     with_bias = torch.cat([stay, torch.tensor([matrix.in_features])])
     rows = moments[with_bias].double()
-    whole = torch.cat([matrix.weight, matrix.bias.unsqueeze(1)], dim=1).detach().double()
+    whole = torch.cat([matrix.weight.detach(), bias_of(matrix).unsqueeze(1)], dim=1).double()
     seen = rows[:, with_bias]
     ridge = _RIDGE * seen.diagonal().mean() * torch.eye(len(with_bias), dtype=torch.float64)
     solved = torch.linalg.solve(seen + ridge, rows @ whole.T + ridge @ whole[:, with_bias].T).T
     with torch.no_grad():
         matrix.weight[:, stay] = solved[:, :-1].to(matrix.weight.dtype)
-        matrix.bias.copy_(solved[:, -1])
+        matrix.bias = nn.Parameter(solved[:, -1].to(matrix.weight.dtype))
 
 
 class _Sum:

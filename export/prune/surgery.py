@@ -35,17 +35,21 @@ class Bias(nn.Module):
 
     def __init__(self, matrix: nn.Linear) -> None:
         super().__init__()
-        self.bias = nn.Parameter(matrix.bias.detach().clone())
+        self.bias = nn.Parameter(bias_of(matrix).clone())
 
     def forward(self, *_args: object, **_options: object) -> torch.Tensor:
         return self.bias
 
 
 class BiasAttention(Bias):
-    """A whole attention block, output matrix included, of which only the bias stays."""
+    """A whole attention block, output matrix and ``norm`` included, of which only the bias stays."""
 
-    def forward(self, *_args: object, **_options: object) -> tuple[torch.Tensor, None]:  # type: ignore[override]
-        return self.bias, None
+    def __init__(self, matrix: nn.Linear, norm: nn.Module | None) -> None:
+        super().__init__(matrix)
+        self.norm = norm
+
+    def forward(self, hidden: torch.Tensor, *_args: object, **_options: object) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+        return (self.bias if self.norm is None else self.norm(hidden + self.bias)), None
 
 
 class NoContext(nn.Module):
@@ -112,24 +116,36 @@ class _Multiply:
         return (args[0] * self.factors.unsqueeze(1), *args[1:])
 
 
+@dataclass(frozen=True)
+class _Select:
+    """A hook on a context: of the scores at ``place`` among its arguments (rows, heads, tokens, tokens) these heads."""
+
+    place: int
+    heads: Sequence[int]
+
+    def __call__(self, _module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (*args[: self.place], args[self.place][:, list(self.heads)], *args[self.place + 1 :])
+
+
 def _cut_heads(layer: Layer, heads: Sequence[int]) -> None:
-    known, module = layer.known, layer.module
+    known, module, context = layer.known, layer.module, layer.context
     if not heads:
         last = layer.output
         if known.output_in_context:
-            module.set_submodule(known.context, BiasAttention(last))
+            norm = context.get_submodule(known.norm) if known.norm else None
+            module.set_submodule(known.context, BiasAttention(last, norm))
         else:
             module.set_submodule(known.context, NoContext())
             module.set_submodule(known.output, Bias(last))
         return
-    columns = layer.head_columns(heads)
-    for name in (known.query, known.key, known.value):
-        path = f"{known.context}.{name}"
-        module.set_submodule(path, _rows(layer.matrix(path), columns))
+    columns, before = layer.head_columns(heads), layer.heads
+    for path in layer.projections:
+        module.set_submodule(path, _rows(layer.matrix(path), columns, layer.output.in_features))
     module.set_submodule(known.output, _columns(layer.output, columns))
-    context = module.get_submodule(known.context)
-    setattr(context, known.heads, len(heads))
-    setattr(context, known.width, len(columns))
+    for name in known.counts:
+        setattr(context, name, getattr(context, name) * len(heads) // before)
+    if known.scores is not None:
+        context.register_forward_pre_hook(_Select(known.scores, heads))
 
 
 def _cut_neurons(layer: Layer, neurons: Sequence[int]) -> None:
@@ -143,21 +159,28 @@ def _cut_neurons(layer: Layer, neurons: Sequence[int]) -> None:
             module.set_submodule(known.down, Bias(down))
         return
     index = torch.tensor(neurons)
-    module.set_submodule(known.up, _rows(layer.matrix(known.up), index))
+    module.set_submodule(known.up, _rows(layer.matrix(known.up), index, down.in_features))
     module.set_submodule(known.down, _columns(down, index))
 
 
-def _rows(matrix: nn.Linear, index: torch.Tensor) -> nn.Linear:
-    """The matrix with only these of its outputs."""
-    cut = nn.Linear(matrix.in_features, len(index), device="meta")
+def bias_of(matrix: nn.Linear) -> torch.Tensor:
+    """The bias (outputs,); zeros for a matrix that has none, which gets one when it is cut."""
+    return matrix.weight.new_zeros(matrix.out_features) if matrix.bias is None else matrix.bias.detach()
+
+
+def _rows(matrix: nn.Linear, index: torch.Tensor, units: int) -> nn.Linear:
+    """The matrix with only these of its outputs, of every ``units`` of them."""
+    index = torch.cat([index + start for start in range(0, matrix.out_features, units)])
+    cut = nn.Linear(matrix.in_features, len(index), bias=matrix.bias is not None, device="meta")
     cut.weight = nn.Parameter(matrix.weight.detach()[index].clone())
-    cut.bias = nn.Parameter(matrix.bias.detach()[index].clone())
+    if matrix.bias is not None:
+        cut.bias = nn.Parameter(matrix.bias.detach()[index].clone())
     return cut
 
 
 def _columns(matrix: nn.Linear, index: torch.Tensor) -> nn.Linear:
-    """The matrix with only these of its inputs."""
+    """The matrix with only these of its inputs, and a bias, with which others can make up for those that go."""
     cut = nn.Linear(len(index), matrix.out_features, device="meta")
     cut.weight = nn.Parameter(matrix.weight.detach()[:, index].clone())
-    cut.bias = nn.Parameter(matrix.bias.detach().clone())
+    cut.bias = nn.Parameter(bias_of(matrix).clone())
     return cut

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 import torch
 from torch import nn
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from transformers import PreTrainedModel
 
 from export.graph.onnx import OPSET
@@ -78,29 +79,30 @@ def measure_layer(
 ) -> LatencyTable:
     """Time the first layer of ``model`` cut to a few counts, on texts of ``lengths`` tokens; ``folder`` is scratch.
 
-    ``unpruned`` runs the whole int8 model on one thread.
+    ``unpruned`` runs the whole int8 model on one thread. A layer that ``model`` runs several times counts as often.
     """
     layer = layers_of(model)[0]
     heads = _points(layer.heads)
     neurons = _points(layer.neurons)
     cuts = [(0, 0), *((count, 0) for count in heads[1:]), *((0, count) for count in neurons[1:])]
-    calls = {length: _first_call(model, layer, length) for length in (*_TRACED, *lengths)}
+    calls = {length: _calls(model, layer, length) for length in (*_TRACED, *lengths)}
+    repeats = len(calls[_TRACED[0]])
     sessions = []
     for number, (head_count, neuron_count) in enumerate(cuts):
         place = folder / f"layer{number}"
         place.mkdir(exist_ok=True)  # left by an export that was killed
         kept = Kept(tuple(range(head_count)), tuple(range(neuron_count)))
-        sessions.append(_session(layer, kept, [calls[length] for length in _TRACED], place))
+        sessions.append(_session(layer, kept, [calls[length][0] for length in _TRACED], place))
     taken = []
     for length in lengths:
-        feeds = {name: tensor.numpy() for name, tensor in calls[length].inputs.items()}
+        feeds = {name: tensor.numpy() for name, tensor in calls[length][0].tensors.items()}
         runs: list[Callable[[], object]] = [
             partial(unpruned, _text(length)),
             *(_layer_run(session, feeds) for session in sessions),
         ]
         taken.append(_time(runs, clock))
     whole, empty, *others = np.mean(taken, axis=0)
-    beyond = [0.0, *(max(0.0, float(one - empty)) for one in others)]
+    beyond = [0.0, *(repeats * max(0.0, float(one - empty)) for one in others)]
     return LatencyTable(
         float(whole),
         layer.heads,
@@ -122,70 +124,81 @@ def _interpolated(points: dict[int, float], counts: npt.NDArray[np.int64]) -> Ar
 
 @dataclass(frozen=True)
 class _Call:
-    """What a layer was called with in a run of the whole model; the tensors of it are the inputs of its graph."""
+    """What a layer was called with in a run of the whole model: tensors and others, nested as ``form`` says."""
 
-    args: tuple[Any, ...]
-    options: dict[str, Any]
+    values: list[Any]
+    form: TreeSpec
+
+    @classmethod
+    def of(cls, args: tuple[Any, ...], options: dict[str, Any]) -> _Call:
+        values, form = tree_flatten((args, options))
+        return cls([value.detach() if isinstance(value, torch.Tensor) else value for value in values], form)
 
     @property
-    def inputs(self) -> dict[str, torch.Tensor]:
-        given = {f"arg{place}": value for place, value in enumerate(self.args)} | self.options
-        return {name: value for name, value in given.items() if isinstance(value, torch.Tensor)}
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {f"arg{place}": value for place, value in enumerate(self.values) if isinstance(value, torch.Tensor)}
 
-    def with_inputs(self, tensors: Sequence[torch.Tensor]) -> _Call:
-        """The same call with other tensors, in the order of :attr:`inputs`."""
-        new = dict(zip(self.inputs, tensors, strict=True))
-        args = tuple(new.get(f"arg{place}", value) for place, value in enumerate(self.args))
-        return _Call(args, {name: new.get(name, value) for name, value in self.options.items()})
+    def with_tensors(self, new: Mapping[str, torch.Tensor]) -> _Call:
+        """The same call with other tensors for some of its own."""
+        return _Call([new.get(f"arg{place}", value) for place, value in enumerate(self.values)], self.form)
+
+    def growing(self, longer: _Call) -> dict[str, dict[int, str]]:
+        """The tensors that are larger in the call for a longer text, and in which axes.
+
+        The others do not depend on the text: in the graph of a model they are constants.
+        """
+        others = longer.tensors
+        axes = {
+            name: {axis: f"{name}{axis}" for axis, size in enumerate(one.shape) if size != others[name].shape[axis]}
+            for name, one in self.tensors.items()
+        }
+        return {name: differing for name, differing in axes.items() if differing}
 
 
 def _text(length: int) -> Tokens:
     return Tokens([1] * length, [0] * length, truncated=False, unk_share=0.0)
 
 
-def _first_call(model: PreTrainedModel, layer: Layer, length: int) -> _Call:
+def _calls(model: PreTrainedModel, layer: Layer, length: int) -> list[_Call]:
     """How ``model`` calls ``layer`` for one text: signatures and the forms of masks differ between architectures."""
     calls: list[_Call] = []
     hook = layer.module.register_forward_pre_hook(
-        lambda _module, args, options: calls.append(_Call(args, options)), with_kwargs=True
+        lambda _module, args, options: calls.append(_Call.of(args, options)), with_kwargs=True
     )
     try:
         with torch.no_grad():
             model(**torch_inputs(model, [_text(length)]))
     finally:
         hook.remove()
-    return calls[0]
+    return calls
 
 
 class _Replayed(nn.Module):
-    """A layer as a function of the tensors that a call gave it."""
+    """A layer as a function of some of the tensors that a call gave it."""
 
-    def __init__(self, layer: nn.Module, call: _Call) -> None:
+    def __init__(self, layer: nn.Module, call: _Call, names: Sequence[str]) -> None:
         super().__init__()
-        self.layer = layer
-        self.call = call
+        self.layer, self.call, self.names = layer, call, names
 
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
-        call = self.call.with_inputs(tensors)
-        output = self.layer(*call.args, **call.options)
+        call = self.call.with_tensors(dict(zip(self.names, tensors, strict=True)))
+        args, options = tree_unflatten(call.values, call.form)
+        output = self.layer(*args, **options)
         first: torch.Tensor = output[0] if isinstance(output, tuple) else output
         return first
 
 
 def _session(layer: Layer, kept: Kept, calls: Sequence[_Call], folder: Path) -> ort.InferenceSession:
-    """The cut layer, ready to run; axes that differ between the two ``calls`` are dynamic."""
+    """The cut layer, ready to run; what differs between the two ``calls``, for texts of two lengths, is its input."""
     small = Layer(copy.deepcopy(layer.module), layer.known)
     cut_layer(small, kept)
-    raw, (inputs, others) = folder / "layer.onnx", (call.inputs for call in calls)
-    axes = {
-        name: {axis: f"{name}{axis}" for axis, size in enumerate(one.shape) if size != others[name].shape[axis]}
-        for name, one in inputs.items()
-    }
+    raw, (call, longer) = folder / "layer.onnx", calls
+    axes = call.growing(longer)
     torch.onnx.export(
-        _Replayed(small.module, calls[0]).eval(),
-        tuple(inputs.values()),
+        _Replayed(small.module, call, list(axes)).eval(),
+        tuple(call.tensors[name] for name in axes),
         str(raw),
-        input_names=list(inputs),
+        input_names=list(axes),
         output_names=["out"],
         dynamic_axes=axes,
         opset_version=OPSET,

@@ -33,6 +33,7 @@ from export.measure.latency import Timed
 from export.prune import step as step_module
 from export.prune import table as table_module
 from export.prune.architecture import ARCHITECTURES as PRUNABLE
+from export.prune.architecture import layers_of
 from export.search import variant as variant_module
 from export.search import walk as walk_module
 from plumbline import cli
@@ -253,7 +254,8 @@ def _without_measuring() -> Iterator[None]:
 
     def measure(*given: object) -> table_module.LatencyTable:
         real(*given)  # type: ignore[arg-type]
-        return table_module.LatencyTable(1.6, 2, 48, {0: 0.0, 2: 0.2}, {0: 0.0, 48: 0.2}, (8,))
+        half = 0.4 / len(layers_of(given[0]))  # type: ignore[arg-type]  # of what a layer takes, all its runs together
+        return table_module.LatencyTable(1.6, 2, 48, {0: 0.0, 2: half}, {0: 0.0, 48: half}, (8,))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table_module, "_ROUNDS", 1)
