@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +24,11 @@ class Columns:
 
     ``confidence``, ``n_tokens``, ``unk_share``, ``n_words`` are (n,) with NaN for missing values;
     ``embedding`` is (n, 32); ``bags`` is a sparse (n, 2^14) matrix of L2-normalised token counts; ``known_bags`` tells
-    which rows had a text or tokens at all. ``distinct`` are the indices of the first row of each distinct input and
-    ``repeats`` (n,) how often each row's input occurs. ``outcomes`` (k,) is whether answers were right, oldest first,
-    of those whose true label is known. ``score`` (n,) is the answer itself of a model that gives numbers.
+    which rows had a text or tokens at all. ``inputs`` has for each row what it has in common with others of the same
+    input, its bag; ``distinct`` are the indices of the first row of each. ``outcomes`` (k,) is whether answers were
+    right, oldest first, of those whose true label is known, and ``recent_outcomes`` the same of those that were given
+    since inputs were last like the reference; None if nobody keeps account of that. ``score`` (n,)
+    is the answer itself of a model that gives numbers.
     """
 
     rows: int
@@ -42,14 +43,10 @@ class Columns:
     bags: Any
     known_bags: npt.NDArray[np.bool_]
     distinct: npt.NDArray[np.intp]
-    repeats: Doubles
+    inputs: list[Hashable]
     outcomes: Booleans | None = None
+    recent_outcomes: Booleans | None = None
     score: Doubles | None = None
-
-    @property
-    def effective_rows(self) -> float:
-        """Kish's effective sample size: rows with the same input are one observation made many times."""
-        return self.rows / float(self.repeats.mean()) if self.rows else 0.0
 
 
 def columns_of(table: pa.Table, *, categorical: bool = True) -> Columns:
@@ -70,7 +67,6 @@ def columns_of(table: pa.Table, *, categorical: bool = True) -> Columns:
     keys: list[Hashable] = [
         tuple(bag) if there else ("row", index) for index, (bag, there) in enumerate(zip(bags, known, strict=True))
     ]
-    counts = Counter(keys)
     first: dict[Hashable, int] = {}
     for index, key in enumerate(keys):
         first.setdefault(key, index)
@@ -90,7 +86,7 @@ def columns_of(table: pa.Table, *, categorical: bool = True) -> Columns:
         bags=bag_matrix(bags),
         known_bags=known,
         distinct=np.fromiter(first.values(), dtype=np.intp, count=len(first)),
-        repeats=np.array([counts[key] for key in keys], dtype=np.float64),
+        inputs=keys,
     )
 
 

@@ -1,7 +1,8 @@
 """Two-sample tests for the signals of :mod:`monitoring.signals.registry`: pure functions of two sides' columns.
 
 A test returns None where it cannot be made (a column is missing, empty, or the same everywhere). Rows with the same
-input are one observation made many times, so a window of 500 rows that repeats 50 texts counts as 50 rows.
+input are one observation made many times, so a window of 500 rows that repeats 50 texts counts as 50 rows: health
+probes neither make a difference nor hide one.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp
-from scipy.stats import beta, binom, chi2_contingency, kstwobign
+from scipy.stats import beta, chi2_contingency, kstwobign
 
 from monitoring.signals.classifier import Separation, separation
-from monitoring.signals.columns import Columns
+from monitoring.signals.columns import Booleans, Columns
+from monitoring.signals.constants import most_constant
 
 Doubles = npt.NDArray[np.float64]
 
 MIN_LABELS = 30  # below which no accuracy is worth showing
 _STAKES = np.array([0.1, 0.25, 0.5, 0.9])  # shares of what may be lost; their gains are averaged
 _MOST_LOG = 600.0
+_PRECISION = 1e-4  # of a bound on an accuracy
 MIN_EXPECTED = 5.0  # of a cell in the contingency table; rarer classes are pooled
 
 
@@ -53,12 +56,14 @@ def label_test(reference: Columns, window: Columns) -> Test | None:
     """Chi-square of homogeneity on label counts; the effect is the total variation beyond what chance gives."""
     if reference.labels is None or window.labels is None:
         return None
-    before = Counter(label for label in reference.labels if label is not None)
-    after = Counter(label for label in window.labels if label is not None)
+    before, after = (
+        Counter(label for index in side.distinct if (label := labels[index]) is not None)
+        for side, labels in ((reference, reference.labels), (window, window.labels))
+    )
     names = sorted(before.keys() | after.keys())
     if not before or not after or len(names) < 2:
         return None
-    rows = (reference.effective_rows, window.effective_rows)
+    rows = (before.total(), after.total())
     shares = np.array([[counts[name] / counts.total() for name in names] for counts in (before, after)])
     counts = pool_sparse(shares * np.array(rows)[:, None])
     if counts.shape[1] < 2:
@@ -72,6 +77,7 @@ def number_test(name: str, reference: Columns, window: Columns) -> Test | None:
     before, after = getattr(reference, name), getattr(window, name)
     if before is None or after is None:
         return None
+    before, after = before[reference.distinct], after[window.distinct]
     before, after = before[~np.isnan(before)], after[~np.isnan(after)]
     if not len(before) or not len(after):
         return None
@@ -79,8 +85,7 @@ def number_test(name: str, reference: Columns, window: Columns) -> Test | None:
     if len(points) < 2:
         return None
     distance = float(np.abs(_cumulative(before, points) - _cumulative(after, points)).max())
-    first = len(before) / reference.rows * reference.effective_rows
-    second = len(after) / window.rows * window.effective_rows
+    first, second = len(before), len(after)
     p_value = float(kstwobign.sf(distance * np.sqrt(first * second / (first + second))))
     direction = "higher" if after.mean() > before.mean() else "lower"
     return Test(name, "Kolmogorov-Smirnov", distance, p_value, distance, direction)
@@ -107,19 +112,16 @@ def tokens_test(reference: Columns, window: Columns, chance: Chance) -> Test | N
 
 
 def constant_test(reference: Columns, window: Columns) -> Test | None:
-    """Binomial test on the share of rows that say nothing new: of one and the same input, or without a value.
+    """Binomial test on the share of rows that say nothing: of one and the same input, placeholders, or without a value.
 
-    The other tests leave such rows out, or count them once, so that a window of nothing else would look like no window
-    at all. The effect is how much larger the share is than in the reference.
+    The effect is how much larger the share is than in the reference; see :mod:`monitoring.signals.constants`.
     """
-    if not reference.rows or not window.rows:
+    found = most_constant(reference, window)
+    if found is None:
         return None
-    before, after = _constants(reference), _constants(window)
-    name = max(after.keys() & before.keys(), key=lambda one: (after[one] - before[one], one))
-    expected = (before[name] * reference.rows + 1) / (reference.rows + 2)
-    effect = max(0.0, after[name] - before[name])
-    p_value = float(binom.sf(round(after[name] * window.rows) - 1, window.rows, expected))
-    return Test("constant", "binomial", after[name], p_value, effect, f"more {name}" if effect else "same")
+    effect = max(0.0, found.share - found.before)
+    direction = f"more {found.what}" if effect else "same"
+    return Test("constant", "binomial", found.share, found.p_value, effect, direction)
 
 
 def accuracy_test(reference: Columns, window: Columns) -> Test | None:
@@ -129,35 +131,41 @@ def accuracy_test(reference: Columns, window: Columns) -> Test | None:
     on each next answer being wrong, whose gains stay small on average as long as the accuracy is at least the lower
     95 % bound of the reference's (Clopper and Pearson). The p-value is one over the gain, and holds however often one
     looks while labels come in. Gains shrink again when answers are right again. The effect is the accuracy lost.
+    Where inputs have moved, only labels of answers since then count, if there are 30: older ones say nothing of it.
     """
-    if reference.outcomes is None or window.outcomes is None:
+    outcomes = window.outcomes
+    if window.recent_outcomes is not None and len(window.recent_outcomes) >= MIN_LABELS:
+        outcomes = window.recent_outcomes
+    if reference.outcomes is None or outcomes is None:
         return None
-    if min(len(reference.outcomes), len(window.outcomes)) < MIN_LABELS:
+    if min(len(reference.outcomes), len(outcomes)) < MIN_LABELS:
         return None
     right, rows = int(reference.outcomes.sum()), len(reference.outcomes)
     least = float(beta.ppf(0.05, right, rows - right + 1)) if right else 0.0
-    before, now = right / rows, float(window.outcomes.mean())
+    before, now = right / rows, float(outcomes.mean())
     effect, gain = max(0.0, before - now), 1.0
     if least:
-        stakes = _STAKES[:, None] / (1 - least)
-        logs = np.log1p(stakes * (least - window.outcomes[None, :])).sum(axis=1)
-        gain = float(np.exp(min(_MOST_LOG, logsumexp(logs) - math.log(len(_STAKES)))))
-    direction = f"{now:.3f} by {len(window.outcomes)} labels, {before:.3f} on the reference"
+        gain = _gain(~outcomes, 1 - least)
+    direction = f"{now:.3f} by {len(outcomes)} labels, {before:.3f} on the reference"
     return Test("accuracy", "betting", now, min(1.0, 1 / gain), effect, direction)
 
 
-def _constants(side: Columns) -> dict[str, float]:
-    """Shares of rows, by what is the same in them."""
-    known = side.known_bags
-    found = {
-        "of one input": float(side.repeats[known].max()) / side.rows if known.any() else 0.0,
-        "without a text": 1 - float(known.mean()),
-    }
-    if side.labels is not None:
-        found["without a label"] = sum(label is None for label in side.labels) / side.rows
-    if side.confidence is not None:
-        found["without a confidence"] = float(np.isnan(side.confidence).mean())
-    return found
+def accuracy_bound(outcomes: Booleans, alpha: float = 0.05) -> float:
+    """A lower confidence bound of the accuracy that holds however often one looks: the inverse of the test by betting.
+
+    The smallest accuracy against which stakes on right answers have not gained ``1 / alpha``; 0 without outcomes.
+    """
+    low, high = 0.0, float(outcomes.mean()) if len(outcomes) else 0.0
+    while high - low > _PRECISION:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _gain(outcomes, middle) >= 1 / alpha else (low, middle)
+    return low
+
+
+def _gain(outcomes: Booleans, most: float) -> float:
+    """What stakes on the outcomes being true have gained, whose mean is at most 1 if their share is at most ``most``."""
+    logs = np.log1p(_STAKES[:, None] / most * (outcomes[None, :] - most)).sum(axis=1)
+    return float(np.exp(min(_MOST_LOG, logsumexp(logs) - math.log(len(_STAKES)))))
 
 
 def pool_sparse(counts: Doubles) -> Doubles:
