@@ -364,11 +364,11 @@ DRIFT = [
         [
             Number(
                 "Drift",
-                "What the monitor says of the live version.",
+                "Severity of the live version's last window.",
                 "none",
-                f"max(plumbline_drift_state{{{MODEL}}})",
-                ((None, GREEN), (1, YELLOW), (2, RED)),
-                ((0, "none", GREEN), (1, "notice", YELLOW), (2, "drift", RED)),
+                f"max(plumbline_drift_severity{{{MODEL}}})",
+                ((None, GREEN), (1, BLUE), (2, YELLOW), (3, RED)),
+                ((0, "none", GREEN), (1, "notice", BLUE), (2, "warning", YELLOW), (3, "critical", RED)),
             ),
             Number(
                 "Accuracy by labels",

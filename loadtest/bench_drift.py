@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from loadtest.machine import machine
 from monitoring.judging.decision import decide
+from monitoring.judging.severity import LEVEL
 from monitoring.judging.thresholds import Thresholds
 from monitoring.signals.columns import Columns, bag_matrix, columns_of
 from service.contract.dataset import read_dataset
@@ -34,7 +35,7 @@ class Rates:
     """Shares of windows with a severity, and the mean seconds of one decision."""
 
     any: float
-    alert: float
+    warning: float
     seconds: float
     per_signal: dict[str, float]
 
@@ -83,7 +84,7 @@ def rates(
             signals[name] = signals.get(name, 0) + 1
     return Rates(
         any=float(np.mean([severity != "none" for severity in severities])),
-        alert=float(np.mean([severity == "alert" for severity in severities])),
+        warning=float(np.mean([LEVEL[severity] >= LEVEL["warning"] for severity in severities])),
         seconds=spent / repetitions,
         per_signal={name: count / repetitions for name, count in sorted(signals.items())},
     )
@@ -145,7 +146,7 @@ def main() -> None:
     }
     print(machine())
     print(
-        f"{'scenario':20} {'reference':>9} {'window':>6} {'any':>6} {'95 % interval':>15} {'alert':>6} {'s':>5} signals"
+        f"{'scenario':20} {'reference':>9} {'window':>6} {'any':>6} {'95 % interval':>15} {'warns':>6} {'s':>4} signals"
     )
     for name, (away, shift) in scenarios.items():
         if options.only not in name:
@@ -157,7 +158,7 @@ def main() -> None:
                 signals = " ".join(f"{key}={value:.2f}" for key, value in found.per_signal.items())
                 print(
                     f"{name:20} {reference_rows:9} {window_rows:6} {found.any:6.3f} {low:7.3f}-{high:.3f} "
-                    f"{found.alert:6.3f} {found.seconds:5.2f}  {signals}",
+                    f"{found.warning:6.3f} {found.seconds:5.2f}  {signals}",
                     flush=True,
                 )
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from service.contract.events import DriftData
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
-FailOnDrift = Annotated[bool, typer.Option("--fail-on-drift", help="Exit with 3 if the verdict is an alert.")]
+FailOnDrift = Annotated[
+    bool, typer.Option("--fail-on-drift", help="Exit with 3 if the verdict is warning or critical.")
+]
 Secret = Annotated[
     str | None,
     typer.Option(help="Signing secret whsec_…; else PLUMBLINE_WEBHOOK_SECRET or …_FILE.", show_default=False),
@@ -82,7 +84,7 @@ def monitor(
     _print_judged(judged, as_json)
     if not as_json:
         say_next(plumbline("monitor", repo=settings.repo, log=settings.log_folder, state=state))
-    drifted = [row for row in judged if row.data.severity == "alert"]
+    drifted = [row for row in judged if row.data.severity in ("warning", "critical")]
     if fail_on_drift and drifted:
         raise Refused(f"drift in {len(drifted)} of {len(judged)} windows.")
 
@@ -133,7 +135,7 @@ def drift(
         if found.texts_only:
             print("Only the texts were compared: the file has no model outputs.")
         say_next(plumbline("inspect", bundle))
-    if fail_on_drift and data.severity == "alert":
+    if fail_on_drift and data.severity in ("warning", "critical"):
         raise Refused(f"{file} has drifted from the reference of {data.model.model} version {data.model.version}.")
 
 
@@ -330,9 +332,13 @@ def _print_decision(data: DriftData) -> None:
             f"  {signal.name:<12} {signal.effect:7.3f} {signal.effect_threshold:7.3f} {signal.p_value:9.2g}  {mark:7}  "
             f"{signal.direction}"
         )
+    if data.severity != "none":
+        print(f"  {data.reason}")
     if data.accuracy_reference is not None and data.accuracy_estimated is not None:
+        low, high = data.accuracy_interval or (data.accuracy_estimated, data.accuracy_estimated)
         print(
-            f"  accuracy {data.accuracy_reference:.3f} on the reference, {data.accuracy_estimated:.3f} estimated here"
+            f"  accuracy {data.accuracy_reference:.3f} on the reference, {data.accuracy_estimated:.3f} "
+            f"({low:.3f} to {high:.3f}) estimated here" + ("" if data.accuracy_trusted else ", not to be trusted")
         )
     if data.report is not None:
         print(f"  report {data.report}")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from monitoring.judging.alerts import LEVEL, State
+from monitoring.judging.severity import LEVEL as SEVERITY
 from service.contract.events import DriftData
 
 
@@ -29,6 +30,18 @@ class Metrics:
             "plumbline_drift_evidence_threshold", "Log evidence at which the detector fires", ["model"], registry=r
         )
         self.state = Gauge("plumbline_drift_state", "0 no drift, 1 notice, 2 drift", ["model"], registry=r)
+        self.severity = Gauge(
+            "plumbline_drift_severity",
+            "Of the last window: 0 none, 1 notice, 2 warning, 3 critical",
+            ["model"],
+            registry=r,
+        )
+        self.trusted = Gauge(
+            "plumbline_accuracy_trusted",
+            "Whether the accuracy estimated in the last window can be trusted",
+            ["model"],
+            registry=r,
+        )
         self.window_rows = Gauge("plumbline_window_rows", "Rows of the last judged window", ["model"], registry=r)
         self.window_end = Gauge(
             "plumbline_window_end_timestamp_seconds", "Time of the last judged window's last row", ["model"], registry=r
@@ -63,6 +76,9 @@ class Metrics:
         for signal in data.signals:
             self.score.labels(model, signal.name).set(signal.effect)
             self.threshold.labels(model, signal.name).set(signal.effect_threshold)
+        self.severity.labels(model).set(SEVERITY[data.severity])
+        if data.accuracy_trusted is not None:
+            self.trusted.labels(model).set(data.accuracy_trusted)
         self.window_rows.labels(model).set(data.window.rows)
         self.window_end.labels(model).set(data.window.end.timestamp())
         for kind, accuracy in (("reference", data.accuracy_reference), ("estimated", data.accuracy_estimated)):

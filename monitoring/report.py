@@ -139,19 +139,24 @@ def report_page(window: pa.Table, data: DriftData, charts: str) -> str:
     return page(title, [*verdict_html(data), *_examples(window, data), frame], heading=html.escape(title))
 
 
-_HEADINGS = {"none": "No drift", "notice": "Slight drift", "alert": "Drift"}
+_HEADINGS = {"none": "No drift", "notice": "Moved", "warning": "Drift", "critical": "Critical"}
 
 
 def verdict_html(data: DriftData) -> Iterator[str]:
     """Our verdict as HTML; every text from outside is escaped."""
     window = data.window
     drifted = ", ".join(signal.name for signal in data.signals if signal.drifted) or "nothing"
-    yield f"<p>{verdict(data.severity)} {html.escape(drifted)} drifted.</p>"
+    yield f"<p>{verdict(data.severity)} {html.escape(drifted)} drifted. {html.escape(data.reason)}</p>"
     shown = [(f"{window.rows}", f"requests until {window.end:%Y-%m-%d %H:%M} UTC")]
     if data.accuracy_reference is not None:
         shown.append((f"{data.accuracy_reference:.3f}", "accuracy measured on the reference"))
     if data.accuracy_estimated is not None:
-        shown.append((f"{data.accuracy_estimated:.3f}", "accuracy estimated here, from confidence"))
+        what = "accuracy estimated here, from confidence"
+        if data.accuracy_interval is not None:
+            what += f", {data.accuracy_interval[0]:.3f} to {data.accuracy_interval[1]:.3f}"
+        shown.append(
+            (f"{data.accuracy_estimated:.3f}", what + ("" if data.accuracy_trusted else "; not to be trusted"))
+        )
     yield figures(shown)
     yield (
         f"<p class='note'>From {window.start:%Y-%m-%d %H:%M:%S} to {window.end:%Y-%m-%d %H:%M:%S} UTC, against the "

@@ -24,10 +24,11 @@ from monitoring.errors import UnreadableNow
 from monitoring.judging import sequential
 from monitoring.judging.alerts import Change, advance, notice, read_alert, write_alert
 from monitoring.judging.decision import Decision, decide
-from monitoring.judging.labelled import FeedbackWatch, accuracy_of, outcomes_of
+from monitoring.judging.labelled import FeedbackWatch, Outcomes, accuracy_of, outcomes_of
+from monitoring.judging.severity import LEVEL
 from monitoring.metrics import Metrics
 from monitoring.settings import MonitorSettings
-from monitoring.signals.columns import Booleans, columns_of
+from monitoring.signals.columns import columns_of
 from monitoring.state import REPORTS, StateStore
 from monitoring.windows.log import (
     Pending,
@@ -86,7 +87,7 @@ class Rounds:
         self._references = References(settings.repo)
         self._feedback = FeedbackWatch(settings.log_folder)
         self._rules = Rules(settings.window_rows, settings.window_seconds, settings.min_rows)
-        self._labelled: dict[tuple[str, str], Booleans] = {}  # in this round
+        self._labelled: dict[tuple[str, str], Outcomes] = {}  # in this round
         self._complained: set[str] = set()
         self._throttled = ThrottledLogger(logger)
         self.waiting: tuple[Pending, ...] = ()
@@ -184,7 +185,9 @@ class Rounds:
         seed = int.from_bytes(hashlib.sha256(window.key.encode()).digest()[:4], "big")
         columns = columns_of(window.table, categorical=reference.task.categorical)
         if self._settings.accuracy_alerts:
-            columns = replace(columns, outcomes=self._outcomes(window.model, window.digest, reference.task))
+            known, until = self._outcomes(window.model, window.digest, reference.task), window.end.timestamp()
+            recent = known.between(self._moved_since(window), until)
+            columns = replace(columns, outcomes=known.between(None, until), recent_outcomes=recent)
         decision = decide(reference.columns, columns, self._settings.thresholds, seed=seed)
         data = drift_data(window, decision, None)
         data = data.model_copy(update={"report": self._report(window, reference, data)})
@@ -202,11 +205,20 @@ class Rounds:
                 outcomes = self._outcomes(model, digest, reference.task)
                 self._metrics.show_labelled_accuracy(model, accuracy_of(outcomes))
 
-    def _outcomes(self, model: str, digest: str, task: Task) -> Booleans:
+    def _outcomes(self, model: str, digest: str, task: Task) -> Outcomes:
         """What the labels that came back say of a version, as far as they are known now."""
         if (model, digest) not in self._labelled:
             self._labelled[model, digest] = outcomes_of(self._settings.log_folder, model, digest, task)
         return self._labelled[model, digest]
+
+    def _moved_since(self, window: WindowRows) -> float | None:
+        """The end of the version's last window before this one that was like the reference; None if none was."""
+        row = self._store.row(
+            "SELECT max(ended) AS ended FROM windows "
+            "WHERE model = ? AND digest = ? AND severity = 'none' AND ended <= ?",
+            (window.model, window.digest, window.end.timestamp()),
+        )
+        return row["ended"] if row else None
 
     def _follow(self, data: DriftData, now: float) -> tuple[Change | None, bool]:
         """Move the alert state and put events into the outbox; inside the transaction of the window.
@@ -222,14 +234,15 @@ class Rounds:
             confirm=self._settings.confirm_windows,
             resolve=self._settings.resolve_windows,
             quiet=self._settings.resolve_seconds,
+            least=self._settings.alert_from,
         )
         write_alert(self._store, model, alert)
         if change is not None:
-            kind: EventType = "plumbline.drift.detected" if change == "detected" else "plumbline.drift.resolved"
+            kind: EventType = "plumbline.drift.resolved" if change == "resolved" else "plumbline.drift.detected"
             event = drift_event(kind, data, now)
             enqueue(self._store, event, self._targets(alertmanager=True), now)
             logger.info("%s: %s", kind, model)
-        wanted = alert.state == "drift" and data.severity == "alert"
+        wanted = alert.state == "drift" and LEVEL[data.severity] >= LEVEL[self._settings.alert_from]
         return change, wanted and self._request_retrain(data, now)
 
     def _request_retrain(self, data: DriftData, now: float) -> bool:
@@ -330,18 +343,21 @@ class Rounds:
         self._metrics.windows.labels(model, "judged").inc()
         self._metrics.show_state(model, read_alert(self._store, model).state)
         if change is not None:
-            self._metrics.count_events(model, [f"plumbline.drift.{change}"])
+            self._metrics.count_events(
+                model, ["plumbline.drift.resolved" if change == "resolved" else "plumbline.drift.detected"]
+            )
         if retrain:
             self._metrics.count_events(model, ["plumbline.retrain.requested"])
             self._metrics.retrains.labels(model, "requested").inc()
             self._metrics.retrain_time.labels(model).set(now)
         logger.info(
-            "window of %d rows of %s version %s: %s (%s)",
+            "window of %d rows of %s version %s: %s (%s); %s",
             data.window.rows,
             model,
             data.model.version,
             data.severity,
-            ", ".join(signal.name for signal in data.signals if signal.drifted) or "nothing drifted",
+            ", ".join(signal.name for signal in data.signals if signal.drifted) or "nothing",
+            data.reason,
         )
 
     def _show_window(self, data: DriftData) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from monitoring.delivery.kubernetes_job import read_job
-from monitoring.judging.thresholds import ALPHA, Thresholds
+from monitoring.judging.thresholds import ALPHA, TOLERANCE, Thresholds
 from service.contract.errors import SettingsError
 from service.contract.settings import Settings
 from service.terminal.logs import LogFormat
@@ -45,9 +45,15 @@ class MonitorSettings(Settings):
     min_rows: int = Field(default=100, ge=20, description="fewest rows that are ever judged")
     drift_alpha: float = Field(default=ALPHA, ge=0.001, le=0.2, description="family-wise error rate of one window")
     drift_effect_scale: float = Field(default=1.0, gt=0, description="multiplies every signal's least effect")
+    accuracy_tolerance: float = Field(
+        default=100 * TOLERANCE, gt=0, le=100, description="points of accuracy that may be lost before it is critical"
+    )
+    alert_from: Literal["notice", "warning", "critical"] = Field(
+        default="warning", description="least severity of a window that is told to people and asks for a retrain"
+    )
     accuracy_alerts: bool = Field(
         default=True,
-        description="whether labels that come back raise an alert; false where mostly wrong answers are reported",
+        description="whether labels that come back judge a window; false where mostly wrong answers are reported",
     )
     confirm_windows: int = Field(default=1, ge=1, description="drifted windows in a row before people are told")
     resolve_windows: int = Field(default=2, ge=1, description="fewest clean windows before drift is over")
@@ -112,7 +118,7 @@ class MonitorSettings(Settings):
     @property
     def thresholds(self) -> Thresholds:
         """What decisions are made by."""
-        return Thresholds(self.drift_alpha, self.drift_effect_scale)
+        return Thresholds(self.drift_alpha, self.drift_effect_scale, self.accuracy_tolerance / 100)
 
     @property
     def secrets(self) -> tuple[bytes, ...]:

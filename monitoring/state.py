@@ -62,6 +62,11 @@ MIGRATIONS = (
         model TEXT NOT NULL, digest TEXT NOT NULL, arrays BLOB NOT NULL, PRIMARY KEY (model, digest)
     );
     """,
+    """
+    ALTER TABLE alerts ADD COLUMN told TEXT NOT NULL DEFAULT 'none';
+    UPDATE alerts SET told = 'warning' WHERE state = 'drift';
+    UPDATE windows SET severity = 'warning' WHERE severity = 'alert';
+    """,
 )
 
 

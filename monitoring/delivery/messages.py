@@ -40,15 +40,20 @@ def drift_data(window: WindowRows, decision: Decision, report: str | None) -> Dr
 
 def decided(model: ModelRef, window: Window, decision: Decision, *, key: str, report: str | None = None) -> DriftData:
     """A decision in the form of an event's data; ``key`` is the same for the same decision."""
+    estimate = decision.estimate
     return DriftData(
         model=model,
         window=window,
         severity=decision.severity,
+        reason=decision.reason,
         signals=decision.signals,
         tokens=decision.tokens,
         labels=decision.labels,
         accuracy_reference=decision.accuracy_reference,
-        accuracy_estimated=decision.accuracy_estimated,
+        accuracy_estimated=estimate.accuracy if estimate else None,
+        accuracy_interval=(estimate.low, estimate.high) if estimate else None,
+        accuracy_trusted=estimate.trusted if estimate else None,
+        accuracy_doubt=estimate.doubt if estimate else None,
         report=report,
         idempotency_key=key,
     )
@@ -62,7 +67,9 @@ def drift_event(kind: EventType, data: DriftData, now: float) -> Event[DriftData
 def retrain_event(data: DriftData, now: float) -> Event[RetrainData]:
     """``plumbline.retrain.requested`` for a window that drifted."""
     names = ", ".join(signal.name for signal in data.signals if signal.drifted)
-    request = RetrainData(model=data.model, reason=f"drift: {names}", idempotency_key=data.idempotency_key, drift=data)
+    request = RetrainData(
+        model=data.model, reason=f"drift: {names}; {data.reason}", idempotency_key=data.idempotency_key, drift=data
+    )
     return _event(Event[RetrainData], "plumbline.retrain.requested", data.model.model, request, now, _shorten_retrain)
 
 

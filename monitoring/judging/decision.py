@@ -4,10 +4,8 @@ A signal has drifted if its p-value, corrected by Holm's method over all signals
 its effect is what its line in :mod:`monitoring.signals.registry` says, or more: with enough rows any difference is
 significant, and with few rows chance makes large differences.
 
-Severity: ``alert`` if an output of the model (label, confidence) has drifted, or any signal by at least the effect
-for which people are woken; ``notice`` if something has drifted, but moderately; ``none`` otherwise. An idle model's
-requests may change their wording a little from day to day; a person is woken when answers change or texts are of
-another kind. The false-alarm rates and the power that these values give are measured by ``loadtest/bench_drift.py``.
+What it means for people is in :mod:`monitoring.judging.severity`. The false-alarm rates and the power that these
+values give are measured by ``loadtest/bench_drift.py``.
 """
 
 from __future__ import annotations
@@ -16,17 +14,15 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from monitoring.judging.accuracy import estimate_accuracy
+from monitoring.judging.accuracy import Estimate, estimate_accuracy
+from monitoring.judging.severity import Severity, severity_of
 from monitoring.judging.thresholds import Thresholds
 from monitoring.signals.columns import Columns
-from monitoring.signals.detectors import Chance, Test
+from monitoring.signals.detectors import MIN_LABELS, Chance, Test, accuracy_bound
 from monitoring.signals.registry import BY_NAME, run_tests
 from service.contract.events import Moved, Signal
 from service.contract.features import words
-
-Severity = Literal["none", "notice", "alert"]
 
 MOVED = 10  # words and labels named in an event
 _LEAST_MOVE = 3.0  # standard errors
@@ -35,14 +31,15 @@ _MIN_WORD = 2
 
 @dataclass(frozen=True)
 class Decision:
-    """The answer for one window."""
+    """The answer for one window; ``reason`` says in words why it is so severe."""
 
     severity: Severity
+    reason: str
     signals: tuple[Signal, ...]
     tokens: tuple[Moved, ...]
     labels: tuple[Moved, ...]
     accuracy_reference: float | None
-    accuracy_estimated: float | None
+    estimate: Estimate | None
 
     @property
     def drifted(self) -> tuple[str, ...]:
@@ -55,15 +52,23 @@ def decide(reference: Columns, window: Columns, thresholds: Thresholds, *, seed:
     tests = run_tests(reference, window, Chance(thresholds.permutations, seed))
     tokens = moved_tokens(reference, window)
     signals = mark_drifted(tests, thresholds, tokens)
-    measured, estimated = estimate_accuracy(reference, window)
+    measured, estimate = estimate_accuracy(reference, window, signals)
+    severity, reason = severity_of(signals, measured, estimate, _labelled(window), thresholds.tolerance)
     return Decision(
-        severity=severity_of(signals, thresholds),
+        severity=severity,
+        reason=reason,
         signals=signals,
         tokens=tokens,
         labels=moved_labels(reference, window),
         accuracy_reference=measured,
-        accuracy_estimated=estimated,
+        estimate=estimate,
     )
+
+
+def _labelled(window: Columns) -> float | None:
+    """What the accuracy is at least, by the labels of answers since inputs moved; None below 30."""
+    recent = window.recent_outcomes
+    return accuracy_bound(recent) if recent is not None and len(recent) >= MIN_LABELS else None
 
 
 def mark_drifted(tests: Sequence[Test], thresholds: Thresholds, tokens: Sequence[Moved] = ()) -> tuple[Signal, ...]:
@@ -71,7 +76,8 @@ def mark_drifted(tests: Sequence[Test], thresholds: Thresholds, tokens: Sequence
     corrected = holm([test.p_value for test in tests])
     signals = []
     for test, p_value in zip(tests, corrected, strict=True):
-        threshold = BY_NAME[test.name].notice * thresholds.effect_scale
+        least = BY_NAME[test.name].least
+        threshold = thresholds.tolerance if least is None else least * thresholds.effect_scale
         signals.append(
             Signal(
                 name=test.name,
@@ -86,14 +92,6 @@ def mark_drifted(tests: Sequence[Test], thresholds: Thresholds, tokens: Sequence
             )
         )
     return tuple(signals)
-
-
-def severity_of(signals: Sequence[Signal], thresholds: Thresholds) -> Severity:
-    """The worst that any drifted signal calls for."""
-    drifted = [signal for signal in signals if signal.drifted]
-    if any(signal.effect >= BY_NAME[signal.name].alert * thresholds.effect_scale for signal in drifted):
-        return "alert"
-    return "notice" if drifted else "none"
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -6,15 +6,20 @@ import math
 from dataclasses import dataclass
 
 ALPHA = 0.01  # family-wise: the chance that a window without drift shows any significant signal
+TOLERANCE = 0.05
 _SIGNALS = 12
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """``effect_scale`` multiplies the least effects of every signal."""
+    """``effect_scale`` multiplies the least effects of every signal but the accuracy's, which is ``tolerance``.
+
+    ``tolerance`` is the share of answers by which accuracy may fall.
+    """
 
     alpha: float = ALPHA
     effect_scale: float = 1.0
+    tolerance: float = TOLERANCE
 
     @property
     def permutations(self) -> int:

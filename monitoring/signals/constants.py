@@ -16,7 +16,7 @@ from scipy.stats import binom
 from monitoring.signals.columns import Booleans, Columns
 from service.contract.features import hash_tokens
 
-# What programs write where there is nothing. Compared as bags of hashed words, which logs without texts have, too.
+# What programs write where there is nothing; as bags of hashed words, so that logs without texts have them, too.
 PLACEHOLDERS = frozenset(
     tuple(hash_tokens(text))
     for text in ("", "undefined", "null", "(null)", "nil", "none", "nan", "n/a", "[object object]", "{}", "[]", '""')

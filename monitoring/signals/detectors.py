@@ -163,7 +163,7 @@ def accuracy_bound(outcomes: Booleans, alpha: float = 0.05) -> float:
 
 
 def _gain(outcomes: Booleans, most: float) -> float:
-    """What stakes on the outcomes being true have gained; its mean is at most 1 if their share is at most ``most``."""
+    """What stakes on outcomes being true have gained; its mean is at most 1 if their share is at most ``most``."""
     logs = np.log1p(_STAKES[:, None] / most * (outcomes[None, :] - most)).sum(axis=1)
     return float(np.exp(min(_MOST_LOG, logsumexp(logs) - math.log(len(_STAKES)))))
 

@@ -119,13 +119,14 @@ def badge(said: str, tone: Tone = "plain") -> str:
 
 _VERDICTS: dict[str, tuple[str, Tone]] = {
     "none": ("no drift", "good"),
-    "notice": ("slight drift", "warn"),
-    "alert": ("drift", "bad"),
+    "notice": ("moved, accuracy seems to hold", "plain"),
+    "warning": ("accuracy may suffer", "warn"),
+    "critical": ("critical", "bad"),
 }
 
 
 def verdict(severity: str) -> str:
-    """The badge of a judged window: none, notice or alert."""
+    """The badge of a judged window: none, notice, warning or critical."""
     return badge(*_VERDICTS[severity])
 
 

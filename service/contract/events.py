@@ -6,9 +6,9 @@ The bodies are signed by Standard Webhooks 1.0 when they are delivered; see ``mo
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 CONTENT_TYPE = "application/cloudevents+json"
 
@@ -24,6 +24,13 @@ EventType = Literal[
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# Until 0.1 there was one level above a notice; windows and messages of that time are still read.
+SeverityName = Annotated[
+    Literal["none", "notice", "warning", "critical"],
+    BeforeValidator(lambda name: "warning" if name == "alert" else name),
+]
 
 
 class ModelRef(_Model):
@@ -71,12 +78,18 @@ class DriftData(_Model):
 
     model: ModelRef
     window: Window
-    severity: Literal["none", "notice", "alert"]
+    severity: SeverityName
+    reason: str = Field(default="", description="why it is so severe, in words")
     signals: tuple[Signal, ...]
     tokens: tuple[Moved, ...] = ()
     labels: tuple[Moved, ...] = ()
     accuracy_reference: float | None = Field(default=None, description="measured on the reference rows")
     accuracy_estimated: float | None = Field(default=None, description="estimated on the window from confidence")
+    accuracy_interval: tuple[float, float] | None = Field(default=None, description="95 % interval of the estimate")
+    accuracy_trusted: bool | None = Field(
+        default=None, description="whether the estimate can be trusted on this window"
+    )
+    accuracy_doubt: str | None = Field(default=None, description="why it cannot be, in words")
     report: str | None = Field(default=None, description="URL or path of the HTML report")
     idempotency_key: str = Field(description="digest and window: the same decision never counts twice")
 

@@ -14,6 +14,7 @@ PREFIX = "PLUMBLINE_"
 SETTINGS = frozenset(
     [
         "admin_keys",
+        "alert_from",
         "alertmanager_url",
         "api_keys",
         "batch_tokens",
@@ -26,6 +27,7 @@ SETTINGS = frozenset(
         "device",
         "drain_seconds",
         "accuracy_alerts",
+        "accuracy_tolerance",
         "drift_alpha",
         "drift_effect_scale",
         "evidence_threshold",

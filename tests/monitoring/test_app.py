@@ -173,7 +173,7 @@ class TestMonitorCommand:
             out, error = invoke(cli.monitor, *self.arguments(world, "--json", "--fail-on-drift"))
         assert isinstance(error, Refused)
         (window,) = json.loads(out)["windows"]
-        assert (window["severity"], window["change"], window["retrain_requested"]) == ("alert", "detected", True)
+        assert (window["severity"], window["change"], window["retrain_requested"]) == ("warning", "detected", True)
         types = []
         for _, headers, body in there.received:
             verify((KEY,), headers, body)
@@ -267,7 +267,7 @@ class TestDriftCommand:
         bundle = world.publish()
         out, error = invoke(cli.drift, bundle.path, self.texts(world))
         assert error is None
-        assert "alert" in out
+        assert "warning" in out
         assert "Only the texts were compared" in out
 
     def test_a_segment_is_compared_with_its_outputs_and_reported(self, world: World) -> None:

@@ -52,6 +52,7 @@ def test_an_outage_is_seen_in_two_hundred_requests(texts: list[str], share: floa
     """Also where the reference holds health probes."""
     decision = decided(probed(rows(400, seed=1), probes), broken(rows(200, seed=2), texts, share))
     assert constant(decision)[0]
+    assert decision.severity == "critical"
 
 
 @pytest.mark.parametrize("texts", BROKEN.values(), ids=BROKEN)

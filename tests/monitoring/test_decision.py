@@ -35,9 +35,9 @@ def test_rows_like_the_reference_do_not_drift() -> None:
     }
 
 
-def test_texts_and_outputs_of_another_kind_are_an_alert_that_names_what_moved() -> None:
+def test_texts_and_outputs_of_another_kind_are_a_warning_that_names_what_moved() -> None:
     decision = decided(columns(200, DRIFTED, seed=2))
-    assert decision.severity == "alert"
+    assert decision.severity == "warning"
     assert {"label", "confidence", "embedding", "tokens"} <= set(decision.drifted)
     assert {"photon", "laser", "qubit"} & {row.value for row in decision.tokens}
     assert decision.labels[0].value in ("yes", "no")
@@ -53,9 +53,10 @@ def test_a_fifth_of_new_texts_with_the_same_answers_is_only_a_notice() -> None:
     assert not {"label", "confidence"} & set(decision.drifted)
 
 
-def test_answers_that_change_are_an_alert_even_if_the_texts_do_not() -> None:
+def test_answers_that_change_are_a_warning_even_if_the_texts_do_not() -> None:
     decision = decided(columns(400, Kind(yes=0.75), seed=2))
-    assert decision.severity == "alert"
+    assert decision.severity == "warning"
+    assert "the mix of answers" in decision.reason
     assert decision.drifted == ("label",)
 
 
@@ -81,15 +82,17 @@ def test_estimated_accuracy_falls_with_confidence() -> None:
     same = decided(columns(300, seed=2))
     worse = decided(columns(300, Kind(sharpness=1.0), seed=2))
     assert same.accuracy_reference == pytest.approx(0.94, abs=0.04)
-    assert same.accuracy_estimated == pytest.approx(same.accuracy_reference, abs=0.03)
-    assert worse.accuracy_estimated is not None
-    assert worse.accuracy_estimated < same.accuracy_reference - 0.05
+    assert same.estimate is not None
+    assert same.estimate.accuracy == pytest.approx(same.accuracy_reference, abs=0.03)
+    assert worse.estimate is not None
+    assert worse.estimate.accuracy < same.accuracy_reference - 0.05
+    assert worse.estimate.trusted
 
 
 def test_without_targets_there_is_no_accuracy() -> None:
     blind = columns_of(table([{**row, "target": None} for row in rows(100, seed=1)]))
     decision = decide(blind, columns(100), Thresholds())
-    assert (decision.accuracy_reference, decision.accuracy_estimated) == (None, None)
+    assert (decision.accuracy_reference, decision.estimate) == (None, None)
 
 
 DEGENERATE = {
@@ -135,9 +138,9 @@ def test_a_window_of_one_row_or_none_is_decided() -> None:
         ({"confidence": None, "probs": None}, "more without a confidence"),
     ],
 )
-def test_a_window_that_says_nothing_new_is_an_alert(change: dict[str, object], says: str) -> None:
+def test_a_window_that_says_nothing_new_is_critical(change: dict[str, object], says: str) -> None:
     decision = decided(columns_of(table([{**row, **change} for row in rows(200, seed=2)])))
-    assert decision.severity == "alert"
+    assert decision.severity == "critical"
     assert "constant" in decision.drifted
     assert {signal.name: signal.direction for signal in decision.signals}["constant"] == says
 

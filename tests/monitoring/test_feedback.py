@@ -16,7 +16,7 @@ from service.contract.feedback import read_feedback
 from service.contract.record import Feedback
 from service.contract.segments import read_segment, seal, segment_path
 from service.tasks import SINGLE_LABEL
-from tests.monitoring.world import START, World
+from tests.monitoring.world import DRIFTED, START, World
 
 
 def tell(world: World, labels: Mapping[str, str], sequence: int = 1) -> None:
@@ -135,11 +135,11 @@ def drift_of(world: World, **options: object) -> list[tuple[str, str, bool]]:
     ]
 
 
-def test_labels_that_say_wrong_are_an_alert_although_the_inputs_look_the_same(world: World) -> None:
+def test_labels_that_say_wrong_are_critical_although_the_inputs_look_the_same(world: World) -> None:
     answers = predictions(world, 100)
     tell(world, dict.fromkeys(answers, "other"))
     ((severity, direction, drifted),) = drift_of(world)
-    assert (severity, drifted) == ("alert", True)
+    assert (severity, drifted) == ("critical", True)
     assert direction.startswith("0.000 by 100 labels, ")
 
 
@@ -147,6 +147,35 @@ def test_labels_that_say_right_are_none(world: World) -> None:
     tell(world, predictions(world, 100))
     ((severity, _, drifted),) = drift_of(world)
     assert (severity, drifted) == ("none", False)
+
+
+def test_only_labels_of_answers_since_then_are_asked_for(world: World) -> None:
+    tell(world, predictions(world, 100))
+    found = outcomes_of(world.log, "tickets", digest(world), SINGLE_LABEL)
+    start = START.timestamp()
+    assert [
+        len(found.between(*span)) for span in ((None, start + 99), (start + 59, start + 99), (None, start + 9))
+    ] == [
+        *(100, 40, 10),
+    ]
+
+
+def test_old_labels_neither_excuse_nor_delay_what_new_ones_say(world: World) -> None:
+    """Three hundred right answers before the inputs moved, sixty wrong ones after."""
+    bundle = world.publish()
+    good = read_segment(world.write_log(bundle, 300, sequence=1), "predictions")
+    bad = read_segment(
+        world.write_log(bundle, 100, DRIFTED, seed=7, sequence=2, at=START + timedelta(hours=1)), "predictions"
+    )
+    right, wrong = (
+        dict(zip(*(one.column(name).to_pylist() for name in ("id", "label")), strict=True)) for one in (good, bad)
+    )
+    tell(world, right | dict.fromkeys(list(wrong)[:60], "other"))
+    store = StateStore(world.settings().state_folder)
+    judged = Rounds(world.settings(), store, Metrics(), clock=lambda: START.timestamp() + 7200).run()
+    store.close()
+    assert [one.data.severity for one in judged] == ["none", "none", "none", "critical"]
+    assert "0.000 by 60 labels" in judged[-1].data.reason
 
 
 def test_a_few_labels_decide_nothing(world: World) -> None:

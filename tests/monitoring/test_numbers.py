@@ -47,7 +47,7 @@ def test_labels_that_come_back_are_right_if_they_are_near(tmp_path: Path) -> Non
         recorder.offer("graded", record)
         recorder.offer("graded", Feedback(record.id, told, now_rfc3339(), "test"))
     recorder.close()
-    assert outcomes_of(tmp_path, "graded", "ab" * 32, REGRESSION.fitted(["2", "4"])).tolist() == [True, False]
+    assert outcomes_of(tmp_path, "graded", "ab" * 32, REGRESSION.fitted(["2", "4"])).right.tolist() == [True, False]
 
 
 def test_the_second_text_of_a_pair_drifts_as_the_first_does() -> None:

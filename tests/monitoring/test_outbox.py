@@ -52,7 +52,7 @@ def data(**changes: object) -> DriftData:
     found = DriftData(
         model=ModelRef(model="tickets", version="1", digest="d" * 64),
         window=Window(first="a", last="b", rows=100, start=moment, end=moment),
-        severity="alert",
+        severity="warning",
         signals=(signal,),
         idempotency_key="key",
     )

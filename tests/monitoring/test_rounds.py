@@ -202,7 +202,7 @@ def test_leftovers_of_a_version_that_is_no_longer_served_raise_nothing(world: Wo
     world.publish(seed=2)
     run.now += 2 * HOUR
     judged = run()
-    assert [(row.data.severity, row.change) for row in judged] == [("alert", None)]
+    assert [(row.data.severity, row.change) for row in judged] == [("warning", None)]
     assert run.sample("plumbline_drift_state") == 0
 
 
@@ -440,7 +440,7 @@ def test_the_last_window_is_left_beside_the_log_for_the_status_page(world: World
     world.write_log(bundle, 100)
     world.write_log(bundle, 100, DRIFTED, seed=2, sequence=2)
     judged = run()
-    assert [row.data.severity for row in judged] == ["none", "alert"]
+    assert [row.data.severity for row in judged] == ["none", "warning"]
     assert read_last_window(world.log, "tickets") == judged[-1].data
     (world.log / "tickets" / LAST_WINDOW).unlink()
     run()  # started afresh: the newest window is in its state
@@ -460,7 +460,7 @@ def test_what_is_shown_is_the_live_versions_window_not_its_canarys(world: World)
     world.write_log(bundle, 100)
     assert [row.data.model.version for row in run()] == ["1"]
     world.write_log(world.publish(live=False), 120, DRIFTED, seed=2, sequence=2)
-    assert [(row.data.model.version, row.data.severity) for row in run()] == [("2", "alert")]
+    assert [(row.data.model.version, row.data.severity) for row in run()] == [("2", "warning")]
     for _ in range(2):
         shown = read_last_window(world.log, "tickets")
         assert shown is not None

@@ -145,7 +145,7 @@ def test_finance_headlines_raise_an_alert_and_a_retrained_model_takes_over(
         finance_before = ask(live, untouched)
         windows = (len(trained.dev) + len(finance)) // WINDOW
         detected = expect(lambda: live.detected(windows), "the monitor to detect drift")
-        assert detected["data"]["severity"] == "alert"
+        assert detected["data"]["severity"] in ("warning", "critical")
         print(f"\nbefore: finance {finance_before}; sst2/dev {home_before}")
         assert finance_before.accuracy < 0.70
 

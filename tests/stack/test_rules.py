@@ -125,7 +125,13 @@ CASES = {
         {f"plumbline_drift_state{{{OF_MONITOR}}}": "2x60"}, {f"plumbline_drift_state{{{OF_MONITOR}}}": "1x60"}
     ),
     "PlumblineAccuracyLow": Case(accuracy(0.9, 0.8, "labelled"), accuracy(0.9, 0.87, "labelled")),
-    "PlumblineAccuracyDoubtful": Case(accuracy(0.9, 0.8, "estimated"), accuracy(0.9, 0.87, "estimated")),
+    "PlumblineDriftCritical": Case(
+        {f"plumbline_drift_severity{{{OF_MONITOR}}}": "3x60"}, {f"plumbline_drift_severity{{{OF_MONITOR}}}": "2x60"}
+    ),
+    "PlumblineAccuracyDoubtful": Case(
+        {f"plumbline_drift_severity{{{OF_MONITOR}}}": "2x60", **accuracy(0.9, 0.8, "estimated")},
+        {f"plumbline_drift_severity{{{OF_MONITOR}}}": "1x60", **accuracy(0.9, 0.8, "estimated")},
+    ),
     "PlumblineOutboxStuck": Case(
         {f"plumbline_outbox_pending{MONITOR}": "1x99"}, {f"plumbline_outbox_pending{MONITOR}": "1x20 0x1 1x99"}, at=45
     ),

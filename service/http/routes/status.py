@@ -162,7 +162,7 @@ def _figures(live: LoadedModel, recent: Sequence[Recent], window: DriftData | st
     shown = []
     if (quality := live.manifest.quality.get(live.variant)) is not None:
         shown.append((f"{quality.exported:.3f}", f"{quality.metric} measured at export, on {quality.rows} rows"))
-    if isinstance(window, DriftData) and window.accuracy_estimated is not None:
+    if isinstance(window, DriftData) and window.accuracy_estimated is not None and window.accuracy_trusted:
         shown.append((f"{window.accuracy_estimated:.3f}", "accuracy expected in the last drift window"))
     times = [one.milliseconds for one in recent]
     if times:
@@ -186,6 +186,8 @@ def _drift(window: DriftData | str | None) -> str:
         return f'<span class="bad-text">{escape(window)}</span>' if window else "none judged yet"
     drifted = ", ".join(signal.name for signal in window.signals if signal.drifted)
     said = escape("no drift" if window.severity == "none" else f"{window.severity}: {drifted}")
+    if window.severity != "none" and window.reason:
+        said += escape(f"; {window.reason}")
     if window.report is not None and window.report.startswith(("http://", "https://")):
         said += f' (<a href="{escape(window.report)}">report</a>)'
     return (

@@ -28,7 +28,7 @@ START, END = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), datetime(2026, 1, 2, 4, 
 DRIFT = DriftData(
     model=MODEL,
     window=Window(first="0", last="1", rows=200, start=START, end=END),
-    severity="alert",
+    severity="warning",
     signals=(
         Signal(
             name="embedding",

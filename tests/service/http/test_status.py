@@ -76,10 +76,10 @@ def test_it_shows_the_last_drift_window(client: TestClient, tmp_path: Path) -> N
     write_last_window(tmp_path / "log", judged("none"))
     assert '<span class="badge good">no drift</span>' in client.get("/").text
     assert "no drift; 500 answers of version 1 until 2026-01-02 04:05 UTC" in client.get("/").text
-    write_last_window(tmp_path / "log", judged("alert", "label", "<b>words", report="http://monitor:8001/a'b.html"))
+    write_last_window(tmp_path / "log", judged("critical", "label", "<b>words", report="http://monitor:8001/a'b.html"))
     page = client.get("/").text
-    assert '<span class="badge bad">drift</span>' in page
-    assert "alert: label, &lt;b&gt;words" in page
+    assert '<span class="badge bad">critical</span>' in page
+    assert "critical: label, &lt;b&gt;words" in page
     assert '<a href="http://monitor:8001/a&#x27;b.html">report</a>' in page
     write_last_window(tmp_path / "log", judged("notice", "n_tokens", report="/srv/reports/a.html"))
     assert "<dd>notice: n_tokens; 500" in client.get("/").text
