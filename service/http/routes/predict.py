@@ -140,7 +140,7 @@ def _check_element(index: int, element: object, kind: type[object]) -> None:
         raise ValueError(f"element {index} is not {_KINDS[kind]}")
 
 
-def _input(given: str | Sequence[str] | Pair | object) -> Input:
+def _input(given: object) -> Input:
     if isinstance(given, Pair):
         return TextPair(given.text, given.text_pair)
     if isinstance(given, list):

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.contract import segments
 from service.contract.features import decode_embedding
-from service.contract.record import FEEDBACK_SCHEMA, RECORD_SCHEMA, Feedback, Record, new_id, now_rfc3339
+from service.contract.record import FEEDBACK_SCHEMA, RECORD_SCHEMA, Feedback, Record, new_id, now_rfc3339, parse_line
 from service.contract.segments import Kind, read_segment, seal, seal_orphans, sealed_segments, segment_path
 from tests.service.contract.test_record import make_record
 
@@ -233,3 +235,15 @@ def test_one_orphan_that_cannot_be_sealed_does_not_stop_the_others(tmp_path: Pat
     (hour / "b-000001.jsonl").write_bytes(b"".join(line + b"\n" for line in records(2)))
     assert seal_orphans(tmp_path) == 1
     assert len(sealed_segments(tmp_path, "reviews", "predictions")) == 1
+
+
+def test_a_segment_that_was_sealed_before_there_were_pairs_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "old.parquet"
+    older = pa.schema([field for field in RECORD_SCHEMA if field.name != "text_pair"])
+    row = parse_line(make_record().to_json())
+    del row["text_pair"]
+    pq.write_table(pa.Table.from_pylist([row], schema=older), path)
+    table = read_segment(path, "predictions")
+    assert table.schema == RECORD_SCHEMA
+    assert table.column("text_pair").to_pylist() == [None]
+    assert table.column("text").to_pylist() == [row["text"]]
