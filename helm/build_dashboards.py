@@ -486,7 +486,10 @@ DRIFT = [
                 "Accuracy",
                 "On the reference rows, estimated in each window from confidence, and by the labels that came back.",
                 "percentunit",
-                [Query(f"max by (kind) (plumbline_accuracy{{{MODEL}}})", "{{kind}}")],
+                [
+                    Query(f"max by (kind) (plumbline_accuracy{{{MODEL}}})", "{{kind}}"),
+                    Query(f"min(plumbline_accuracy_trusted{{{MODEL}}})", "estimate can be trusted: 1, or 0"),
+                ],
                 width=12,
                 least=None,
                 most=1,

@@ -71,7 +71,7 @@ class TestTextEmbeddingsInference:
         assert [[one["label"] for one in row] for row in alone] == [[one["label"] for one in row] for row in flat]
         pair = client.post("/predict", json={"inputs": [["good", "bad"]]})
         assert pair.status_code == 422
-        assert "pairs" in pair.json()["error"]
+        assert "single texts" in pair.json()["error"]
 
     def test_raw_scores_are_the_model_s_outputs(self, client: TestClient) -> None:
         raw = client.post("/predict", json={**GOOD, "raw_scores": True}).json()
