@@ -188,3 +188,23 @@ def test_where_mostly_wrong_answers_are_reported_labels_need_not_judge(world: Wo
     answers = predictions(world, 100)
     tell(world, dict.fromkeys(answers, "other"))
     assert drift_of(world, accuracy_alerts=False) == []
+
+
+def test_drift_that_becomes_critical_by_labels_is_told_once_more(world: World) -> None:
+    bundle = world.publish()
+    store = StateStore(world.settings().state_folder)
+    rounds = Rounds(world.settings(), store, Metrics(), clock=lambda: START.timestamp() + 7200)
+    world.write_log(bundle, 100, DRIFTED, seed=7, sequence=1)
+    first = rounds.run()
+    found = read_segment(
+        world.write_log(bundle, 100, DRIFTED, seed=8, sequence=2, at=START + timedelta(hours=1)), "predictions"
+    )
+    tell(world, dict.fromkeys(found.column("id").to_pylist(), "other"))
+    second = rounds.run()
+    kinds = [row["type"] for row in store.rows("SELECT type FROM events")]
+    store.close()
+    assert [(one.data.severity, one.change) for one in first + second] == [
+        ("warning", "detected"),
+        ("critical", "worse"),
+    ]
+    assert kinds.count("plumbline.drift.detected") == 2

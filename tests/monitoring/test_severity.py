@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from monitoring.judging.accuracy import expected_accuracy
+from monitoring.judging.alerts import Alert, read_alert
 from monitoring.judging.decision import Decision, decide
 from monitoring.judging.thresholds import Thresholds
 from monitoring.signals.columns import Columns, columns_of
 from monitoring.signals.detectors import accuracy_bound
+from monitoring.state import DATABASE, MIGRATIONS, StateStore
 from service.contract.events import DriftData
 from tests.monitoring.world import DRIFTED, Kind, rows, table
 
@@ -111,3 +115,20 @@ def test_what_an_earlier_version_called_an_alert_is_read_as_a_warning() -> None:
     window = {"first": "a", "last": "b", "rows": 1, "from": "2026-01-01T00:00:00Z", "to": "2026-01-01T00:00:00Z"}
     data = {"model": {"model": "m", "version": "1", "digest": "d"}, "window": window, "signals": []}
     assert DriftData.model_validate({**data, "severity": "alert", "idempotency_key": "k"}).severity == "warning"
+
+
+def test_the_state_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    """A drift that was told then is known as a warning, and its windows are, too."""
+    database = sqlite3.connect(tmp_path / DATABASE)
+    database.executescript(MIGRATIONS[0])
+    database.execute("INSERT INTO alerts VALUES ('m', 'drift', 'd', 1, 0, 5.0)")
+    database.execute(
+        "INSERT INTO windows VALUES ('w', 'm', '1', 'd', 9, 'a', 'b', 1, 2, 3, 'judged', 'alert', NULL, NULL)"
+    )
+    database.execute("PRAGMA user_version = 1")
+    database.commit()
+    database.close()
+    store = StateStore(tmp_path)
+    assert read_alert(store, "m") == Alert("drift", "d", 1, 0, 5.0, "warning")
+    assert [row["severity"] for row in store.rows("SELECT severity FROM windows")] == ["warning"]
+    store.close()
