@@ -107,7 +107,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return Trained(folder, models, files, dev, unseen)
 
 
-def test_film_reviews_raise_no_alert_and_phone_reviews_do_but_keep_their_accuracy(
+def test_film_reviews_raise_nothing_and_phone_reviews_are_noticed_but_keep_their_accuracy(
     trained: Trained, data: Path, tmp_path: Path
 ) -> None:
     with running(tmp_path, trained.models, NAME, PLUMBLINE_WINDOW_ROWS=str(WINDOW)) as live:
