@@ -71,7 +71,7 @@ BODIES = {
 async def test_no_legal_body_of_any_route_holds_the_event_loop(
     repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the time that the loop's thread computes, which a busy machine does not lengthen; the least of three."""
+    """In the time that the loop's thread computes, which a busy machine does not lengthen; the least of eight."""
     longest = 0.0
     run = asyncio.events.Handle._run
 
@@ -103,13 +103,13 @@ async def test_no_legal_body_of_any_route_holds_the_event_loop(
                 assert len(body) <= SIZE + 2**19
                 headers = {"inference-header-content-length": str(len(head))} if what == "empty binary elements" else {}
                 tries = []
-                for _ in range(3):
+                for _ in range(8):
                     longest = 0.0
                     response = await client.post(url, content=body[:SIZE], headers=headers)
                     assert response.status_code != 500
                     assert response.status_code == 200 or len(response.content) < 100_000
                     tries.append(longest)
-                    if longest < MOST / 2:
+                    if longest < 0.8 * MOST:
                         break
                 held[route, what] = min(tries)
     print(
