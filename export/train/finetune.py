@@ -80,7 +80,12 @@ class Finetuned:
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "checkpoint": str(self.checkpoint), "task": self.task.name}
+        return {
+            **asdict(self),
+            "checkpoint": str(self.checkpoint),
+            "task": self.task.name,
+            "scores": self.scores.to_dict(),
+        }
 
 
 class _Rows(torch.utils.data.Dataset[dict[str, Any]]):

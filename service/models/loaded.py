@@ -21,7 +21,7 @@ from service.contract.errors import BundleError
 from service.contract.hardware import instruction_set
 from service.contract.inputs import Input, TextPair, characters
 from service.engine import Engine, EngineError, lower_priority, measure, usable_cores
-from service.errors import DeadlinePassed, InvalidRequest, Overloaded
+from service.errors import Contradiction, DeadlinePassed, InvalidRequest, Overloaded
 from service.tasks import task_named
 from service.tasks.observation import Observations, observe
 from service.tasks.tokenizer import AS_TRAINED, TextTokenizer, Tokens, Truncation
@@ -96,8 +96,8 @@ class LoadedModel:
     ) -> tuple[Tokenized, list[Batched[Observation]]]:
         """Tokenize and classify the texts of one request. Errors are those of :meth:`Batcher.submit`.
 
-        :raises InvalidRequest: if a text is too long and may not be cut, or it is a pair where single texts are read,
-            or the reverse.
+        :raises InvalidRequest: if a text is too long and may not be cut.
+        :raises Contradiction: if it is a pair where single texts are read, or the reverse.
         """
         self._check_kind(texts)
         self._in_flight += 1
@@ -120,7 +120,7 @@ class LoadedModel:
         paired = self.manifest.paired
         for index, one in enumerate(texts):
             if isinstance(one, TextPair) != paired:
-                raise InvalidRequest(
+                raise Contradiction(
                     f"text {index} has no second one, and {self.manifest.name!r} reads pairs of texts. Give both."
                     if paired
                     else f"text {index} is a pair, and {self.manifest.name!r} reads single texts. Send one for each."

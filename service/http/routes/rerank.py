@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.contract.inputs import TextPair
-from service.errors import InvalidRequest
+from service.errors import Contradiction, InvalidRequest
 from service.http.requests import AS_DESCRIBED, documented, most_values, parse, within
 from service.http.route_table import Policy, policy
 from service.http.routes.predict import respond
@@ -107,6 +107,7 @@ async def rerank_documents(request: Request, server: Server) -> Response:
 async def score(request: Request, server: Server) -> Response:
     """How well each pair of texts goes together, in their order."""
     body = parse(ScoreRequest, body_of(request.scope), most_values(request))
+    _check(server.predictor.who_answers(body.model))
     seconds = [body.text_2] if isinstance(body.text_2, str) else body.text_2
     firsts = [body.text_1] * len(seconds) if isinstance(body.text_1, str) else body.text_1
     if len(firsts) != len(seconds):
@@ -136,9 +137,9 @@ async def _ask(
 
 
 def _check(model: LoadedModel) -> None:
-    """:raises InvalidRequest: if the model gives no scores of pairs."""
+    """:raises Contradiction: if the model gives no scores of pairs."""
     if model.task.categorical or not model.manifest.paired:
-        raise InvalidRequest(
+        raise Contradiction(
             f"{model.manifest.name!r} is a {model.task.described(model.manifest.labels)}; only models that give pairs "
             "of texts a score can rank. Ask /predict, or name another model."
         )

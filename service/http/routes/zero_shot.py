@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.contract.bundle import Manifest
 from service.contract.inputs import TextPair
-from service.errors import InvalidRequest
+from service.errors import Contradiction
 from service.http.requests import documented, most_values, parse, within
 from service.http.route_table import Policy, policy
 from service.http.routes.predict import respond
@@ -35,7 +35,9 @@ class ZeroShotParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     candidate_labels: Annotated[list[str], Field(min_length=1, max_length=_MOST_LABELS)]
-    hypothesis_template: str = Field(default="This example is {}.", description="{} stands for the label")
+    hypothesis_template: str = Field(
+        default="This example is {}.", pattern=r"\{\}", description="{} stands for the label"
+    )
     multi_label: bool = Field(default=False, strict=True, description="judge each label by itself; several may fit")
 
 
@@ -54,8 +56,6 @@ async def zero_shot(request: Request, server: Server, name: str | None = None) -
     """The candidate labels of each text with their scores, the best first; one list for a single text."""
     body = parse(ZeroShotRequest, body_of(request.scope), most_values(request))
     labels, template = list(dict.fromkeys(body.parameters.candidate_labels)), body.parameters.hypothesis_template
-    if _PLACE not in template:
-        raise InvalidRequest(f"hypothesis_template has no {_PLACE} for the label: every label would score the same.")
     model = server.predictor.who_answers(name)
     entailment, contradiction = _sides(model.manifest)
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
@@ -71,11 +71,11 @@ async def zero_shot(request: Request, server: Server, name: str | None = None) -
 def _sides(manifest: Manifest) -> tuple[int, int]:
     """Which of the labels is entailment and which contradiction, as transformers finds them: by how they begin.
 
-    :raises InvalidRequest: if the model is not one of natural language inference.
+    :raises Contradiction: if the model is not one of natural language inference.
     """
     found = [index for index, label in enumerate(manifest.labels) if label.lower().startswith("entail")]
     if not manifest.paired or not found or len(manifest.labels) < 2:
-        raise InvalidRequest(
+        raise Contradiction(
             f"{manifest.name!r} is no model of natural language inference, which reads pairs of texts and has a label "
             "'entailment'. Ask /predict, or name another model."
         )

@@ -70,7 +70,7 @@ class TestTextEmbeddingsInference:
         flat = client.post("/predict", json={"inputs": ["good", "bad"]}).json()
         assert [[one["label"] for one in row] for row in alone] == [[one["label"] for one in row] for row in flat]
         pair = client.post("/predict", json={"inputs": [["good", "bad"]]})
-        assert pair.status_code == 422
+        assert pair.status_code == 409
         assert "single texts" in pair.json()["error"]
 
     def test_raw_scores_are_the_model_s_outputs(self, client: TestClient) -> None:

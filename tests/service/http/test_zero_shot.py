@@ -62,7 +62,7 @@ def test_a_template_of_ones_own(client: TestClient) -> None:
     ("path", "parameters", "says"),
     [
         (PATH, {"candidate_labels": []}, "candidate_labels"),
-        (PATH, {"candidate_labels": ["a"], "hypothesis_template": "nothing"}, "every label would score the same"),
+        (PATH, {"candidate_labels": ["a"], "hypothesis_template": "nothing"}, "hypothesis_template"),
         ("/models/reviews/zero-shot-classification", {"candidate_labels": ["a"]}, "natural language inference"),
         ("/models/nobody/zero-shot-classification", {"candidate_labels": ["a"]}, "no model 'nobody'"),
     ],
@@ -71,7 +71,7 @@ def test_what_cannot_be_asked_is_refused(
     client: TestClient, path: str, parameters: dict[str, object], says: str
 ) -> None:
     answer = client.post(path, json={"inputs": "the film", "parameters": parameters})
-    assert answer.status_code in (404, 422)
+    assert answer.status_code in (404, 409, 422)
     assert says in answer.json()["error"]
 
 
@@ -83,5 +83,5 @@ def test_a_classifier_ranks_nothing(client: TestClient, path: str) -> None:
         "/score": {"text_1": "a", "text_2": "b"},
     }
     answer = client.post(path, json=bodies[path])
-    assert answer.status_code == 422
+    assert answer.status_code == 409
     assert "only models that give pairs of texts a score can rank" in answer.json()["error"]
