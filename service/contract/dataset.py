@@ -107,10 +107,10 @@ def read_datasets(
 ) -> list[Dataset]:
     """Read the data files of one task. With ``label_column=None`` only texts are read.
 
-    :param pair_column: where second texts are; without it ``text_pair``, in files that have such a column.
     If any of them is multi-label, or the task is known to be, a row without a label has none of the labels in all of
     them.
 
+    :param pair_column: where second texts are; without it ``text_pair``, in files that have such a column.
     :raises DatasetError: if a file is missing, empty, not text, malformed, of an unknown kind, lacks a column, or has a
         row without text, or without label though every row has one; the message names the line, row or byte.
     """

@@ -23,7 +23,7 @@ def gives_number(config: Mapping[str, Any]) -> bool:
 def task_of_config(config: Mapping[str, Any]) -> Task:
     """What the head is for; one label for each text where nothing says otherwise.
 
-    One output without a ``problem_type`` is a cross-encoder's: its sigmoid is the answer, unless the file names the
+    One output is a cross-encoder's: its sigmoid is the answer, unless the file calls it regression or names the
     identity as its activation.
     """
     kind = config.get("problem_type")
@@ -32,5 +32,6 @@ def task_of_config(config: Mapping[str, Any]) -> Task:
         named = (
             own.get("activation_fn") if isinstance(own, dict) else config.get("sbert_ce_default_activation_function")
         )
-        return Regression(squashed=kind is None and not str(named).endswith("Identity"))
+        identity = kind == Regression().problem_type or str(named).endswith("Identity")
+        return Regression(squashed=not identity)
     return next((one for one in _CLASSIFIES if one.problem_type == kind), _CLASSIFIES[0])

@@ -189,10 +189,12 @@ class TestCheckpoints:
         assert isinstance(task, Regression)
         return task
 
-    def test_one_output_without_a_problem_type_is_squashed_as_a_cross_encoders(
-        self, made: Made, tmp_path: Path
+    @pytest.mark.parametrize("kind", [None, "multi_label_classification", "single_label_classification"])
+    def test_one_output_that_is_not_called_regression_is_squashed(
+        self, made: Made, tmp_path: Path, kind: str | None
     ) -> None:
-        assert self.configured(made, tmp_path, problem_type=None).squashed
+        """As transformers' pipeline takes the sigmoid of one output."""
+        assert self.configured(made, tmp_path, problem_type=kind).squashed
 
     @pytest.mark.parametrize(
         "changes",

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from service import __version__
 from service.contract.bundle import Manifest
 from service.contract.inputs import Input, TextPair
-from service.errors import InvalidRequest
+from service.errors import Contradiction, InvalidRequest
 from service.http.requests import documented, headers_of, most_values, shown, within
 from service.http.route_table import PROBE, Policy, policy
 from service.http.routes.tensors import (
@@ -172,11 +172,11 @@ def _inputs(body: InferRequest, binary: bytes, most: int, *, paired: bool) -> Se
     given = body.inputs
     if not paired:
         if len(given) != 1:
-            raise InvalidRequest(f"there are {len(given)} inputs; give exactly one, with the texts.")
+            raise Contradiction(f"there are {len(given)} inputs; give exactly one, with the texts.")
         return read_texts(given[0], binary, most)
     by_name = {one.name: one for one in given}
     if len(given) != len(_PAIR) or by_name.keys() != set(_PAIR):
-        raise InvalidRequest("this model reads pairs of texts; give exactly two inputs, text and text_pair.")
+        raise Contradiction("this model reads pairs of texts; give exactly two inputs, text and text_pair.")
     raw = dict(zip((one.name for one in given), split_binary(given, binary), strict=True))
     first, second = (read_texts(by_name[name], raw[name], most) for name in _PAIR)
     if len(first) != len(second):

@@ -21,7 +21,7 @@ from service.http.routes.predict import respond
 from service.http.state import Server, ServerState
 from service.models.loaded import LoadedModel
 from service.models.predictor import Answer
-from service.tasks.tokenizer import AS_TRAINED, Truncation
+from service.tasks.tokenizer import Truncation
 from service.telemetry.context import body_of
 
 router = APIRouter(tags=["rerank"])
@@ -75,7 +75,8 @@ async def rerank(request: Request, server: Server) -> Response:
     body = parse(RerankRequest, body_of(request.scope), most_values(request))
     direction = body.truncation_direction
     truncation = Truncation(body.truncate, None if direction is None else direction.lower() == "left")
-    answer = await _ask(request, server, None, [TextPair(body.query, text) for text in body.texts], truncation)
+    pairs = [TextPair(body.query, text) for text in body.texts]
+    answer = await server.predictor.predict(_ranker(server, None), pairs, within(request), truncation)
     scores = answer.logits()[:, 0].tolist() if body.raw_scores else _scores(answer)
     shown = [{"text": text} if body.return_text else {} for text in body.texts]
     return respond([{"index": index, "score": scores[index], **shown[index]} for index in _order(scores)], answer)
@@ -88,7 +89,8 @@ async def rerank_documents(request: Request, server: Server) -> Response:
     """The same in the shape of Cohere's and Jina's interfaces."""
     body = parse(CohereRequest, body_of(request.scope), most_values(request))
     texts = [one if isinstance(one, str) else one.text for one in body.documents]
-    answer = await _ask(request, server, body.model, [TextPair(body.query, text) for text in texts])
+    pairs = [TextPair(body.query, text) for text in texts]
+    answer = await server.predictor.predict(_ranker(server, body.model), pairs, within(request))
     scores = _scores(answer)
     results: list[dict[str, Any]] = [
         {
@@ -107,12 +109,12 @@ async def rerank_documents(request: Request, server: Server) -> Response:
 async def score(request: Request, server: Server) -> Response:
     """How well each pair of texts goes together, in their order."""
     body = parse(ScoreRequest, body_of(request.scope), most_values(request))
-    _check(server.predictor.who_answers(body.model))
+    model = _ranker(server, body.model)
     seconds = [body.text_2] if isinstance(body.text_2, str) else body.text_2
     firsts = [body.text_1] * len(seconds) if isinstance(body.text_1, str) else body.text_1
     if len(firsts) != len(seconds):
         raise InvalidRequest(f"text_1 has {len(firsts)} texts and text_2 {len(seconds)}; give one, or one for each.")
-    answer = await _ask(request, server, body.model, list(map(TextPair, firsts, seconds)))
+    answer = await server.predictor.predict(model, list(map(TextPair, firsts, seconds)), within(request))
     data = [{"index": index, "object": "score", "score": one} for index, one in enumerate(_scores(answer))]
     content = {
         "id": f"score-{uuid.uuid4()}",
@@ -124,25 +126,15 @@ async def score(request: Request, server: Server) -> Response:
     return respond(content, answer)
 
 
-async def _ask(
-    request: Request,
-    server: ServerState,
-    name: str | None,
-    pairs: Sequence[TextPair],
-    truncation: Truncation = AS_TRAINED,
-) -> Answer:
+def _ranker(server: ServerState, name: str | None) -> LoadedModel:
+    """The model that answers for this name. :raises Contradiction: if it gives no scores of pairs."""
     model = server.predictor.who_answers(name)
-    _check(model)
-    return await server.predictor.predict(model, pairs, within(request), truncation)
-
-
-def _check(model: LoadedModel) -> None:
-    """:raises Contradiction: if the model gives no scores of pairs."""
     if model.task.categorical or not model.manifest.paired:
         raise Contradiction(
             f"{model.manifest.name!r} is a {model.task.described(model.manifest.labels)}; only models that give pairs "
             "of texts a score can rank. Ask /predict, or name another model."
         )
+    return model
 
 
 def _scores(answer: Answer) -> list[float]:

@@ -161,7 +161,7 @@ class TestTriton:
     def test_the_one_input_may_have_any_name(self, client: TestClient) -> None:
         answer = client.post(self.URL, json={"inputs": [self.tensor(name="input-1")]})
         assert answer.json()["outputs"][0]["data"] == ["positive"]
-        assert client.post(self.URL, json={"inputs": [self.tensor(), self.tensor(name="b")]}).status_code == 422
+        assert client.post(self.URL, json={"inputs": [self.tensor(), self.tensor(name="b")]}).status_code == 409
 
     def test_a_timeout_of_0_is_none(self, client: TestClient) -> None:
         body: dict[str, Any] = {"inputs": [self.tensor()], "parameters": {"timeout": 0}}

@@ -68,7 +68,7 @@ def test_only_the_requested_outputs_come_back(client: TestClient) -> None:
 )
 def test_an_invalid_request_says_what_is_wrong(client: TestClient, change: dict[str, Any], named: str) -> None:
     response = client.post(INFER, json=change)
-    assert response.status_code == 422
+    assert response.status_code == (409 if named == "2 inputs" else 422)  # another model may take two
     assert named in response.json()["error"]
 
 

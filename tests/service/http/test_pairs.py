@@ -144,7 +144,7 @@ def test_a_text_without_a_second_one_is_refused_by_its_place(
     client: TestClient, path: str, body: object, says: str
 ) -> None:
     answer = client.post(path, json=body)
-    assert answer.status_code == (409 if "no second one" in says else 422)
+    assert answer.status_code == (409 if "no second one" in says or "exactly two" in says else 422)
     assert says in answer.json()["error"]
 
 
