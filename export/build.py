@@ -54,7 +54,6 @@ from service.contract.bundle import (
 from service.contract.dataset import Dataset
 from service.contract.features import FEATURE_VERSION
 from service.contract.inputs import Input, split
-from service.tasks.tokenizer import TextTokenizer
 
 # Batch flips are a rate: beyond this many rows it hardly gets more exact.
 _BATCH_FLIP_ROWS = 2_000
@@ -122,7 +121,7 @@ def build(
     stages = Stages()
     request.hf_tokenizer.write(staging_folder / TOKENIZER)
     model = load_model(request.checkpoint)
-    tokenizer = TextTokenizer(staging_folder / TOKENIZER, request.hf_tokenizer.max_length, request.hf_tokenizer.pad_id)
+    tokenizer = request.hf_tokenizer.served(staging_folder / TOKENIZER, placed=request.checkpoint.task.per_token)
     baseline = _baseline(model, request)
     if not request.weak:
         check_baseline(baseline, request.gate_rows.targets, request.checkpoint.task)
@@ -223,8 +222,9 @@ def manifest(
 
 def _baseline(model: PreTrainedModel, request: ExportRequest) -> PredictedLabels:
     """What the checkpoint answers to the gate's rows, by its own tokenizer."""
-    logits = own_logits(model, request.hf_tokenizer, request.gate_rows.texts)
-    return predicted(logits, request.checkpoint.labels, request.checkpoint.task)
+    texts = request.gate_rows.texts
+    logits = own_logits(model, request.hf_tokenizer, texts)
+    return predicted(logits, request.checkpoint.labels, request.checkpoint.task, request.hf_tokenizer.tokens(texts))
 
 
 def _judge(
@@ -235,11 +235,12 @@ def _judge(
     answers: dict[VariantName, Answers] = {}
     for name, engine in parts.engines.items():
         answers[name] = answer(engine, parts.tokenizer, rows.texts, labels, task)
-        together = batched_logits(engine, answers[name].tokens[:_BATCH_FLIP_ROWS])
+        tokens = answers[name].tokens
+        some = tokens[:_BATCH_FLIP_ROWS]
         quality[name] = judge_quality(
             baseline,
-            predicted(answers[name].outputs.logits, labels, task),
-            predicted(together, labels, task).labels,
+            predicted(answers[name].outputs.logits, labels, task, tokens),
+            predicted(batched_logits(engine, some), labels, task, some).labels,
             rows.targets,
             task=task,
             max_drop=request.max_drop,

@@ -17,12 +17,11 @@ from export.pipeline import data_arguments
 from export.search.store import SearchStore
 from export.search.walk import Compressor, execute_plan
 from export.train.finetune import silence
-from service.contract.bundle import TOKENIZER, Bundle
+from service.contract.bundle import Bundle
 from service.contract.dataset import Dataset, read_dataset
 from service.contract.errors import InvalidInput, Refused
 from service.contract.files import sha256_file
-from service.tasks import task_named
-from service.tasks.tokenizer import TextTokenizer
+from service.tasks.of_bundle import task_of, tokenizer_of
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,8 @@ def reproduce(bundle: Bundle, train: Dataset | None = None, checkpoint: Path | N
     train = training_rows(bundle, train)
     silence()
     source = read_checkpoint(path, made.labels)
-    tokenizer = TextTokenizer(bundle.file(TOKENIZER), made.max_length, made.pad_id)
     compressor = Compressor(
-        load_model(source), tokenizer, train, made.labels, task_named(made.task, made.task_settings), made.source.seed
+        load_model(source), tokenizer_of(bundle), train, made.labels, task_of(made), made.source.seed
     )
     with tempfile.TemporaryDirectory() as folder:
         again = sha256_file(execute_plan(compressor, made.plan, SearchStore(Path(folder))).file)

@@ -35,14 +35,13 @@ from export.pipeline import data_arguments
 from export.search.store import SearchStore
 from export.train.finetune import Recipe, finetune
 from export.variants import Target
-from service.contract.bundle import TOKENIZER, Bundle, Challenge, Champion, Plan, VariantName, open_bundle
+from service.contract.bundle import Bundle, Challenge, Champion, Plan, VariantName, open_bundle
 from service.contract.dataset import Dataset
 from service.contract.errors import Refused
 from service.contract.files import held
 from service.contract.inputs import Input
 from service.contract.repository import check_name, publish, read_serving, set_live, staging
-from service.tasks import task_named
-from service.tasks.tokenizer import TextTokenizer
+from service.tasks.of_bundle import task_of, tokenizer_of
 
 DEFAULT = Recipe(epochs=2, learning_rate=5e-5, keep="last")
 
@@ -160,7 +159,7 @@ def champion_checkpoint(repo: Path, champion: Bundle) -> Checkpoint:
     if (actual := checkpoint_digest(kept)) != wanted:
         raise CheckpointError(f"{kept} was altered: its digest is {actual[:16]}…, the manifest says {wanted[:16]}….")
     made = champion.manifest
-    task = task_named(made.task, made.task_settings)
+    task = task_of(made)
     return replace(read_checkpoint(kept, made.labels), paired=made.paired, task=task)
 
 
@@ -173,7 +172,7 @@ def judge(
     before = champion_labels(champion, variant, answers.texts)
     after = answers.observed.labels
     rows = len(evaluation)
-    task = task_named(champion.manifest.task, champion.manifest.task_settings)
+    task = task_of(champion.manifest)
     old = contest(task, before[:rows], after[:rows], evaluation.targets)
     new = contest(task, before[rows:], after[rows:], held_out.targets)
     who = Champion(version=champion.manifest.version, digest=champion.digest)
@@ -190,8 +189,7 @@ def champion_labels(champion: Bundle, variant: VariantName, texts: Sequence[Inpu
         max_length=made.max_length,
         pad_id=made.pad_id,
     )
-    tokenizer = TextTokenizer(champion.file(TOKENIZER), made.max_length, made.pad_id)
-    return answer(engine, tokenizer, texts, made.labels, task_named(made.task, made.task_settings)).observed.labels
+    return answer(engine, tokenizer_of(champion), texts, made.labels, task_of(made)).observed.labels
 
 
 def _request(
@@ -215,7 +213,7 @@ def _request(
         **{key: value for key, value in asdict(recipe).items() if key not in ("seed", "max_length")},
     }
     made = champion.manifest
-    challenger = replace(read_checkpoint(path), task=task_named(made.task, made.task_settings))
+    challenger = replace(read_checkpoint(path), task=task_of(made))
     hf_tokenizer = preflight(
         load_model(challenger),
         challenger,

@@ -7,9 +7,9 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from service.contract.bundle import TOKENIZER, Bundle
+from service.contract.bundle import Bundle
 from service.engine import Engine
-from service.tasks.tokenizer import TextTokenizer
+from service.tasks.of_bundle import tokenizer_of
 
 WINDOW, BATCH_TOKENS = 64, 512
 
@@ -19,7 +19,7 @@ class BareLoops:
 
     def __init__(self, bundle: Bundle) -> None:
         manifest = bundle.manifest
-        self._tokenizer = TextTokenizer(bundle.file(TOKENIZER), manifest.max_length, manifest.pad_id)
+        self._tokenizer = tokenizer_of(bundle)
         file = bundle.file(manifest.variants["cpu"].file)
         self._engine = Engine(file, device="cpu", threads=1, max_length=manifest.max_length, pad_id=manifest.pad_id)
         self._engine.warm_up()

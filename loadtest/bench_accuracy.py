@@ -25,11 +25,10 @@ from monitoring.judging.decision import decide
 from monitoring.judging.thresholds import Thresholds
 from monitoring.signals.columns import Columns, columns_of
 from monitoring.windows.references import load_reference
-from service.contract.bundle import TOKENIZER, Bundle, read_bundle
+from service.contract.bundle import Bundle, read_bundle
 from service.contract.dataset import read_dataset
-from service.tasks import task_named
 from service.tasks.classification import correct
-from service.tasks.tokenizer import TextTokenizer
+from service.tasks.of_bundle import task_of, tokenizer_of
 
 Doubles = npt.NDArray[np.float64]
 
@@ -41,9 +40,9 @@ def answered(bundle: Bundle, file: Path, rows: int) -> pa.Table:
     taken = np.random.default_rng(0).permutation(len(data))[:rows]
     graph = bundle.file(made.variants["cpu"].file)
     engine = load_engine(graph, device="cpu", threads=2, max_length=made.max_length, pad_id=made.pad_id)
-    tokenizer = TextTokenizer(bundle.file(TOKENIZER), made.max_length, made.pad_id)
+    tokenizer = tokenizer_of(bundle)
     texts = [data.texts[row] for row in taken]
-    answers = answer(engine, tokenizer, texts, made.labels, task_named(made.task))
+    answers = answer(engine, tokenizer, texts, made.labels, task_of(made))
     return reference_table(answers, [data.targets[row] for row in taken])
 
 

@@ -32,10 +32,11 @@ import onnxruntime as ort
 from loadtest.client import closed_loop
 from loadtest.endurance import Row
 from loadtest.server import serving
-from service.contract.bundle import TOKENIZER, Bundle, VariantName
+from service.contract.bundle import Bundle, VariantName
 from service.contract.dataset import read_dataset
 from service.contract.repository import live_bundle
 from service.engine import Engine, EngineError
+from service.tasks.of_bundle import tokenizer_of
 from service.tasks.tokenizer import TextTokenizer
 
 TEXTS = 32  # in a request, and in a batch of the bare loop
@@ -61,7 +62,7 @@ class Bare:
             raise EngineError(f"{bundle.path} has no variant for {variant}. Export with --target both.")
         engine = _engine(bundle, variant, graphs=False)
         engine.warm_up()
-        return cls(TextTokenizer(bundle.file(TOKENIZER), manifest.max_length, manifest.pad_id), engine)
+        return cls(tokenizer_of(bundle), engine)
 
     def labels(self, texts: Sequence[str], batch: int) -> npt.NDArray[np.int64]:
         """The most probable label of each text, run in batches of this size."""

@@ -124,7 +124,7 @@ def make_bundle(
         tokens = TextTokenizer(stage / "tokenizer.json", 16)(texts)
         outputs = [engine.run([one]) for one in tokens]
         logits = np.concatenate([one.logits for one in outputs])
-        seen = observe(logits, np.concatenate([one.embedding for one in outputs]), labels, task)
+        seen = observe(logits, np.concatenate([one.embedding for one in outputs]), labels, task, tokens)
         golden = [
             Golden(text=text, text_pair=second, logits={golden_variant: tuple(row + golden_shift)})
             for (text, second), row in zip(map(split, texts[:golden_count]), logits, strict=False)

@@ -47,9 +47,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "export.inference": {"export.checkpoint", "service.contract", "service.engine", "service.tasks"},
     "export.data": {"export.checkpoint", "export.inference", "service.contract", "service.tasks"},
-    "export.tasks": {"export.data", "service.contract", "service.tasks"},
+    "export.tasks": {"export.checkpoint", "export.data", "service.contract", "service.tasks"},
     "export.graph": {
-        *("export.errors", "export.hardware", "export.checkpoint", "export.inference"),
+        *("export.errors", "export.hardware", "export.checkpoint", "export.inference", "export.tasks"),
         *("service.contract", "service.engine", "service.tasks"),
     },
     "export.judge": {

@@ -17,6 +17,7 @@ from export.errors import CheckpointError
 from service.contract.errors import InvalidInput
 from service.contract.inputs import Input, joined, parts, split
 from service.engine import length_grid
+from service.tasks.tokenizer import Places, TextTokenizer, Tokens, word_numbers
 
 _PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")  # tokenizer.json as it is, in the words of two versions
 USUAL = 512  # tokens; models that take more are served with more only if a row or the user asks for it
@@ -50,6 +51,25 @@ class CheckpointTokenizer:
                 for name, values in rows.items():
                     values[row] = [one.get(name, 0)]
         return rows
+
+    def tokens(self, texts: Sequence[Input]) -> list[Tokens]:
+        """The same rows with where their tokens are, by transformers' own account."""
+        found = self.encode(texts)
+        unknown = self.tokenizer.unk_token_id
+        rows: list[Tokens] = []
+        for row, (text, ids) in enumerate(zip(texts, found["input_ids"], strict=True)):
+            types = found.get("token_type_ids", [[0] * len(ids)] * len(texts))[row]
+            places = None
+            if isinstance(text, str):
+                read = self.tokenizer(text, truncation=True, max_length=self.max_length).encodings[0]
+                words = word_numbers(self.tokenizer.backend_tokenizer, unknown, text, read)
+                places = Places(read.offsets, words) if read.ids else Places([(0, 0)], [-1])
+            rows.append(Tokens(ids, types, truncated=False, unk_share=0.0, places=places))
+        return rows
+
+    def served(self, path: Path, *, placed: bool = False) -> TextTokenizer:
+        """What serves texts, of a file that was written by :meth:`write`."""
+        return TextTokenizer(path, self.max_length, self.pad_id, placed=placed)
 
     def write(self, path: Path) -> None:
         """Write it as ``tokenizer.json``, with what ``tokenizer_config.json`` says and the side of truncation in it."""

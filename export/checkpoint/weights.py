@@ -14,7 +14,13 @@ from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
-from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from export.checkpoint.load import weight_files
 from export.checkpoint.no_code import refuse_code
@@ -33,6 +39,12 @@ _LEFT_OVER = re.compile(
     r"|discriminator_predictions|vocab_transform|vocab_layer_norm|vocab_projector|head|decoder|heads)\."
 )
 _SHOWN = 3
+
+Head = Literal["ForSequenceClassification", "ForTokenClassification"]
+HEADS: dict[Head, Any] = {
+    "ForSequenceClassification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    "ForTokenClassification": MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+}
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,7 @@ def set_labels(config: PretrainedConfig, labels: Sequence[str]) -> None:
 def load_weights(
     where: str,
     config: PretrainedConfig,
+    head: Head,
     *,
     local: bool,
     new_head: bool = False,
@@ -90,9 +103,9 @@ def load_weights(
 
     :raises CheckpointError: if transformers cannot load it, or its weights are not those of such a model.
     """
-    kind: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
+    kind: Any = HEADS[head].get(type(config), None)
     if kind is None:
-        raise CheckpointError(f"{where} is of type {config.model_type!r}, which has no classification head.")
+        raise CheckpointError(f"{where} is of type {config.model_type!r}, of which there is no model {head}.")
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     try:
         state = _without_wrappers(where)

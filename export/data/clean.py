@@ -111,7 +111,7 @@ def take(data: Dataset, rows: Sequence[int]) -> Dataset:
     labels = None if data.labels is None else [data.labels[row] for row in rows]
     told = data.origin
     origin = Origin(told.path, told.unit, [told.numbers[row] for row in rows]) if told is not None else None
-    return Dataset([data.texts[row] for row in rows], labels, data.sets, origin)
+    return Dataset([data.texts[row] for row in rows], labels, data.sets, data.spans, origin)
 
 
 def _conflicting(texts: Sequence[str], labels: Sequence[frozenset[str]]) -> set[str]:

@@ -13,7 +13,8 @@ from export.checkpoint.load import Checkpoint
 from service.contract.dataset import Dataset, read_datasets
 from service.contract.errors import DatasetError
 from service.contract.labels import similar_labels, split_labels
-from service.tasks import MULTI_LABEL, SINGLE_LABEL, Task
+from service.contract.spans import kinds
+from service.tasks import MULTI_LABEL, SINGLE_LABEL, TOKENS, Task
 
 
 def read_labelled(
@@ -30,10 +31,11 @@ def read_labelled(
         ``allow_similar``.
     """
     files = read_datasets(paths, text_column=text_column, label_column=label_column, pair_column=pair_column)
-    counts = label_counts(target for data in files for target in data.targets)
+    entities = any(data.spans for data in files)
+    counts = label_counts((target for data in files for target in data.targets), entities=entities)
     if (similar := similar_labels(counts)) and not allow_similar:
         pairs = "; ".join(
-            f"{label!r} ({in_rows(counts[label])}, first in {_first(files, label)}) and {other!r} "
+            f"{label!r} ({in_rows(counts[label])}, first in {_first(files, label, entities=entities)}) and {other!r} "
             f"({in_rows(counts[other])})"
             for label, other in list(similar.items())[:5]
         )
@@ -45,22 +47,29 @@ def read_labelled(
     return files
 
 
-def label_counts(targets: Iterable[str]) -> Counter[str]:
-    """How many rows carry each label."""
-    return Counter(label for target in targets for label in split_labels(target))
+def _named(target: str, *, entities: bool) -> Sequence[str]:
+    """The labels in a target, or the kinds of its entities."""
+    return kinds(target) if entities else split_labels(target)
+
+
+def label_counts(targets: Iterable[str], *, entities: bool = False) -> Counter[str]:
+    """How many rows carry each label, or how many entities are of each kind."""
+    return Counter(label for target in targets for label in _named(target, entities=entities))
 
 
 def in_rows(count: int) -> str:
     return f"{count} row{'s' * (count != 1)}"
 
 
-def label_set(targets: Iterable[str]) -> tuple[str, ...]:
-    """Every single label that occurs, sorted."""
-    return tuple(sorted(label_counts(targets)))
+def label_set(targets: Iterable[str], *, entities: bool = False) -> tuple[str, ...]:
+    """Every single label, or kind of entity, that occurs, sorted."""
+    return tuple(sorted(label_counts(targets, entities=entities)))
 
 
 def task_of(*datasets: Dataset) -> Task:
     """The task that has several labels in a row if in any file a row may have them."""
+    if any(data.spans for data in datasets):
+        return TOKENS
     if any(data.several_labels for data in datasets):
         return MULTI_LABEL
     for data in datasets:
@@ -85,25 +94,29 @@ def check_labels(known: Sequence[str], task: Task, data: Dataset, *, what: str, 
     """:raises DatasetError: if ``data`` (``what``) has a label that ``source`` does not know, or a target that is none
     of the task's, as several labels where there is to be one, or a word where there is to be a number.
     """
-    named = label_set(data.targets) if task.categorical else ()
-    unknown = [label for label in named if label not in set(known)]
+    classes = task.classes(known)
+    named = label_set(data.targets, entities=task.per_token) if classes else ()
+    unknown = [label for label in named if label not in set(classes)]
     if unknown:
         shown = ", ".join(map(repr, unknown[:5])) + (", …" if len(unknown) > 5 else "")
         near = similar_labels(dict.fromkeys(unknown, 0), known).get(unknown[0])
         hint = f" It differs from {near!r} only by case, spaces or Unicode form." if near is not None else ""
         raise DatasetError(
             f"the {what} data has {len(unknown)} label(s) that {source} does not know: {shown} (first in "
-            f"{_first([data], unknown[0])}).{hint} "
-            f"Known: {', '.join(map(repr, known[:10]))}{', …' if len(known) > 10 else ''}."
+            f"{_first([data], unknown[0], entities=task.per_token)}).{hint} "
+            f"Known: {', '.join(map(repr, classes[:10]))}{', …' if len(classes) > 10 else ''}."
         )
-    for row, target in enumerate(data.targets):
-        if wrong := task.problem(target):
+    for row, (target, given) in enumerate(zip(data.targets, data.texts, strict=True)):
+        if wrong := task.problem(target, given):
             raise DatasetError(f"the {what} data does not fit {source}: {data.place(row)} {wrong}.")
 
 
-def _first(files: Iterable[Dataset], label: str) -> str:
+def _first(files: Iterable[Dataset], label: str, *, entities: bool) -> str:
     return next(
-        data.place(row) for data in files for row, target in enumerate(data.targets) if label in split_labels(target)
+        data.place(row)
+        for data in files
+        for row, target in enumerate(data.targets)
+        if label in _named(target, entities=entities)
     )
 
 

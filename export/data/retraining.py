@@ -107,7 +107,7 @@ def prepare(
     held = [row for row, text in enumerate(new.texts) if is_held_out(text)]
     held_out = take(new, held)
     learn = take(new, sorted(set(range(len(new))) - set(held)))
-    both = Dataset([*learn.texts, *train.texts], [*learn.targets, *train.targets], base.task.several)
+    both = Dataset([*learn.texts, *train.texts], [*learn.targets, *train.targets], base.task.several, train.spans)
     mixed = clean(both, [*evaluation.texts, *held_out.texts], categorical=categorical)
     fresh = [place for place, row in enumerate(mixed.kept) if row < len(learn)]
     old = [place for place, row in enumerate(mixed.kept) if row >= len(learn)]
@@ -146,7 +146,8 @@ def named(labels: Mapping[str, int]) -> str:
 
 def _fitting_targets(new: Dataset, base: Checkpoint) -> tuple[Dataset, dict[str, int]]:
     """Leave out rows whose label is none of the task's, as several where the model gives one, or no number."""
-    kept = [row for row, target in enumerate(new.targets) if base.task.problem(target) is None]
+    pairs = enumerate(zip(new.targets, new.texts, strict=True))
+    kept = [row for row, (target, given) in pairs if base.task.problem(target, given) is None]
     return take(new, kept), {"unfit_label": len(new) - len(kept)}
 
 

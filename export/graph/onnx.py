@@ -20,6 +20,7 @@ from export.checkpoint.weights import classifier_config, load_weights, set_label
 from export.errors import CheckpointError
 from export.graph.files import save_graph
 from export.inference.predict import input_names
+from export.tasks import training_of
 from service.contract.bundle import Tensor
 
 OPSET = 18
@@ -41,12 +42,12 @@ def load_model(checkpoint: Checkpoint, *, attention: Literal["eager"] | None = "
     where = str(checkpoint.path)
     config = classifier_config(where, local=True)
     set_labels(config, checkpoint.labels)
-    return load_weights(where, config, local=True, attention=attention).model
+    return load_weights(where, config, training_of(checkpoint.task).head, local=True, attention=attention).model
 
 
 @contextmanager
 def returning_embedding(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
-    """While open, the model returns ``logits`` (n, labels) and ``embedding`` (n, hidden).
+    """While open, the model returns ``logits``, (n, labels) or (n, tokens, labels), and ``embedding`` (n, hidden).
 
     The embedding is the mean of the last hidden state over the tokens that are not padding: it needs no pooler, so it
     is the same for every architecture.
@@ -88,22 +89,24 @@ def export_onnx(model: PreTrainedModel, folder: Path) -> Path:
     names = input_names(model)
     with returning_embedding(model), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the parity check finds what they warn of
+        example = _example(model, names)
+        per_token = model(**example)["logits"].dim() > 2
         torch.onnx.export(
             model,
             (),
             raw,
-            kwargs=_example(model, names),
+            kwargs=example,
             input_names=list(names),
             output_names=["logits", "embedding"],
             dynamic_axes={
                 **{name: {0: _BATCH, 1: _LENGTH} for name in names},
-                "logits": {0: _BATCH},
+                "logits": {0: _BATCH, **({1: _LENGTH} if per_token else {})},
                 "embedding": {0: _BATCH},
             },
             opset_version=OPSET,
             dynamo=False,
         )
-    _name_axes(raw)
+    _name_axes(raw, per_token=per_token)
     return raw
 
 
@@ -134,13 +137,13 @@ def _tensor(value: onnx.ValueInfoProto) -> Tensor:
     return Tensor(name=value.name, dtype=onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, shape=shape)
 
 
-def _name_axes(raw: Path) -> None:
+def _name_axes(raw: Path, *, per_token: bool) -> None:
     """Give the axes the same two names everywhere; drop the exporter's stack traces, which hold paths."""
     model = onnx.load(raw)
     for value in (*model.graph.input, *model.graph.output):
         axes = value.type.tensor_type.shape.dim
         axes[0].dim_param = _BATCH
-        if value.name in _SERVED:
+        if value.name in _SERVED or (per_token and value.name == "logits"):
             axes[1].dim_param = _LENGTH
     for node in model.graph.node:
         node.doc_string = ""

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from export.checkpoint.tokenizer import vocabulary_rows
 from export.errors import ParityError
 from export.graph.onnx import declared, returning_embedding
-from export.inference.predict import Floats, load_engine, torch_inputs
+from export.inference.predict import Floats, by_row, load_engine, torch_inputs
 from service.engine import Engine, EngineError
 from service.tasks.tokenizer import Tokens
 
@@ -66,7 +66,7 @@ def check_parity(
 def _alone(model: PreTrainedModel, row: Tokens) -> tuple[Floats, Floats]:
     with returning_embedding(model), torch.no_grad():
         given = model(**torch_inputs(model, [row]))
-    return given["logits"].numpy(), given["embedding"].numpy()
+    return by_row(given["logits"])[0], given["embedding"].numpy()
 
 
 def _served(engine: Engine, batch: Sequence[Tokens]) -> tuple[tuple[int, int], tuple[Floats, Floats]]:

@@ -41,7 +41,7 @@ def golden_cases(
     cases = []
     for text in texts:
         tokens = tokenizer([text])
-        logits = {name: tuple(map(float, engine.run(tokens).logits[0])) for name, engine in engines.items()}
+        logits = {name: tuple(map(float, engine.run(tokens).logits.ravel())) for name, engine in engines.items()}
         first, second = split(text)
         cases.append(Golden(text=first, text_pair=second, logits=logits))
     return cases

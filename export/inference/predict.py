@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -49,7 +49,7 @@ def answer(
     outputs = [engine.run([one]) for one in tokens]
     logits = np.concatenate([one.logits for one in outputs])
     embedding = np.concatenate([one.embedding for one in outputs])
-    return Answers(list(texts), tokens, Outputs(logits, embedding), observe(logits, embedding, labels, task))
+    return Answers(list(texts), tokens, Outputs(logits, embedding), observe(logits, embedding, labels, task, tokens))
 
 
 def joined(parts: Sequence[Answers], labels: Sequence[str], task: Task) -> Answers:
@@ -58,18 +58,16 @@ def joined(parts: Sequence[Answers], labels: Sequence[str], task: Task) -> Answe
     embedding = np.concatenate([part.outputs.embedding for part in parts])
     texts = [text for part in parts for text in part.texts]
     tokens = [one for part in parts for one in part.tokens]
-    return Answers(texts, tokens, Outputs(logits, embedding), observe(logits, embedding, labels, task))
+    return Answers(texts, tokens, Outputs(logits, embedding), observe(logits, embedding, labels, task, tokens))
 
 
 def batched_logits(engine: Engine, tokens: Sequence[Tokens]) -> Floats:
-    """(n, labels) logits with 32 neighbours a batch, padded to the longest: what a loaded server does."""
+    """(units, labels) logits with 32 neighbours a batch, padded to the longest: what a loaded server does."""
     return np.concatenate([engine.run(tokens[start : start + BATCH]).logits for start in range(0, len(tokens), BATCH)])
 
 
-def own_logits(
-    model: PreTrainedModel, hf_tokenizer: CheckpointTokenizer, texts: Sequence[Input], *, batch: int = BATCH
-) -> Floats:
-    """(n, labels) float32 logits of the PyTorch model by its own tokenizer, as its trainer would have them.
+def own_logits(model: PreTrainedModel, hf_tokenizer: CheckpointTokenizer, texts: Sequence[Input]) -> Floats:
+    """(units, labels) float32 logits of the PyTorch model by its own tokenizer, as its trainer would have them.
 
     Only texts of one length share a batch, so that nothing is padded and nothing of what is served takes part.
     """
@@ -77,33 +75,56 @@ def own_logits(
     for row, ids in enumerate(encoded["input_ids"]):
         rows_of[len(ids)].append(row)
     taken = encoded.keys() & signature(model.forward).parameters.keys()
-    logits = np.empty((len(texts), labels_of(model)), dtype=np.float32)
+    found: dict[int, Floats] = {}
     with torch.no_grad():
         for alike in rows_of.values():
-            for start in range(0, len(alike), batch):
-                rows = alike[start : start + batch]
+            for start in range(0, len(alike), BATCH):
+                rows = alike[start : start + BATCH]
                 inputs = {name: torch.tensor([encoded[name][row] for row in rows]) for name in taken}
                 given = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}).logits
-                logits[rows] = given.float().cpu().numpy()
-    return logits
+                found |= zip(rows, by_row(given), strict=True)
+    return in_order(found)
 
 
 def checkpoint_logits(model: PreTrainedModel, tokens: Sequence[Tokens]) -> Floats:
-    """(n, labels) float32 logits of the PyTorch model on what is served, in batches of like length."""
+    """(units, labels) float32 logits of the PyTorch model on what is served, in batches of like length."""
     order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
-    logits = np.empty((len(tokens), labels_of(model)), dtype=np.float32)
+    found: dict[int, Floats] = {}
     with torch.no_grad():
         for start in range(0, len(order), BATCH):
             rows = order[start : start + BATCH]
             inputs = torch_inputs(model, [tokens[row] for row in rows])
             given = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}).logits
-            logits[rows] = given.float().cpu().numpy()
-    return logits
+            found |= zip(rows, by_row(given, inputs["attention_mask"]), strict=True)
+    return in_order(found)
 
 
-def labels_of(model: PreTrainedModel) -> int:
-    """How many logits a row has."""
-    return len(model.config.id2label or ())
+def by_row(logits: torch.Tensor, mask: torch.Tensor | None = None) -> list[Floats]:
+    """A batch's logits, (units, labels) for each row: those of what the (rows, tokens) ``mask`` keeps, or of all."""
+    given = logits.float().cpu().numpy()
+    if given.ndim == 2:
+        return [row[None] for row in given]
+    if mask is None:
+        return list(given)
+    return [row[kept] for row, kept in zip(given, mask.bool().cpu().numpy(), strict=True)]
+
+
+def in_order(found: Mapping[int, Floats]) -> Floats:
+    """(units, labels) of all rows, by their numbers from 0."""
+    return np.concatenate([found[row] for row in range(len(found))])
+
+
+def unit_logits(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """A batch's logits as (units, labels), on which losses are computed."""
+    return logits[mask.bool()] if logits.dim() > 2 else logits
+
+
+def unit_rows(task: Task, tokens: Sequence[Tokens], rows: Sequence[int] | npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Which rows of the (units, labels) logits of ``tokens`` belong to these texts, in their order."""
+    if not task.per_token:
+        return np.asarray(rows, dtype=np.intp)
+    starts = np.cumsum([0, *map(len, tokens)])
+    return np.concatenate([np.arange(starts[row], starts[row + 1]) for row in rows]) if len(rows) else np.array([], int)
 
 
 def input_names(model: PreTrainedModel) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from service.contract.bundle import Calibration, Quality, VariantName, Verdict
 from service.contract.errors import Refused
 from service.tasks import Task
 from service.tasks.task import Booleans, Doubles, Floats
+from service.tasks.tokenizer import Tokens
 
 __all__ = [
     "PredictedLabels",
@@ -54,10 +55,10 @@ class PredictedLabels:
     confidence: Floats
 
 
-def predicted(logits: Floats, labels: Sequence[str], task: Task) -> PredictedLabels:
-    """What (n, labels) logits answer."""
+def predicted(logits: Floats, labels: Sequence[str], task: Task, tokens: Sequence[Tokens]) -> PredictedLabels:
+    """What (units, labels) logits answer to the texts of ``tokens``."""
     probs = task.probabilities(logits)
-    return PredictedLabels(task.answers(probs, labels), task.confidences(probs))
+    return PredictedLabels(task.answers(probs, labels, tokens), task.confidences(probs, tokens))
 
 
 def judge_quality(

@@ -22,7 +22,7 @@ from export.errors import CheckpointError, first_line
 from export.graph.conversion import check_conversion
 from export.graph.parity import ATOL, RTOL
 from export.inference.golden import odd_inputs
-from export.inference.predict import Floats, labels_of, own_logits, torch_inputs
+from export.inference.predict import Floats, by_row, own_logits, torch_inputs
 from service.contract.bundle import TOKENIZER
 from service.contract.dataset import Dataset
 from service.contract.inputs import Input, TextPair, characters, parts
@@ -60,7 +60,7 @@ def preflight(
     _check_vocabulary(checkpoint, model, hf_tokenizer)
     with tempfile.TemporaryDirectory() as folder:
         hf_tokenizer.write(Path(folder) / TOKENIZER)
-        served = TextTokenizer(Path(folder) / TOKENIZER, hf_tokenizer.max_length, hf_tokenizer.pad_id)
+        served = hf_tokenizer.served(Path(folder) / TOKENIZER)
     texts = _spread(sorted(set(evaluation.texts), key=characters), _ROWS)
     odd = [*odd_inputs(texts[0]), *_with_special_tokens(hf_tokenizer, texts[0])]
     _check_tokens(checkpoint, hf_tokenizer, served, [*texts, *odd])
@@ -140,10 +140,10 @@ def _check_answers(
     :param texts: from the shortest to the longest.
     """
     try:
-        expected = own_logits(model, hf_tokenizer, texts, batch=1)
+        expected = [own_logits(model, hf_tokenizer, [text]) for text in texts]
     except Exception as error:  # as above
         raise CheckpointError(f"{checkpoint.path} fails on rows of the eval data: {first_line(error)}.") from error
-    if not np.isfinite(expected).all():
+    if not all(np.isfinite(one).all() for one in expected):
         raise CheckpointError(f"{checkpoint.path} answers NaN or infinity; its weights are damaged. Train it again.")
     try:
         given = _mixed_logits(model, served(texts))
@@ -152,12 +152,12 @@ def _check_answers(
             f"{checkpoint.path}, of type {model.config.model_type!r}, cannot answer several texts at once, as a server "
             f"asks it to: {first_line(error)} {_mend(model, hf_tokenizer)}"
         ) from error
-    wrong = np.flatnonzero(~np.isclose(given, expected, atol=ATOL, rtol=RTOL).all(axis=1))
-    if not len(wrong):
+    pairs = list(enumerate(zip(given, expected, strict=True)))
+    row = next((row for row, (one, other) in pairs if not np.allclose(one, other, atol=ATOL, rtol=RTOL)), None)
+    if row is None:
         return
-    row = int(wrong[0])
-    alone = np.concatenate([_mixed_logits(model, served([text])) for text in texts])
-    if np.allclose(alone, expected, atol=ATOL, rtol=RTOL):
+    alone = [_mixed_logits(model, served([text]))[0] for text in texts]
+    if all(np.allclose(one, other, atol=ATOL, rtol=RTOL) for one, other in zip(alone, expected, strict=True)):
         what = "in batches: its answer to a text changes when the text is padded to the length of another"
         how = f"beside longer texts, filled up with token {hf_tokenizer.pad_id}. {_mend(model, hf_tokenizer)}"
     else:
@@ -172,15 +172,16 @@ def _check_answers(
     )
 
 
-def _mixed_logits(model: PreTrainedModel, tokens: Sequence[Tokens]) -> Floats:
-    """(n, labels) logits in batches of short and long rows; ``tokens`` are from the shortest to the longest."""
-    logits = np.empty((len(tokens), labels_of(model)), dtype=np.float32)
+def _mixed_logits(model: PreTrainedModel, tokens: Sequence[Tokens]) -> list[Floats]:
+    """The logits of each text in batches of short and long rows; ``tokens`` are from the shortest to the longest."""
+    found: dict[int, Floats] = {}
     batches = -(-len(tokens) // _BATCH)
     with torch.no_grad():
         for first in range(batches):
-            given = model(**torch_inputs(model, tokens[first::batches])).logits
-            logits[first::batches] = given.float().numpy()
-    return logits
+            inputs = torch_inputs(model, tokens[first::batches])
+            rows = range(first, len(tokens), batches)
+            found |= zip(rows, by_row(model(**inputs).logits, inputs["attention_mask"]), strict=True)
+    return [found[row] for row in range(len(tokens))]
 
 
 def _mend(model: PreTrainedModel, hf_tokenizer: CheckpointTokenizer) -> str:
@@ -212,7 +213,7 @@ def _from_difference(mine: Sequence[int], theirs: Sequence[int]) -> str:
 
 
 def _numbers(logits: Floats) -> str:
-    return "[" + ", ".join(f"{value:.4g}" for value in logits[:_SHOWN]) + "]"
+    return "[" + ", ".join(f"{value:.4g}" for value in logits.ravel()[:_SHOWN]) + "]"
 
 
 def _short(given: Input) -> str:

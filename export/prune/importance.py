@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
-from export.inference.predict import BATCH, torch_inputs
+from export.inference.predict import BATCH, torch_inputs, unit_logits, unit_rows
 from export.prune.architecture import layers_of
 from export.prune.surgery import Mask, masked
 from export.tasks import training_of
@@ -50,9 +50,10 @@ def mask_gradients(
             for layer in layers
         ]
         with masked(model, masks):
-            logits = model(**torch_inputs(model, [tokens[row] for row in rows])).logits
+            inputs = torch_inputs(model, [tokens[row] for row in rows])
+            logits = unit_logits(model(**inputs).logits, inputs["attention_mask"])
         # Summed, so that each mask row's gradient is that of its own example.
-        loss = training_of(task).summed_loss(logits, torch.from_numpy(targets[rows]))
+        loss = training_of(task).summed_loss(logits, torch.from_numpy(targets[unit_rows(task, tokens, rows)]))
         flat = [tensor for mask in masks for tensor in (mask.heads, mask.neurons)]
         for place, gradient in enumerate(torch.autograd.grad(loss, flat, allow_unused=True)):
             given = np.zeros((len(rows), 0), dtype=np.float32) if gradient is None else gradient.numpy()

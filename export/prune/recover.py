@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from export.hardware import has_native_bfloat16
-from export.inference.predict import labels_of, torch_inputs
+from export.inference.predict import by_row, in_order, torch_inputs, unit_logits
 from export.inference.reference import choose_rows
 from export.tasks import training_of
 from export.tasks.training import Logits
@@ -198,17 +198,19 @@ class _Pair:
             for one, other in zip(given.hidden_states[1:], shown.hidden_states[1:], strict=True)
         ]
         hidden = torch.stack(distances).mean()
-        return training_of(self.task).softened_loss(given.logits.float(), shown.logits.float()) + hidden_weight * hidden
+        own, wanted = (unit_logits(one.logits.float(), inputs["attention_mask"]) for one in (given, shown))
+        return training_of(self.task).softened_loss(own, wanted) + hidden_weight * hidden
 
     def logits(self, model: PreTrainedModel, tokens: Sequence[Tokens]) -> Logits:
-        """(n, labels) logits in the order of ``tokens``."""
+        """(units, labels) logits in the order of ``tokens``."""
         order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
-        logits = np.empty((len(tokens), labels_of(model)), dtype=np.float32)
+        found: dict[int, Logits] = {}
         with torch.no_grad(), self._half():
             for start in range(0, len(order), 64):
                 rows = order[start : start + 64]
-                logits[rows] = model(**self._inputs([tokens[row] for row in rows])).logits.float().cpu().numpy()
-        return logits
+                inputs = self._inputs([tokens[row] for row in rows])
+                found |= zip(rows, by_row(model(**inputs).logits, inputs["attention_mask"]), strict=True)
+        return in_order(found)
 
     def _inputs(self, batch: Sequence[Tokens]) -> dict[str, torch.Tensor]:
         return {name: tensor.to(self.device) for name, tensor in torch_inputs(self.student, batch).items()}

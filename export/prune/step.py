@@ -109,7 +109,7 @@ def measure_basis(
     """Time the layers of the unpruned ``model`` and draw the rows that rank units; ``work`` is scratch."""
     drawn = sample(rows, seed)
     tokens = tokenizer(drawn.texts)
-    targets = training_of(task).encode(drawn.targets, labels)
+    targets = training_of(task).encode(drawn.targets, labels, tokens)
     unpruned = graph_run(unpruned_int8)
     table = measure_layer(model, unpruned, _typical(tokens), work)
     basis = PruningBasis(task, tokens, targets, table, len(layers_of(model)), unpruned, work)

@@ -53,9 +53,9 @@ class Judge:
     has: Booleans | None
     task: Task
 
-    def of_rows(self, rows: npt.NDArray[np.intp]) -> Judge:
-        """The same for some of the rows only."""
-        return Judge(self.wanted[rows], None if self.has is None else self.has[rows], self.task)
+    def of_units(self, units: npt.NDArray[np.intp]) -> Judge:
+        """The same for some of the rows of its logits only."""
+        return Judge(self.wanted[units], None if self.has is None else self.has[units], self.task)
 
     def estimate(self, logits: Logits, labelled: Estimate) -> Estimate:
         """How much more accurate ``logits`` are than the checkpoint's; ``labelled`` is what the labels say of it."""
@@ -74,7 +74,7 @@ class Judge:
         """What the checkpoint's logits are divided by, so that they explain the rows' labels best."""
 
         has = self.has
-        assert has is not None, "without probabilities nothing is calibrated"
+        assert has is not None
 
         def surprise(log_temperature: float) -> float:
             return -float(self._log_chances(has, math.exp(log_temperature)).mean())
@@ -91,4 +91,6 @@ class Judge:
 
     def _log_chances(self, has: Booleans, temperature: float) -> Doubles:
         """(n,) log-probabilities that rows have exactly these of the (n, labels)."""
-        return training_of(self.task).log_chances(self.wanted.astype(np.float64) / temperature, has)
+        likelihood = training_of(self.task).likelihood
+        assert likelihood is not None, "without probabilities nothing is calibrated"
+        return likelihood.log_chances(self.wanted.astype(np.float64) / temperature, has)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel
 
 from export.graph.quantize import Quantized
-from export.inference.predict import batched_logits, checkpoint_logits, load_engine
+from export.inference.predict import batched_logits, checkpoint_logits, load_engine, unit_rows
 from export.judge.gate import flip_rate
 from export.judge.paired import compared, standard_error
 from export.search.estimate import Estimate, Judge
@@ -77,7 +77,9 @@ class SearchRows:
         cls, model: PreTrainedModel, tokenizer: TextTokenizer, rows: Dataset, labels: Sequence[str], task: Task
     ) -> SearchRows:
         tokens = tokenizer(rows.texts)
-        judge = Judge(checkpoint_logits(model, tokens), training_of(task).has(rows.targets, labels), task)
+        likelihood = training_of(task).likelihood
+        has = likelihood.has(rows.targets, labels) if likelihood is not None else None
+        judge = Judge(checkpoint_logits(model, tokens), has, task)
         return cls(tokens, rows.targets, judge, labels, task, tokenizer.pad_id)
 
     @property
@@ -87,7 +89,8 @@ class SearchRows:
     def of_rows(self, rows: npt.NDArray[np.intp]) -> SearchRows:
         """Some of the rows only."""
         tokens, targets = ([every[row] for row in rows] for every in (self.tokens, self.targets))
-        return replace(self, tokens=tokens, targets=targets, judge=self.judge.of_rows(rows))
+        judge = self.judge.of_units(unit_rows(self.task, self.tokens, rows))
+        return replace(self, tokens=tokens, targets=targets, judge=judge)
 
     def halves(self, trials: Sequence[Trial], folder: Path) -> list[list[Trial]]:
         """What the trials come to on the even rows alone, and on the odd ones alone."""
@@ -95,8 +98,8 @@ class SearchRows:
         logits = {one.file: np.load((folder / one.file).with_name(ANSWERS)) for one in trials}
         found = []
         for rows in (every[::2], every[1::2]):
-            half = self.of_rows(rows)
-            found.append([one.model_copy(update=half.figures(logits[one.file][rows])) for one in trials])
+            half, units = self.of_rows(rows), unit_rows(self.task, self.tokens, rows)
+            found.append([one.model_copy(update=half.figures(logits[one.file][units])) for one in trials])
         return found
 
     def trial(self, made: Quantized, folder: Path, *, step: int, model: str, speedup: float) -> Trial:
@@ -138,7 +141,7 @@ class SearchRows:
         }
 
     def _labels(self, logits: Logits) -> list[str]:
-        return self.task.answers(self.task.probabilities(logits), self.labels)
+        return self.task.answers(self.task.probabilities(logits), self.labels, self.tokens)
 
     def _merits(self, logits: Logits) -> Booleans | Doubles:
         return self.task.merits(self._labels(logits), self.targets)

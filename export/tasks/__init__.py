@@ -6,12 +6,16 @@ One more task is one more class with the methods of :class:`export.tasks.trainin
 from export.tasks.multi_label import MultiLabelTraining
 from export.tasks.regression import RegressionTraining
 from export.tasks.single_label import SingleLabelTraining
+from export.tasks.token_classification import TokenClassificationTraining
 from export.tasks.training import TrainingTask
 from service.tasks import Task
 
 __all__ = ["TRAINING", "TrainingTask", "training_of"]
 
-TRAINING = {one().task.name: one for one in (SingleLabelTraining, MultiLabelTraining, RegressionTraining)}
+TRAINING = {
+    one().task.name: one
+    for one in (SingleLabelTraining, MultiLabelTraining, RegressionTraining, TokenClassificationTraining)
+}
 
 
 def training_of(task: Task) -> TrainingTask:

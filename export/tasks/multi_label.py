@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from export.data.labels import one_hot
 from export.tasks.classification import ClassifierTraining
-from export.tasks.training import TEMPERATURE, Booleans, Doubles, Logits
+from export.tasks.training import TEMPERATURE, Booleans, Doubles, Likelihood, Logits
 from service.tasks import MULTI_LABEL, Task
+from service.tasks.tokenizer import Tokens
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,13 @@ class MultiLabelTraining(ClassifierTraining):
 
     task: Task = MULTI_LABEL
 
-    def encode(self, targets: Sequence[str], labels: Sequence[str]) -> npt.NDArray[np.int64 | np.float32]:
+    @property
+    def likelihood(self) -> Likelihood:
+        return self
+
+    def encode(
+        self, targets: Sequence[str], labels: Sequence[str], tokens: Sequence[Tokens]
+    ) -> npt.NDArray[np.int64 | np.float32]:
         return one_hot(targets, labels).astype(np.float32)
 
     def as_shares(self, truth: npt.NDArray[Any], labels: int) -> npt.NDArray[np.float32]:

@@ -13,10 +13,12 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 from torch.nn import functional
 
+from export.checkpoint.weights import Head
 from export.tasks.scores import Scores
-from export.tasks.training import Booleans, Doubles, Logits
+from export.tasks.training import Doubles, Likelihood, Logits
 from service.tasks import REGRESSION, Task
 from service.tasks.regression import numbers
+from service.tasks.tokenizer import Tokens
 
 LABEL = "score"
 
@@ -26,11 +28,15 @@ class RegressionTraining:
     """Encoded targets are (n, 1) numbers; the loss is the mean squared error."""
 
     task: Task = REGRESSION
+    head: Head = "ForSequenceClassification"
+    likelihood: Likelihood | None = None
 
     def label_names(self, targets: Sequence[str]) -> tuple[str, ...]:
         return (LABEL,)
 
-    def encode(self, targets: Sequence[str], labels: Sequence[str]) -> npt.NDArray[np.int64 | np.float32]:
+    def encode(
+        self, targets: Sequence[str], labels: Sequence[str], tokens: Sequence[Tokens]
+    ) -> npt.NDArray[np.int64 | np.float32]:
         return numbers(targets).astype(np.float32)[:, None]
 
     def as_shares(self, truth: npt.NDArray[Any], labels: int) -> npt.NDArray[np.float32]:
@@ -50,12 +56,6 @@ class RegressionTraining:
 
     def divergence(self, logits: Logits, wanted: Logits) -> float:
         return float(np.square(self._values(logits) - self._values(wanted)).mean())
-
-    def has(self, targets: Sequence[str], labels: Sequence[str]) -> Booleans | None:
-        return None
-
-    def log_chances(self, scaled: Doubles, has: Booleans) -> Doubles:
-        raise NotImplementedError("a number has no probability")
 
     def scores(self, predicted: Sequence[str], targets: Sequence[str], labels: Sequence[str]) -> Scores:
         given, wanted = numbers(predicted), numbers(targets)

@@ -13,8 +13,9 @@ from scipy.special import log_softmax
 from torch.nn import functional
 
 from export.tasks.classification import ClassifierTraining
-from export.tasks.training import TEMPERATURE, Booleans, Doubles, Logits
+from export.tasks.training import TEMPERATURE, Booleans, Doubles, Likelihood, Logits
 from service.tasks import SINGLE_LABEL, Task
+from service.tasks.tokenizer import Tokens
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,13 @@ class SingleLabelTraining(ClassifierTraining):
 
     task: Task = SINGLE_LABEL
 
-    def encode(self, targets: Sequence[str], labels: Sequence[str]) -> npt.NDArray[np.int64 | np.float32]:
+    @property
+    def likelihood(self) -> Likelihood:
+        return self
+
+    def encode(
+        self, targets: Sequence[str], labels: Sequence[str], tokens: Sequence[Tokens]
+    ) -> npt.NDArray[np.int64 | np.float32]:
         index = {label: number for number, label in enumerate(labels)}
         return np.array([index[target] for target in targets], dtype=np.int64)
 

@@ -9,13 +9,28 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from export.checkpoint.weights import Head
 from export.tasks.scores import Scores
 from service.tasks import Task
+from service.tasks.tokenizer import Tokens
 
 Logits = npt.NDArray[np.float32]
 Booleans = npt.NDArray[np.bool_]
 Doubles = npt.NDArray[np.float64]
 TEMPERATURE = 2.0
+IGNORED = -100  # as PyTorch has it
+
+
+class Likelihood(Protocol):
+    """How likely it is by a model's logits that rows have these labels."""
+
+    def has(self, targets: Sequence[str], labels: Sequence[str]) -> Booleans:
+        """(n, labels), whether a target has a label."""
+        ...
+
+    def log_chances(self, scaled: Doubles, has: Booleans) -> Doubles:
+        """(n,) log-probabilities, by (n, labels) logits, that rows have exactly these labels."""
+        ...
 
 
 class TrainingTask(Protocol):
@@ -24,28 +39,40 @@ class TrainingTask(Protocol):
     @property
     def task(self) -> Task: ...
 
+    @property
+    def likelihood(self) -> Likelihood | None:
+        """How likely answers are; None where logits say nothing of that."""
+        ...
+
+    @property
+    def head(self) -> Head:
+        """What transformers calls the models that have the outputs of this task."""
+        ...
+
     def label_names(self, targets: Sequence[str]) -> tuple[str, ...]:
         """What the head's rows are called. :raises DatasetError: if the targets make no such task."""
         ...
 
-    def encode(self, targets: Sequence[str], labels: Sequence[str]) -> npt.NDArray[np.int64 | np.float32]:
-        """Targets as the loss wants them."""
+    def encode(
+        self, targets: Sequence[str], labels: Sequence[str], tokens: Sequence[Tokens]
+    ) -> npt.NDArray[np.int64 | np.float32]:
+        """Targets as the loss wants them, (units,) or (units, k); what does not count is ``IGNORED``."""
         ...
 
     def as_shares(self, truth: npt.NDArray[Any], labels: int) -> npt.NDArray[np.float32]:
-        """Encoded targets as (n, labels) of 0.0 and 1.0."""
+        """Encoded targets as (units, labels) of 0.0 and 1.0, ``IGNORED`` where they are."""
         ...
 
     def quality(self, logits: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
-        """How well (n, labels) logits answer what the encoded targets, or their shares, say; the more the better."""
+        """How well (units, labels) logits answer what encoded targets, or their shares, say; the more the better."""
         ...
 
     def summed_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Summed over examples, of encoded targets."""
+        """Summed over units, of encoded targets."""
         ...
 
     def hard_loss(self, logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-        """The mean loss of (n, labels) logits against the shares of the true labels."""
+        """The mean loss of (units, labels) logits against the shares of the true labels."""
         ...
 
     def softened_loss(self, logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -54,14 +81,6 @@ class TrainingTask(Protocol):
 
     def divergence(self, logits: Logits, wanted: Logits) -> float:
         """Mean Kullback-Leibler divergence, in nats, of the answers from the wanted ones; both (n, labels) logits."""
-        ...
-
-    def has(self, targets: Sequence[str], labels: Sequence[str]) -> Booleans | None:
-        """(n, labels), whether a target has a label; None where logits are no probabilities."""
-        ...
-
-    def log_chances(self, scaled: Doubles, has: Booleans) -> Doubles:
-        """(n,) log-probabilities, by (n, labels) logits, that rows have exactly these labels."""
         ...
 
     def scores(self, predicted: Sequence[str], targets: Sequence[str], labels: Sequence[str]) -> Scores:

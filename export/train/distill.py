@@ -22,6 +22,7 @@ from export.train.finetune import Finetuned, Recipe, finetune, half_precision, s
 from export.train.teaching import Teaching
 from service.contract.dataset import Dataset
 from service.tasks.task import Floats
+from service.tasks.tokenizer import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +85,8 @@ def distill(
     started = time.monotonic()
     logger.info("teacher: answering %d training and %d eval rows", len(train), len(evaluation))
     with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=half_precision()):
-        shown = _answers(model, known, train)
-    exact = _answers(model, known, evaluation)
+        shown, _ = _answers(model, known, train)
+    exact, tokens = _answers(model, known, evaluation)
     logger.info("teacher: answered, %.0f s", time.monotonic() - started)
     record = {"checkpoint_sha256": checkpoint_digest(teacher), "base_model": known.base_model}
     teaching = Teaching(shown, exact, label_share, record | {"label_share": label_share})
@@ -104,8 +105,8 @@ def distill(
     pupil = load_model(learnt)
     task = known.task.fitted(train.targets)
     merits = [
-        task.merits(task.answers(task.probabilities(logits), known.labels), evaluation.targets)
-        for logits in (exact, _answers(pupil, learnt, evaluation))
+        task.merits(task.answers(task.probabilities(logits), known.labels, read), evaluation.targets)
+        for logits, read in ((exact, tokens), _answers(pupil, learnt, evaluation))
     ]
     both = [
         Model(task.score(one), sum(weight.numel() for weight in each.parameters()), _weights(where))
@@ -114,9 +115,10 @@ def distill(
     return Distilled(made, both[0], both[1], compared(task, merits[0], merits[1]))
 
 
-def _answers(model: PreTrainedModel, checkpoint: Checkpoint, data: Dataset) -> Floats:
-    """(n, labels) logits, by the checkpoint's own tokenizer."""
-    return own_logits(model, read_texts(checkpoint.path, model, data.texts), data.texts)
+def _answers(model: PreTrainedModel, checkpoint: Checkpoint, data: Dataset) -> tuple[Floats, list[Tokens]]:
+    """(units, labels) logits, by the checkpoint's own tokenizer, and what that reads."""
+    reading = read_texts(checkpoint.path, model, data.texts)
+    return own_logits(model, reading, data.texts), reading.tokens(data.texts)
 
 
 def _weights(folder: Path) -> int:

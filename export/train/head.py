@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from export.checkpoint.weights import classifier_config, load_weights, set_labels
+from export.tasks import training_of
 from service.tasks import Task
 
 
@@ -22,17 +23,17 @@ def load_classifier(
 
     :raises CheckpointError: if transformers cannot load it, or weights below the head are missing.
     """
-    config = classifier_config(where, local=local)
+    config, head = classifier_config(where, local=local), training_of(task).head
     named: dict[Any, str] = dict(config.id2label or {})
     old = list(known) if known is not None else [named.get(row) for row in range(len(named))]
-    classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
+    classifies = any(name.endswith(head) for name in config.architectures or [])
     set_labels(config, labels)
     config.problem_type = task.problem_type  # type: ignore[assignment]  # one of its literals
-    loaded = load_weights(where, config, local=local, new_head=True)
+    loaded = load_weights(where, config, head, local=local, new_head=True)
     if classifies and old != list(labels) and set(old) & set(labels):
         before = classifier_config(where, local=local)
         set_labels(before, [str(name) for name in old])
-        trained = load_weights(where, before, local=local, new_head=True)
+        trained = load_weights(where, before, head, local=local, new_head=True)
         if not trained.new:
             _keep_rows(trained.model, loaded.model, old, labels)
     return loaded.model

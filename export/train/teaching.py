@@ -19,7 +19,7 @@ from service.tasks.task import Floats
 
 @dataclass(frozen=True)
 class Teaching:
-    """A teacher's (n, labels) logits of the training and of the eval rows, in the order of the student's labels.
+    """A teacher's (units, labels) logits of the training and of the eval rows, in the order of the student's labels.
 
     ``label_share`` of the loss comes from the true labels, the rest from the teacher. ``teacher`` is for the record.
     """
@@ -31,7 +31,7 @@ class Teaching:
 
 
 def joined_targets(truth: npt.NDArray[Any], logits: Floats, task: Task) -> Floats:
-    """(n, 2 * labels) targets: the true labels as 0 and 1, then the teacher's logits.
+    """(units, 2 * labels) targets: the true labels as 0 and 1, then the teacher's logits.
 
     ``truth`` is encoded. In one array they pass through the Trainer as labels do.
     """
@@ -40,12 +40,12 @@ def joined_targets(truth: npt.NDArray[Any], logits: Floats, task: Task) -> Float
 
 
 def true_part(targets: npt.NDArray[Any], labels: int) -> npt.NDArray[Any]:
-    """The (n, labels) true labels of joined targets."""
+    """The (units, labels) true labels of joined targets."""
     return targets[:, :labels]
 
 
 def taught_loss(given: torch.Tensor, targets: torch.Tensor, task: Task, label_share: float) -> torch.Tensor:
-    """The loss of (n, labels) logits against joined targets."""
+    """The loss of (units, labels) logits against joined targets."""
     truth, shown = targets.float().chunk(2, dim=1)
     given, training = given.float(), training_of(task)
     hard = training.hard_loss(given, truth)

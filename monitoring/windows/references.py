@@ -16,7 +16,8 @@ from service.contract.features import FEATURE_VERSION
 from service.contract.files import sha256_file
 from service.contract.record import REFERENCE_SCHEMA
 from service.contract.repository import versions
-from service.tasks import Task, task_named
+from service.tasks import Task
+from service.tasks.of_bundle import task_of
 
 _KEPT = 4
 
@@ -84,7 +85,7 @@ def load_reference(bundle: Bundle) -> Reference:
         )
     if not table.num_rows:
         raise BundleError(f"{path} has no rows. Export again with a larger evaluation file.")
-    task = task_named(bundle.manifest.task, bundle.manifest.task_settings)
+    task = task_of(bundle.manifest)
     columns = columns_of(table, categorical=task.categorical)
     return Reference(bundle, table, replace(columns, outcomes=_outcomes(table, task)), task)
 

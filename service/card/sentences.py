@@ -6,7 +6,7 @@ from pydantic import JsonValue
 
 from service.card.facts import chosen, fp32_row, making, served_row, times_as_fast
 from service.contract.bundle import Manifest, Quality, VariantName
-from service.tasks import task_named
+from service.tasks.of_bundle import task_of
 
 _DEVICES: dict[VariantName, str] = {"cpu": "On the CPU", "cuda": "On the GPU"}
 _SMALLER = 1.05  # a file is called smaller than another from this ratio on
@@ -76,7 +76,7 @@ def duration(seconds: float) -> str:
 
 
 def _model(manifest: Manifest) -> str:
-    described = task_named(manifest.task, manifest.task_settings).described(manifest.labels)
+    described = task_of(manifest).described(manifest.labels)
     reads = ", reading pairs of texts" if manifest.paired else ""
     return (
         f"A {described}{reads}, fine-tuned from {manifest.source.base_model}; checkpoint "
@@ -146,6 +146,5 @@ def _judged(manifest: Manifest, name: VariantName, quality: Quality) -> str:
         f"others share the batch in {quality.batch_flip_rate:.2%}."
     )
     return (
-        f"{_DEVICES[name]}: {explain(quality)} {task_named(manifest.task, manifest.task_settings).trivial} would score "
-        f"{quality.majority:.4f}. {flips}"
+        f"{_DEVICES[name]}: {explain(quality)} {task_of(manifest).trivial} would score {quality.majority:.4f}. {flips}"
     )

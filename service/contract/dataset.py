@@ -3,7 +3,8 @@
 With a column for second texts as well, ``text_pair`` unless another is named, each row is a pair.
 
 Labels are strings; several in one cell, separated by ``|`` or given as a list, make the task multi-label. In such a
-file an empty cell or list is a row with none of the labels.
+file an empty cell or list is a row with none of the labels. Entities are a list of objects with ``start``, ``end`` and
+``label``, or the tags of a CoNLL file (:mod:`service.contract.conll`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from pathlib import Path
 
 import orjson
 
-from service.contract.dataset_rows import Wanted, is_missing, reader_of
+from service.contract.dataset_rows import Wanted, conll_rows, is_missing, reader_of
 from service.contract.errors import DatasetError
 from service.contract.inputs import Input, TextPair, parts
 from service.contract.labels import SEPARATOR, clean_target, join_labels, split_labels
+from service.contract.spans import join_spans, problem, span_of, split_spans
 
 PAIR_COLUMN = "text_pair"
 
@@ -36,12 +38,14 @@ class Dataset:
     """Inputs and their labels, row by row; ``labels`` is None for a file that was read without them.
 
     ``texts`` are texts or pairs of texts, all of one kind. A label is clean (see ``service.contract.labels``).
-    ``sets`` says that each row has a set of them, however small all are.
+    ``sets`` says that each row has a set of them, however small all are, and ``spans`` that these are entities, as
+    :mod:`service.contract.spans` writes them.
     """
 
     texts: Sequence[Input]
     labels: list[str] | None
     sets: bool = field(default=False, compare=False)
+    spans: bool = field(default=False, compare=False)
     origin: Origin | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
@@ -70,7 +74,7 @@ class Dataset:
     @property
     def several_labels(self) -> bool:
         """Whether a row may have several labels, or none."""
-        return self.sets or any(SEPARATOR in target for target in self.labels or ())
+        return self.sets or self.spans or any(SEPARATOR in target for target in self.labels or ())
 
     def place(self, row: int) -> str:
         """Where a row, counted from 0, is found by the person who has the data."""
@@ -135,8 +139,14 @@ def jsonl_lines(data: Dataset) -> Iterable[bytes]:
     for row, text in enumerate(data.texts):
         line: dict[str, object] = dict(zip(("text", PAIR_COLUMN), parts(text), strict=False))
         if data.labels is not None:
-            line["label"] = split_labels(data.labels[row]) if several else data.labels[row]
+            line["label"] = _as_json(data.labels[row], spans=data.spans, several=several)
         yield orjson.dumps(line) + b"\n"
+
+
+def _as_json(target: str, *, spans: bool, several: bool) -> object:
+    if spans:
+        return [{"start": one.start, "end": one.end, "label": one.kind} for one in split_spans(target)]
+    return split_labels(target) if several else target
 
 
 def _read(path: Path, text_column: str, label_column: str | None, pair_column: str | None) -> Dataset:
@@ -154,7 +164,7 @@ def _read(path: Path, text_column: str, label_column: str | None, pair_column: s
     seconds: list[object] = []
     labels: list[str] = []
     numbers: list[int] = []
-    sets = False
+    sets, entities = False, reader is conll_rows
     for number, cells in reader(path, wanted, () if pair_column else (PAIR_COLUMN,)):
         for column, value in zip(wanted.values(), cells, strict=False):
             if is_missing(value):
@@ -162,15 +172,20 @@ def _read(path: Path, text_column: str, label_column: str | None, pair_column: s
                 raise DatasetError(f"{path}: {unit} {number} has no {column!r}{why}. Fill it in or remove the row.")
         texts.append(_scalar(path, f"{unit} {number}", text_column, cells[0]))
         if label_column is not None:
-            labels.append(_target(path, f"{unit} {number}", label_column, cells[1]))
+            labels.append(_target(path, f"{unit} {number}", label_column, cells[1], texts[-1]))
             sets = sets or isinstance(cells[1], list) or SEPARATOR in str(cells[1])
+            entities = entities or _holds_entities(cells[1])
         seconds.append(cells[-1])
         numbers.append(number)
     if not texts:
         raise DatasetError(f"{path} has no rows.")
     origin = Origin(path, unit, numbers)
     return Dataset(
-        _paired(texts, seconds, pair_column or PAIR_COLUMN, origin), labels if label_column else None, sets, origin
+        _paired(texts, seconds, pair_column or PAIR_COLUMN, origin),
+        labels if label_column else None,
+        sets,
+        entities,
+        origin,
     )
 
 
@@ -201,8 +216,17 @@ def _check_alike(files: Sequence[Dataset]) -> None:
         )
 
 
-def _target(path: Path, place: str, column: str, value: object) -> str:
+def _holds_entities(value: object) -> bool:
+    return isinstance(value, list) and any(isinstance(one, dict | list) for one in value)
+
+
+def _target(path: Path, place: str, column: str, value: object, text: str) -> str:
     try:
+        if isinstance(value, list) and _holds_entities(value):
+            found = [span_of(one) for one in value]
+            if wrong := problem(found, text):
+                raise ValueError(wrong)
+            return join_spans(found)
         if isinstance(value, list):
             return join_labels(_scalar(path, place, column, one) for one in value)
         return clean_target(_scalar(path, place, column, value))

@@ -19,6 +19,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from service.contract import conll
 from service.contract.errors import DatasetError
 from service.contract.labels import is_nan
 from service.contract.text_file import PARQUET, read_bytes, read_text, refuse_foreign
@@ -65,8 +66,10 @@ def reader_of(path: Path) -> tuple[Reader, str]:
         return jsonl_rows, "line"
     if kind == ".parquet":
         return parquet_rows, "row"
+    if kind in conll.SUFFIXES:
+        return conll_rows, "line"
     raise DatasetError(
-        f"{path}: files of kind {path.suffix or 'unknown'!r} are not read; give .csv, .jsonl or .parquet."
+        f"{path}: files of kind {path.suffix or 'unknown'!r} are not read; give .csv, .jsonl, .parquet or .conll."
     )
 
 
@@ -130,6 +133,14 @@ def parquet_rows(path: Path, wanted: Wanted, optional: Sequence[str] = ()) -> It
         for column in (*wanted.values(), *optional)
     ]
     yield from enumerate(map(list, zip(*columns, strict=True)), start=1)
+
+
+def conll_rows(path: Path, wanted: Wanted, optional: Sequence[str] = ()) -> Iterator[Row]:
+    """Sentences by their first line; the label column is the last one, unless it is wanted by its number."""
+    column = wanted.get("--label-column", "")
+    for line, text, found in conll.sentences(path, int(column) if column.isdecimal() else None):
+        spans: list[object] = [[one.start, one.end, one.kind] for one in found]
+        yield line, [text, *([spans] if column else []), *(None for _ in optional)]
 
 
 def is_missing(value: object) -> bool:

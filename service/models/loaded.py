@@ -16,14 +16,14 @@ import numpy as np
 
 from service.batching.batcher import Batched, Batcher
 from service.card.warnings import elsewhere
-from service.contract.bundle import TOKENIZER, Bundle, VariantName, open_bundle
+from service.contract.bundle import Bundle, VariantName, open_bundle
 from service.contract.errors import BundleError
 from service.contract.hardware import instruction_set
 from service.contract.inputs import Input, TextPair, characters
 from service.engine import Engine, EngineError, lower_priority, measure, usable_cores
 from service.errors import Contradiction, DeadlinePassed, InvalidRequest, Overloaded
-from service.tasks import task_named
 from service.tasks.observation import Observations, observe
+from service.tasks.of_bundle import task_of, tokenizer_of
 from service.tasks.tokenizer import AS_TRAINED, TextTokenizer, Tokens, Truncation
 from service.telemetry.metrics import Metrics
 
@@ -74,7 +74,7 @@ class LoadedModel:
     ) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
-        self.task = task_named(bundle.manifest.task, bundle.manifest.task_settings)
+        self.task = task_of(bundle.manifest)
         self.variant = variant
         self.provider = engine.provider
         self.fallback = fallback
@@ -209,9 +209,9 @@ def load(path: Path, resources: Resources, metrics: Metrics) -> LoadedModel:
 def _load(path: Path, resources: Resources, metrics: Metrics, thread: ThreadPoolExecutor) -> LoadedModel:
     bundle = open_bundle(path)
     manifest = bundle.manifest
-    task = task_named(manifest.task, manifest.task_settings)
+    task = task_of(manifest)
     variant, engine, fallback = _engine(bundle, resources)
-    tokenizer = TextTokenizer(bundle.file(TOKENIZER), manifest.max_length, manifest.pad_id)
+    tokenizer = tokenizer_of(bundle)
     engine.warm_up()
     _prove(bundle, variant, tokenizer, engine)
     for warning in elsewhere(manifest, instruction_set()) if variant == "cpu" else []:
@@ -219,7 +219,7 @@ def _load(path: Path, resources: Resources, metrics: Metrics, thread: ThreadPool
 
     def run(batch: Sequence[Tokens]) -> list[Observation]:
         outputs = engine.run(batch)
-        seen = observe(outputs.logits, outputs.embedding, manifest.labels, task)
+        seen = observe(outputs.logits, outputs.embedding, manifest.labels, task, batch)
         columns = zip(seen.labels, seen.confidence.tolist(), seen.probs.tolist(), strict=True)
         return [Observation(*one, seen, row) for row, one in enumerate(columns)]
 
@@ -305,7 +305,7 @@ def _prove(bundle: Bundle, variant: VariantName, tokenizer: TextTokenizer, engin
         if variant not in case.logits:
             raise BundleError(f"bundle {bundle.path} has no golden logits for {variant}. Export again.")
         expected = np.array(case.logits[variant], dtype=np.float32)
-        logits = engine.run(tokenizer([case.input])).logits[0]
+        logits = engine.run(tokenizer([case.input])).logits.ravel()
         difference = float(np.abs(logits - expected).max()) if logits.shape == expected.shape else np.inf
         if not difference <= atol:
             raise BundleError(

@@ -60,8 +60,8 @@ class Answer:
     seen: Sequence[Observation]
 
     def logits(self) -> npt.NDArray[np.float32]:
-        """(texts, labels), in the order of the manifest's labels."""
-        return np.stack([one.batch.logits[one.row] for one in self.seen])
+        """(units, labels), in the order of the manifest's labels."""
+        return np.concatenate([one.batch.logits_of(one.row) for one in self.seen])
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from service.contract.labels import split_labels
 from service.tasks.task import Booleans, Doubles, Floats
+from service.tasks.tokenizer import Tokens
 
 _SHOWN_LABELS = 12
 
@@ -55,15 +56,25 @@ class Classification:
         return "Always answering the most frequent label"
 
     @property
-    def settings(self) -> Mapping[str, float | bool]:
+    def settings(self) -> Mapping[str, float | bool | str]:
         return {}
 
     def described(self, labels: Sequence[str]) -> str:
         more = f" and {len(labels) - _SHOWN_LABELS} more" if len(labels) > _SHOWN_LABELS else ""
         return f"{self.name} text classifier for {len(labels)} labels ({', '.join(labels[:_SHOWN_LABELS])}{more})"
 
+    @property
+    def per_token(self) -> bool:
+        return False
+
     def fitted(self, targets: Sequence[str]) -> Self:
         return self
+
+    def classes(self, labels: Sequence[str]) -> Sequence[str]:
+        return labels
+
+    def by_text(self, probs: Floats, tokens: Sequence[Tokens]) -> Floats:
+        return probs
 
     def correct(self, predicted: Sequence[str], targets: Sequence[str]) -> Booleans:
         return correct(predicted, targets)

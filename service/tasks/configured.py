@@ -9,6 +9,7 @@ from service.tasks.multi_label import MultiLabel
 from service.tasks.regression import Regression
 from service.tasks.single_label import SingleLabel
 from service.tasks.task import Task
+from service.tasks.token_classification import TokenClassification
 
 _CLASSIFIES: tuple[Task, ...] = (SingleLabel(), MultiLabel())
 
@@ -27,6 +28,8 @@ def task_of_config(config: Mapping[str, Any]) -> Task:
     identity as its activation.
     """
     kind = config.get("problem_type")
+    if any(str(one).endswith("ForTokenClassification") for one in config.get("architectures") or ()):
+        return TokenClassification()
     if gives_number(config):
         own = config.get("sentence_transformers")
         named = (

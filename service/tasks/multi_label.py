@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from service.contract.inputs import Input
 from service.contract.labels import SEPARATOR
 from service.tasks.classification import Classification, sigmoid
 from service.tasks.task import Booleans, Floats
+from service.tasks.tokenizer import Tokens
 
 THRESHOLD = 0.5
 
@@ -23,7 +25,7 @@ class MultiLabel(Classification):
     metric: str = "exact match"
     several: bool = True
 
-    def problem(self, target: str) -> str | None:
+    def problem(self, target: str, given: Input) -> str | None:
         return None
 
     def probabilities(self, logits: Floats) -> Floats:
@@ -32,11 +34,11 @@ class MultiLabel(Classification):
     def decided(self, probs: Floats) -> Booleans:
         return np.asarray(probs >= THRESHOLD)
 
-    def answers(self, probs: Floats, labels: Sequence[str]) -> list[str]:
+    def answers(self, probs: Floats, labels: Sequence[str], tokens: Sequence[Tokens]) -> list[str]:
         rows = self.decided(probs).tolist()
         return [SEPARATOR.join(label for label, has in zip(labels, row, strict=True) if has) for row in rows]
 
-    def confidences(self, probs: Floats) -> Floats:
+    def confidences(self, probs: Floats, tokens: Sequence[Tokens]) -> Floats:
         """That the whole set is right, labels taken to be independent."""
         return np.asarray(np.maximum(probs, 1 - probs).prod(axis=1), dtype=np.float32)
 

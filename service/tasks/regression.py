@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from service.contract.inputs import Input
 from service.tasks.classification import sigmoid
 from service.tasks.task import Booleans, Doubles, Floats
+from service.tasks.tokenizer import Tokens
 
 _NEAR = 0.5  # of the spread: an answer that is off by no more is right
 _ROUNDING = 0.05  # of the spread: answers that differ by no more are one
@@ -43,6 +45,7 @@ class Regression:
     metric: str = "R2"
     categorical: bool = False
     several: bool = False
+    per_token: bool = False
     trivial: str = "Always answering the mean"
 
     @property
@@ -50,7 +53,7 @@ class Regression:
         return None if self.squashed else "regression"  # transformers' pipelines take the sigmoid of one that has none
 
     @property
-    def settings(self) -> Mapping[str, float | bool]:
+    def settings(self) -> Mapping[str, float | bool | str]:
         return {"squashed": self.squashed, "spread": self.spread}
 
     def described(self, labels: Sequence[str]) -> str:
@@ -60,8 +63,14 @@ class Regression:
         spread = float(numbers(targets).std())
         return replace(self, spread=spread if math.isfinite(spread) and spread > 0 else 1.0)
 
-    def problem(self, target: str) -> str | None:
+    def problem(self, target: str, given: Input) -> str | None:
         return None if math.isfinite(number(target)) else f"has {target[:40]!r}, and regression wants a finite number"
+
+    def classes(self, labels: Sequence[str]) -> Sequence[str]:
+        return ()
+
+    def by_text(self, probs: Floats, tokens: Sequence[Tokens]) -> Floats:
+        return probs
 
     def probabilities(self, logits: Floats) -> Floats:
         return sigmoid(logits) if self.squashed else logits
@@ -69,10 +78,10 @@ class Regression:
     def decided(self, probs: Floats) -> Booleans:
         return np.ones(probs.shape, dtype=np.bool_)
 
-    def answers(self, probs: Floats, labels: Sequence[str]) -> list[str]:
+    def answers(self, probs: Floats, labels: Sequence[str], tokens: Sequence[Tokens]) -> list[str]:
         return [f"{value:.6g}" for value in probs[:, 0].tolist()]
 
-    def confidences(self, probs: Floats) -> Floats:
+    def confidences(self, probs: Floats, tokens: Sequence[Tokens]) -> Floats:
         return np.full(len(probs), np.nan, dtype=np.float32)
 
     def named(self, answer: str) -> Sequence[str]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from service.contract.inputs import Input
 from service.contract.labels import SEPARATOR
 from service.tasks.classification import Classification, softmax
 from service.tasks.task import Booleans, Floats
+from service.tasks.tokenizer import Tokens
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class SingleLabel(Classification):
     metric: str = "accuracy"
     several: bool = False
 
-    def problem(self, target: str) -> str | None:
+    def problem(self, target: str, given: Input) -> str | None:
         if target and SEPARATOR not in target:
             return None
         return "has several labels, and there is one for each row" if target else "has no label"
@@ -32,10 +34,10 @@ class SingleLabel(Classification):
     def decided(self, probs: Floats) -> Booleans:
         return np.asarray(np.arange(probs.shape[1]) == probs.argmax(axis=1)[:, None])
 
-    def answers(self, probs: Floats, labels: Sequence[str]) -> list[str]:
+    def answers(self, probs: Floats, labels: Sequence[str], tokens: Sequence[Tokens]) -> list[str]:
         return [labels[index] for index in probs.argmax(axis=1).tolist()]
 
-    def confidences(self, probs: Floats) -> Floats:
+    def confidences(self, probs: Floats, tokens: Sequence[Tokens]) -> Floats:
         return np.asarray(probs.max(axis=1), dtype=np.float32)
 
     def named(self, answer: str) -> Sequence[str]:

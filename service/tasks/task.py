@@ -8,6 +8,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from service.contract.inputs import Input
+from service.tasks.tokenizer import Tokens
+
 Floats = npt.NDArray[np.float32]
 Booleans = npt.NDArray[np.bool_]
 Doubles = npt.NDArray[np.float64]
@@ -15,6 +18,9 @@ Doubles = npt.NDArray[np.float64]
 
 class Task(Protocol):
     """How logits become answers; the same in the gate, the reference and the service.
+
+    Logits are (units, labels): a row for each text, or for each of its tokens where the task is ``per_token``, special
+    tokens included, text after text.
 
     An answer is a string, as it is logged, compared and sent back as feedback; so is a target, the true answer.
     ``name`` is what manifests store, ``problem_type`` what transformers calls it in a checkpoint's config.json,
@@ -38,12 +44,15 @@ class Task(Protocol):
     def several(self) -> bool: ...
 
     @property
+    def per_token(self) -> bool: ...
+
+    @property
     def trivial(self) -> str:
         """The answer that takes no model, as a sentence begins: "Always answering the most frequent label"."""
         ...
 
     @property
-    def settings(self) -> Mapping[str, float | bool]:
+    def settings(self) -> Mapping[str, float | bool | str]:
         """What the task was told beside its name; stored in manifests."""
         ...
 
@@ -55,28 +64,36 @@ class Task(Protocol):
         """The task with what it takes from training targets, if it takes anything."""
         ...
 
-    def problem(self, target: str) -> str | None:
-        """What is wrong with a target, as the end of a sentence, or None."""
+    def problem(self, target: str, given: Input) -> str | None:
+        """What is wrong with the target of an input, as the end of a sentence, or None."""
+        ...
+
+    def classes(self, labels: Sequence[str]) -> Sequence[str]:
+        """What answers are made of, where the outputs are called ``labels``; nothing if they are numbers."""
         ...
 
     def probabilities(self, logits: Floats) -> Floats:
-        """(n, labels) of the (n, labels) logits; scores, where they are no probabilities."""
+        """(units, labels) of the (units, labels) logits; scores, where they are no probabilities."""
         ...
 
     def decided(self, probs: Floats) -> Booleans:
-        """(n, labels), whether each label is in the answer."""
+        """(units, labels), whether each label is in the answer."""
         ...
 
-    def answers(self, probs: Floats, labels: Sequence[str]) -> list[str]:
-        """The answer to each row."""
+    def answers(self, probs: Floats, labels: Sequence[str], tokens: Sequence[Tokens]) -> list[str]:
+        """The answer to each text."""
         ...
 
-    def confidences(self, probs: Floats) -> Floats:
-        """(n,) probability that the answer is right; NaN where none is given."""
+    def confidences(self, probs: Floats, tokens: Sequence[Tokens]) -> Floats:
+        """(n,) probability that the answer to each text is right; NaN where none is given."""
+        ...
+
+    def by_text(self, probs: Floats, tokens: Sequence[Tokens]) -> Floats:
+        """(n, labels): what is logged of each text's probabilities."""
         ...
 
     def named(self, answer: str) -> Sequence[str]:
-        """The labels in an answer, each of which counts by itself in metrics."""
+        """The classes in an answer, each of which counts by itself in metrics."""
         ...
 
     def correct(self, predicted: Sequence[str], targets: Sequence[str]) -> Booleans:

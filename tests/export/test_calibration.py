@@ -73,6 +73,6 @@ def test_the_gate_reports_both_for_the_checkpoint_and_the_variant() -> None:
 
 def test_the_confidence_of_several_labels_is_that_of_the_whole_set() -> None:
     logits = np.log(np.array([[0.8 / 0.2, 0.4 / 0.6]], dtype=np.float32))
-    answer = predicted(logits, ["a", "b"], MULTI_LABEL)
+    answer = predicted(logits, ["a", "b"], MULTI_LABEL, ())
     assert answer.labels == ["a"]
     assert answer.confidence[0] == pytest.approx(0.8 * 0.6)

@@ -38,7 +38,7 @@ def answers(rng: np.random.Generator, rows: int) -> tuple[Floats, list[Floats], 
 
 
 def right(logits: Floats, targets: list[str]) -> npt.NDArray[np.bool_]:
-    return correct(SINGLE_LABEL.answers(SINGLE_LABEL.probabilities(logits), LABELS), targets)
+    return correct(SINGLE_LABEL.answers(SINGLE_LABEL.probabilities(logits), LABELS, ()), targets)
 
 
 @pytest.fixture(scope="module")

@@ -132,7 +132,7 @@ class TestNone:
     def test_it_is_a_row_of_zeros(self) -> None:
         assert label_set(self.TARGETS) == ("a", "b")
         np.testing.assert_array_equal(
-            training_of(MULTI_LABEL).encode(self.TARGETS, ["a", "b"]), [[1, 1], [0, 0], [0, 1]]
+            training_of(MULTI_LABEL).encode(self.TARGETS, ["a", "b"], ()), [[1, 1], [0, 0], [0, 1]]
         )
 
     def test_it_is_right_if_nothing_is_predicted(self) -> None:

@@ -25,7 +25,7 @@ from service.http.route_table import Policy, policy
 from service.http.state import Server, ServerState
 from service.models.loaded import LoadedModel
 from service.models.predictor import Answer, Predictor, Recent
-from service.tasks import task_named
+from service.tasks.of_bundle import task_of
 from service.telemetry.context import body_of
 
 router = APIRouter(tags=["operations"])
@@ -67,7 +67,7 @@ async def attempt(request: Request, server: Server) -> Response:
 def _said(answer: Answer) -> str:
     """The most probable labels with their shares, or the number."""
     (given,) = answer.predictions
-    if not task_named(answer.manifest.task, answer.manifest.task_settings).categorical:
+    if not task_of(answer.manifest).categorical:
         return f"<p>{escape(answer.manifest.labels[0])}: <b>{escape(given.label)}</b></p>"
     ranked = sorted(zip(given.probs, answer.manifest.labels, strict=True), reverse=True)
     return shares((label, prob) for prob, label in ranked[:_SHOWN])

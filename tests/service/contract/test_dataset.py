@@ -123,7 +123,7 @@ class TestFaults:
 
     @pytest.mark.parametrize("name", ["a.xlsx", "a"])
     def test_an_unknown_kind_of_file(self, tmp_path: Path, name: str) -> None:
-        assert "give .csv, .jsonl or .parquet" in fault(write(tmp_path, name, "text,label\none,x\n"))
+        assert "give .csv, .jsonl, .parquet or .conll" in fault(write(tmp_path, name, "text,label\none,x\n"))
 
     def test_a_missing_column_names_those_present(self, tmp_path: Path) -> None:
         message = fault(write(tmp_path, "a.csv", "id,comment\n1,one\n"))

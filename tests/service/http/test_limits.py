@@ -217,7 +217,8 @@ def test_a_chunked_body_is_read_to_its_end(start: Callable[..., Server]) -> None
             time.sleep(0.002)
         answer = b""
         while not answer.endswith(b"\r\n\r\n7"):
-            assert (part := connection.recv(65536))
+            part = connection.recv(65536)
+            assert part, answer
             answer += part
         connection.sendall(LAST)  # sent with the end of a chunked body, it would be dropped
         assert everything(connection).endswith(b"\r\n\r\n0")

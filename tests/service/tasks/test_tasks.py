@@ -18,6 +18,7 @@ from service.tasks.classification import correct
 from service.tasks.observation import observe
 from service.tasks.regression import Regression
 from service.tasks.task import Floats
+from service.tasks.tokenizer import Tokens
 
 CATEGORICAL = [task for task in TASKS.values() if task.categorical]
 
@@ -63,7 +64,7 @@ class TestProbabilities:
 
     @given(logits=LOGITS)
     def test_confidence_lies_between_0_and_1(self, task: Task, logits: Floats) -> None:
-        values = task.confidences(task.probabilities(logits))
+        values = task.confidences(task.probabilities(logits), ())
         assert values.shape == (len(logits),)
         assert values.dtype == np.float32
         assert ((values >= 0) & (values <= 1)).all()
@@ -71,28 +72,28 @@ class TestProbabilities:
     def test_no_rows(self, task: Task) -> None:
         empty = np.zeros((0, 3), dtype=np.float32)
         assert task.probabilities(empty).shape == (0, 3)
-        assert task.answers(empty, "abc") == []
-        assert task.confidences(empty).shape == (0,)
+        assert task.answers(empty, "abc", ()) == []
+        assert task.confidences(empty, ()).shape == (0,)
 
 
 class TestLabels:
     def test_one_label_is_the_most_probable(self) -> None:
         probs = np.array([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]], dtype=np.float32)
-        assert SINGLE_LABEL.answers(probs, ["a", "b", "c"]) == ["b", "a"]
-        assert SINGLE_LABEL.confidences(probs).tolist() == pytest.approx([0.5, 0.4])
+        assert SINGLE_LABEL.answers(probs, ["a", "b", "c"], ()) == ["b", "a"]
+        assert SINGLE_LABEL.confidences(probs, ()).tolist() == pytest.approx([0.5, 0.4])
 
     def test_several_labels_are_those_of_at_least_one_half_in_the_models_order(self) -> None:
         probs = np.array([[0.9, 0.5, 0.8], [0.1, 0.49, 0.2], [0.0, 0.0, 1.0]], dtype=np.float32)
-        assert MULTI_LABEL.answers(probs, ["c", "b", "a"]) == ["c|b|a", "", "a"]
+        assert MULTI_LABEL.answers(probs, ["c", "b", "a"], ()) == ["c|b|a", "", "a"]
 
     def test_several_labels_are_as_sure_as_all_of_them_together(self) -> None:
         probs = np.array([[0.9, 0.2], [0.5, 0.5]], dtype=np.float32)
-        assert MULTI_LABEL.confidences(probs).tolist() == pytest.approx([0.72, 0.25])
+        assert MULTI_LABEL.confidences(probs, ()).tolist() == pytest.approx([0.72, 0.25])
 
     @given(logits=LOGITS)
     def test_a_label_is_predicted_if_its_logit_is_not_negative(self, logits: Floats) -> None:
         names = [str(index) for index in range(logits.shape[1])]
-        answers = MULTI_LABEL.answers(MULTI_LABEL.probabilities(logits), names)
+        answers = MULTI_LABEL.answers(MULTI_LABEL.probabilities(logits), names, ())
         for row, label in zip(logits, answers, strict=True):
             # Logits that single precision cannot tell from 0 may fall on either side.
             chosen = set(label.split("|")) - {""}
@@ -104,8 +105,8 @@ class TestNumbers:
     def test_an_answer_is_the_output_or_its_sigmoid(self) -> None:
         logits = np.array([[0.0], [1.25], [-2.0]], dtype=np.float32)
         squashed = Regression(squashed=True)
-        assert REGRESSION.answers(REGRESSION.probabilities(logits), ["score"]) == ["0", "1.25", "-2"]
-        assert [float(one) for one in squashed.answers(squashed.probabilities(logits), ["score"])] == pytest.approx(
+        assert REGRESSION.answers(REGRESSION.probabilities(logits), ["score"], ()) == ["0", "1.25", "-2"]
+        assert [float(one) for one in squashed.answers(squashed.probabilities(logits), ["score"], ())] == pytest.approx(
             [0.5, 0.777300, 0.119203], abs=1e-6
         )
 
@@ -117,7 +118,7 @@ class TestNumbers:
 
     @pytest.mark.parametrize("target", ["", "good", "nan", "inf", "1|2"])
     def test_what_is_no_finite_number_is_named(self, target: str) -> None:
-        assert "wants a finite number" in str(REGRESSION.problem(target))
+        assert "wants a finite number" in str(REGRESSION.problem(target, "a text"))
 
     def test_its_settings_come_back_from_a_manifest(self) -> None:
         task = Regression(squashed=True, spread=1.5)
@@ -149,7 +150,7 @@ class TestCorrect:
 def test_an_answer_names_what_was_decided(task: Task, logits: Floats) -> None:
     names = [f"label {index}" for index in range(logits.shape[1])]
     probs = task.probabilities(logits)
-    for answer, decided in zip(task.answers(probs, names), task.decided(probs), strict=True):
+    for answer, decided in zip(task.answers(probs, names, ()), task.decided(probs), strict=True):
         named = [one for one in task.named(answer) if one]
         assert named == [name for name, has in zip(names, decided, strict=True) if has]
         assert task.several or len(named) == 1
@@ -181,7 +182,13 @@ def test_nothing_but_the_tasks_themselves_asks_for_the_name_of_one() -> None:
 
 def test_observations_are_these_functions_together() -> None:
     logits = np.array([[2.0, -1.0], [0.0, 3.0]], dtype=np.float32)
-    seen = observe(logits, np.ones((2, 8), dtype=np.float32), ["a", "b"], SINGLE_LABEL)
+    seen = observe(
+        logits,
+        np.ones((2, 8), dtype=np.float32),
+        ["a", "b"],
+        SINGLE_LABEL,
+        [Tokens([1, 2], [0, 0], truncated=False, unk_share=0.0)] * 2,
+    )
     assert seen.labels == ["a", "b"]
     np.testing.assert_allclose(seen.probs, reference(logits, SINGLE_LABEL), atol=1e-6)
     np.testing.assert_array_equal(seen.confidence, seen.probs.max(axis=1))
