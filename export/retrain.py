@@ -104,7 +104,7 @@ def retrain(
         base = champion_checkpoint(repo, champion)
         check_data(base, train, "training")
         check_data(base, evaluation, "eval")
-        found = harvest(log, name, labels, unlabelled=2 * MAX_ROWS)
+        found = harvest(log, name, labels, unlabelled=2 * MAX_ROWS, placed=base.task.per_token)
         rows = prepare(found, train, evaluation, base, min_labels=min_labels, seed=recipe.seed, policy=policy)
         logger.info(
             "rows: %s", ", ".join(f"{key} {value}" for key, value in rows.counts.items() if isinstance(value, int))

@@ -44,7 +44,7 @@ def compare(reference: Reference, file: Path, thresholds: Thresholds, text_colum
     if rows is None:
         texts = [split(one) for one in read_dataset(file, text_column=text_column, label_column=None).texts]
         rows = pa.table({"text": [text for text, _ in texts], "text_pair": [second for _, second in texts]})
-    decision = decide(reference.columns, columns_of(rows, categorical=reference.task.categorical), thresholds)
+    decision = decide(reference.columns, columns_of(rows, reference.task), thresholds)
     return Comparison(rows, decision, texts_only)
 
 

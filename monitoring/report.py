@@ -23,6 +23,7 @@ from service.contract.events import DriftData, Moved, Signal
 from service.contract.features import words
 from service.contract.files import write_atomic
 from service.contract.redact import Redactor
+from service.tasks import SINGLE_LABEL, Task
 
 CATEGORICAL = ("label",)
 NUMERICAL = ("confidence", "n_tokens", "unk_share")
@@ -31,13 +32,21 @@ _EXAMPLES = 8
 _LONGEST = 300  # characters of an example
 
 
-def write_report(folder: Path, name: str, reference: pa.Table, window: pa.Table, data: DriftData, keep: int) -> Path:
+def write_report(
+    folder: Path,
+    name: str,
+    reference: pa.Table,
+    window: pa.Table,
+    data: DriftData,
+    keep: int,
+    task: Task = SINGLE_LABEL,
+) -> Path:
     """Write ``folder/<name>.html`` and ``.json``, remove all but the newest ``keep``; returns the HTML's path.
 
     Raises whatever Evidently or the disk raises: the caller goes on without a report.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    content, numbers = render(reference, window, data)
+    content, numbers = render(_with_labels(reference, task), _with_labels(window, task), data)
     target = folder / f"{name}.html"
     write_atomic(folder / f"{name}.json", orjson.dumps({"verdict": data.model_dump(mode="json"), "evidently": numbers}))
     write_atomic(target, content)
@@ -46,6 +55,14 @@ def write_report(folder: Path, name: str, reference: pa.Table, window: pa.Table,
         old.unlink(missing_ok=True)
         old.with_suffix(".json").unlink(missing_ok=True)
     return target
+
+
+def _with_labels(table: pa.Table, task: Task) -> pa.Table:
+    """The table with the classes in its answers in place of these, which may say more, as where an entity is."""
+    if not task.categorical or "label" not in table.column_names:
+        return table
+    found = [None if one is None else task.as_labels(one) for one in table.column("label").to_pylist()]
+    return table.set_column(table.column_names.index("label"), "label", pa.array(found, pa.string()))
 
 
 def render(reference: pa.Table, window: pa.Table, data: DriftData) -> tuple[bytes, Any]:

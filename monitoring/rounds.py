@@ -183,7 +183,7 @@ class Rounds:
     def _judge(self, window: WindowRows, reference: Reference, *, live: bool) -> Judged:
         """Decide, report, and in one transaction write down the window and everything that follows."""
         seed = int.from_bytes(hashlib.sha256(window.key.encode()).digest()[:4], "big")
-        columns = columns_of(window.table, categorical=reference.task.categorical)
+        columns = columns_of(window.table, reference.task)
         if self._settings.accuracy_alerts:
             known, until = self._outcomes(window.model, window.digest, reference.task), window.end.timestamp()
             recent = known.between(self._moved_since(window), until)
@@ -279,7 +279,9 @@ class Rounds:
         try:
             from monitoring.report import write_report
 
-            path = write_report(folder, window.id, reference.table, window.table, data, self._settings.reports_kept)
+            path = write_report(
+                folder, window.id, reference.table, window.table, data, self._settings.reports_kept, reference.task
+            )
         except Exception:  # the library's faults are many and none of them may cost a decision
             logger.exception("the report of window %s could not be written", window.id)
             self._metrics.errors.labels("report").inc()

@@ -40,6 +40,7 @@ from service.tasks.observation import observe
 from service.tasks.tokenizer import TextTokenizer
 
 WORDS = {"positive": ("good", "great", "fine"), "negative": ("bad", "awful", "poor"), "neutral": ("okay", "so")}
+TAGS = ("O", "B-positive", "B-negative")  # of a model that finds words as entities
 FILLERS = ("the", "film", "was", "a", "and", "it", "very", "!", ".", "😀", "שלום")
 INPUTS, WIDTH = ("input_ids", "attention_mask"), 8
 MODEL = "model.int8.onnx"
@@ -62,12 +63,17 @@ def write_tokenizer(path: Path) -> list[str]:
     return vocabulary
 
 
-def write_model(path: Path, vocabulary: list[str], labels: Sequence[str], seed: int) -> None:
-    """A bag of words in ONNX: the mean of word vectors, in which each label's words point to its logit."""
+def write_model(
+    path: Path, vocabulary: list[str], labels: Sequence[str], seed: int, *, per_token: bool = False
+) -> None:
+    """A bag of words in ONNX: the mean of word vectors, in which each label's words point to its logit.
+
+    One that says something of each token multiplies every word's vector by itself.
+    """
     rng = np.random.default_rng(seed)
     vectors = rng.normal(0, 0.05, (len(vocabulary), WIDTH)).astype(np.float32)
     for axis, label in enumerate(labels):
-        for word in WORDS[label]:
+        for word in WORDS.get(label.removeprefix("B-"), ("[UNK]", *FILLERS)):
             vectors[vocabulary.index(word), axis] = 8
     head = np.eye(WIDTH, len(labels), dtype=np.float32)
     constants = {"vectors": vectors, "head": head, "last": np.array([2]), "middle": np.array([1])}
@@ -79,11 +85,13 @@ def write_model(path: Path, vocabulary: list[str], labels: Sequence[str], seed: 
         helper.make_node("ReduceSum", ["masked", "middle"], ["total"], keepdims=0),
         helper.make_node("ReduceSum", ["mask", "middle"], ["count"], keepdims=1),
         helper.make_node("Div", ["total", "count"], ["embedding"]),
-        helper.make_node("MatMul", ["embedding", "head"], ["logits"]),
+        helper.make_node("MatMul", ["hidden" if per_token else "embedding", "head"], ["logits"]),
     ]
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in INPUTS]
     outputs = [
-        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(labels)]),
+        helper.make_tensor_value_info(
+            "logits", TensorProto.FLOAT, ["batch", *(["sequence"] if per_token else []), len(labels)]
+        ),
         helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", WIDTH]),
     ]
     tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
@@ -119,15 +127,15 @@ def make_bundle(
     texts: list[Input] = list(map(TextPair, singles, [*singles[1:], singles[0]])) if paired else list(singles)
     with staging(root, name) as stage:
         vocabulary = write_tokenizer(stage / "tokenizer.json")
-        write_model(stage / MODEL, vocabulary[: len(vocabulary) - missing], labels, seed)
+        write_model(stage / MODEL, vocabulary[: len(vocabulary) - missing], labels, seed, per_token=task.per_token)
         engine = Engine(stage / MODEL, device="cpu", threads=1, max_length=16)
-        tokens = TextTokenizer(stage / "tokenizer.json", 16)(texts)
+        tokens = TextTokenizer(stage / "tokenizer.json", 16, placed=task.per_token)(texts)
         outputs = [engine.run([one]) for one in tokens]
         logits = np.concatenate([one.logits for one in outputs])
         seen = observe(logits, np.concatenate([one.embedding for one in outputs]), labels, task, tokens)
         golden = [
-            Golden(text=text, text_pair=second, logits={golden_variant: tuple(row + golden_shift)})
-            for (text, second), row in zip(map(split, texts[:golden_count]), logits, strict=False)
+            Golden(text=text, text_pair=second, logits={golden_variant: tuple(one.logits.ravel() + golden_shift)})
+            for (text, second), one in zip(map(split, texts[:golden_count]), outputs, strict=False)
         ]
         (stage / "golden.jsonl").write_text("".join(case.model_dump_json() + "\n" for case in golden))
         rows = [

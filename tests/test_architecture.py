@@ -78,7 +78,7 @@ ALLOWED: dict[str, set[str]] = {
     "export": {"export", *ENTRY},  # the commands, which put it together
     "monitoring.errors": {"service.contract"},
     "monitoring.state": {"monitoring.errors", "service.contract"},
-    "monitoring.signals": {"service.contract"},
+    "monitoring.signals": {"service.contract", "service.tasks"},
     "monitoring.windows": {
         *("monitoring.errors", "monitoring.state", "monitoring.signals"),
         *("service.contract", "service.tasks", "service.terminal"),

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from service.contract.dataset import Dataset
 from service.contract.feedback import read_feedback, read_predictions
-from service.contract.inputs import Input, input_of
+from service.contract.inputs import Input, input_of, joined
+from service.contract.redact import MARK
 from service.contract.segments import seal_orphans
 
 
@@ -21,11 +22,14 @@ class Harvest:
     counts: dict[str, int]
 
 
-def harvest(log: Path, name: str, extra: Dataset | None, *, unlabelled: int) -> Harvest:
+def harvest(log: Path, name: str, extra: Dataset | None, *, unlabelled: int, placed: bool = False) -> Harvest:
     """Join the sealed predictions of a model with its feedback by id, and add the rows of a labels file.
 
     Segments of dead writers are sealed first. The last feedback for an id wins. Rows logged without text cannot be
     trained on and are counted, as is feedback whose prediction is not there, or whose label is none.
+
+    :param placed: whether labels say where in a text something is. Then a text that was redacted cannot be used: its
+        characters are not where they were.
     """
     seal_orphans(log)
     found = read_feedback(log, name)
@@ -43,7 +47,9 @@ def harvest(log: Path, name: str, extra: Dataset | None, *, unlabelled: int) -> 
             counts["without_text"] += 1
             continue
         read = input_of(text, None if second is None else str(second))
-        if label is not None:
+        if label is not None and placed and MARK.search(joined(read)):
+            counts["redacted"] += 1
+        elif label is not None:
             texts.append(read)
             labels.append(label)
         elif identifier not in answers and len(others) < unlabelled:
@@ -57,10 +63,12 @@ def harvest(log: Path, name: str, extra: Dataset | None, *, unlabelled: int) -> 
     wanted = (
         "predictions",
         "without_text",
+        "redacted",
         "feedback",
         "unusable_feedback",
         "feedback_without_prediction",
         "from_feedback",
         "from_file",
     )
-    return Harvest(Dataset(texts, labels), list(others), {key: counts[key] for key in wanted})
+    spans = extra is not None and extra.spans
+    return Harvest(Dataset(texts, labels, spans=spans), list(others), {key: counts[key] for key in wanted})

@@ -95,8 +95,9 @@ def prepare(
     fitting = _learnable(cleaned.data, base, policy) if categorical else _Fitting(cleaned.data, {}, {})
     new = fitting.data
     dropped = misshapen | cleaned.dropped | fitting.dropped
-    counted = label_counts(new.targets) if categorical else {}
-    added = {label: rows for label, rows in counted.items() if label not in base.labels}
+    known = base.task.classes(base.labels)
+    counted = label_counts(map(base.task.as_labels, new.targets)) if categorical else {}
+    added = {label: rows for label, rows in counted.items() if label not in known}
     _say_labels(added, fitting.labels)
     if len(new) < min_labels:
         raise DatasetError(
@@ -117,7 +118,7 @@ def prepare(
             f"of {len(new)} new labelled rows {len(fresh)} are left to train on and {len(held_out)} to judge by; "
             "both are needed. Send more feedback."
         )
-    known = {normalise(text) for text in (*both.texts, *held_out.texts, *evaluation.texts)}
+    seen = {normalise(text) for text in (*both.texts, *held_out.texts, *evaluation.texts)}
     counts: dict[str, JsonValue] = {
         **found.counts,
         **dropped,
@@ -130,8 +131,8 @@ def prepare(
         **{f"{why}s": _on_record(labels) for why, labels in fitting.labels.items()},
     }
     chosen = take(mixed.data, [*fresh, *(old[row] for row in replay)])
-    unlabelled = [text for text in found.unlabelled if normalise(text) not in known]
-    return Rows(chosen, held_out, unlabelled, (*base.labels, *sorted(added)), added, counts)
+    unlabelled = [text for text in found.unlabelled if normalise(text) not in seen]
+    return Rows(chosen, held_out, unlabelled, (*base.labels, *base.task.outputs_of(sorted(added))), added, counts)
 
 
 def is_held_out(text: Input) -> bool:
@@ -153,15 +154,16 @@ def _fitting_targets(new: Dataset, base: Checkpoint) -> tuple[Dataset, dict[str,
 
 def _learnable(new: Dataset, base: Checkpoint, policy: Policy) -> _Fitting:
     """Leave out rows with a label that is hardly ever seen or not wanted, or only looks like a known one."""
-    counts = label_counts(new.targets)
-    unknown = {label for label in counts if label not in base.labels}
-    similar = set() if policy.similar_labels else similar_labels(counts, base.labels).keys()
+    named, known = list(map(base.task.as_labels, new.targets)), base.task.classes(base.labels)
+    counts = label_counts(named)
+    unknown = {label for label in counts if label not in known}
+    similar = set() if policy.similar_labels else similar_labels(counts, known).keys()
     rare = {label for label in unknown - similar if counts[label] < NEW_CLASS_ROWS}
     refused = set() if policy.new_labels else unknown - similar
     sets = {"similar_label": similar, "refused_new_label": refused, "rare_new_label": rare - refused}
     kept: list[int] = []
     dropped: Counter[str] = Counter()
-    for row, target in enumerate(new.targets):
+    for row, target in enumerate(named):
         reason = next((reason for reason, labels in sets.items() if labels & set(split_labels(target))), None)
         if reason is None:
             kept.append(row)

@@ -81,6 +81,7 @@ def judge_quality(
     paired = compared(task, before, after)
     margin = max_drop / 100
     answer = verdict(paired.lower, paired.upper, margin)
+    old, new, true = (list(map(task.as_labels, side)) for side in (baseline.labels, exported.labels, targets))
     needed = rows_needed(paired, margin) if answer == "inconclusive" else None
     return Quality(
         metric=task.metric,
@@ -98,8 +99,8 @@ def judge_quality(
         batched_rows=min(len(exported.labels), len(batched)),
         rows_needed=needed,
         calibration=_calibration(baseline, exported, before, after),
-        classes=class_changes(baseline.labels, exported.labels, targets) if task.categorical else {},
-        missed=missed_labels(exported.labels, targets) if task.categorical else {},
+        classes=class_changes(old, new, true) if task.categorical else {},
+        missed=missed_labels(new, true) if task.categorical else {},
     )
 
 

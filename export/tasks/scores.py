@@ -63,7 +63,10 @@ def score(predicted: Sequence[str], targets: Sequence[str], labels: Sequence[str
 
 
 def doubts(scores: Scores, train: Sequence[str]) -> tuple[str, ...]:
-    """Sentences about labels that a model did not learn, or of which that is not known; ``train`` are its targets."""
+    """Sentences about labels that a model did not learn, or of which that is not known.
+
+    ``train`` are the labels of its training rows, joined where there are several.
+    """
     rows = Counter(one for label in train for one in split_labels(label))
     judged = {label: one for label, one in scores.classes.items() if one.support}
     kinds = {

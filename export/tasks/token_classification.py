@@ -37,7 +37,7 @@ class TokenClassificationTraining:
         found = sorted({kind for target in targets for kind in kinds(target)})
         if not found:
             raise DatasetError("the training data has no entity in any row; there is nothing to learn.")
-        return (OUTSIDE, *(f"{prefix}-{kind}" for kind in found for prefix in "BI"))
+        return (OUTSIDE, *self.task.outputs_of(found))
 
     def encode(
         self, targets: Sequence[str], labels: Sequence[str], tokens: Sequence[Tokens]

@@ -184,7 +184,7 @@ def finetune(
         (folder / NOTE).write_bytes(orjson.dumps(note, option=orjson.OPT_INDENT_2))
     seconds = time.monotonic() - started
     logger.info("wrote %s: %s on %d eval rows, %.0f s", out, scores, scores.rows, seconds)
-    found = doubts(scores, train.targets)
+    found = doubts(scores, list(map(task.as_labels, train.targets)))
     for doubt in found:
         logger.warning("%s", doubt)
     return Finetuned(out, base_model, task, labels, len(train), seconds, scores, found)

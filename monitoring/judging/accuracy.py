@@ -48,11 +48,11 @@ def estimate_accuracy(
     reference: Columns, window: Columns, signals: Sequence[Signal] = ()
 ) -> tuple[float | None, Estimate | None]:
     """(accuracy measured on the reference's labelled rows, what is expected on the window); None if unknown."""
-    if reference.labels is None or reference.targets is None:
+    if reference.answers is None or reference.targets is None:
         return None, None
     labelled = [
         (index, label, target)
-        for index, (label, target) in enumerate(zip(reference.labels, reference.targets, strict=True))
+        for index, (label, target) in enumerate(zip(reference.answers, reference.targets, strict=True))
         if label is not None and target is not None
     ]
     if len(labelled) < MIN_LABELLED:

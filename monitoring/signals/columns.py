@@ -13,6 +13,7 @@ from scipy import sparse
 
 from service.contract.features import PROJECTED, TOKEN_BUCKETS, hash_tokens
 from service.contract.inputs import input_of, joined
+from service.tasks import SINGLE_LABEL, Task
 
 Doubles = npt.NDArray[np.float64]
 Booleans = npt.NDArray[np.bool_]
@@ -22,6 +23,7 @@ Booleans = npt.NDArray[np.bool_]
 class Columns:
     """n rows, each column None if the table does not have it.
 
+    ``labels`` are the classes in the ``answers``, which may say more, as where an entity is.
     ``confidence``, ``n_tokens``, ``unk_share``, ``n_words`` are (n,) with NaN for missing values;
     ``embedding`` is (n, 32); ``bags`` is a sparse (n, 2^14) matrix of L2-normalised token counts; ``known_bags`` tells
     which rows had a text or tokens at all. ``inputs`` has for each row what it has in common with others of the same
@@ -34,6 +36,7 @@ class Columns:
     rows: int
     texts: list[str | None]
     labels: list[str | None] | None
+    answers: list[str | None] | None
     targets: list[str | None] | None
     confidence: Doubles | None
     n_tokens: Doubles | None
@@ -49,11 +52,12 @@ class Columns:
     score: Doubles | None = None
 
 
-def columns_of(table: pa.Table, *, categorical: bool = True) -> Columns:
+def columns_of(table: pa.Table, task: Task = SINGLE_LABEL) -> Columns:
     """Read whichever of the record's columns ``table`` has; an absent column is not an error.
 
-    :param categorical: whether answers are labels; otherwise they are numbers, and there are no labels to count.
+    :param task: what the answers are. Of numbers there are no labels to count.
     """
+    answers: list[str | None] | None = _values(table, "label") if task.categorical else None
     rows = table.num_rows
     texts = texts_of(table)
     tokens: list[list[int] | None] = _values(table, "tokens") or [None] * rows
@@ -73,9 +77,10 @@ def columns_of(table: pa.Table, *, categorical: bool = True) -> Columns:
     return Columns(
         rows=rows,
         texts=texts,
-        labels=_values(table, "label") if categorical else None,
-        targets=_values(table, "target") if categorical else None,
-        score=None if categorical else _scores(table),
+        labels=None if answers is None else [None if one is None else task.as_labels(one) for one in answers],
+        answers=answers,
+        targets=_values(table, "target") if task.categorical else None,
+        score=None if task.categorical else _scores(table),
         confidence=_numbers(table, "confidence"),
         n_tokens=_numbers(table, "n_tokens"),
         unk_share=_numbers(table, "unk_share"),

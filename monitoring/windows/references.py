@@ -86,7 +86,7 @@ def load_reference(bundle: Bundle) -> Reference:
     if not table.num_rows:
         raise BundleError(f"{path} has no rows. Export again with a larger evaluation file.")
     task = task_of(bundle.manifest)
-    columns = columns_of(table, categorical=task.categorical)
+    columns = columns_of(table, task)
     return Reference(bundle, table, replace(columns, outcomes=_outcomes(table, task)), task)
 
 

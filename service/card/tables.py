@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from service.card.facts import fp32_row, ranked, served_row, times_as_fast
 from service.contract.bundle import Challenge, ClassChange, Latency, Manifest, Search, VariantName
+from service.tasks.of_bundle import task_of
 
 _BRIEF_CLASSES = 10
 _DIVERGENCE = "KL divergence, nats"
@@ -111,13 +112,17 @@ def latency_table(manifest: Manifest) -> Table:
     return Table("Speed and size", columns, "lrrrrr", rows, "; ".join(settings) + ".", marked)
 
 
+def _begun_small(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
+
+
 def quality_table(manifest: Manifest) -> Table:
     """The gate's figures, a column per variant."""
     qualities = manifest.quality.values()
     rows: list[tuple[str, ...]] = [
         ("verdict", *(one.verdict for one in qualities)),
         ("metric", *(one.metric for one in qualities)),
-        ("always the most frequent label", *(f"{one.majority:.4f}" for one in qualities)),
+        (_begun_small(task_of(manifest).trivial), *(f"{one.majority:.4f}" for one in qualities)),
         ("checkpoint", *(f"{one.baseline:.4f}" for one in qualities)),
         ("exported", *(f"{one.exported:.4f}" for one in qualities)),
         ("difference, points", *(f"{one.difference:+.2f}" for one in qualities)),

@@ -261,7 +261,9 @@ class Manifest(_Model):
     name: str
     version: str = Field(pattern=r"^[1-9][0-9]*$")
     task: str = Field(description="name of one of service.tasks")
-    task_settings: dict[str, float | bool] = Field(default={}, description="what the task was told beside its name")
+    task_settings: dict[str, float | bool | str] = Field(
+        default={}, description="what the task was told beside its name"
+    )
     paired: bool = Field(default=False, description="whether it reads pairs of texts")
     labels: tuple[str, ...] = Field(min_length=1)
     max_length: int = Field(ge=2, description="tokens, special tokens included; longer texts are truncated")

@@ -36,16 +36,16 @@ def sentences(path: Path, tag_column: int | None = None) -> Iterator[tuple[int, 
             words, tags = [], []
             continue
         cells = line.split("\t") if "\t" in line else line.split()
-        if len(cells) == 1 or (line.startswith("# ") and "\t" not in line):
-            if line.startswith("#") and not words:
-                continue  # a comment before a sentence
+        if line.startswith("# ") and not words and not _is_tag(cells[-1]):
+            continue  # a comment before a sentence
+        if len(cells) == 1:
             raise DatasetError(f"{path}: line {number} has no tag beside {cells[0][:40]!r}. Give a word and its tag.")
         if tag_column is not None and not 1 <= tag_column <= len(cells):
             raise DatasetError(f"{path}: line {number} has {len(cells)} columns, and tags were to be in {tag_column}.")
         word, tag = cells[0].strip(), cells[-1 if tag_column is None else tag_column - 1].strip()
         if not word:
             raise DatasetError(f"{path}: line {number} has a tag and no word. Fill it in or remove the line.")
-        if tag != "O" and not (tag[:1] in _PREFIXES and tag[1:2] == "-" and tag[2:]):
+        if not _is_tag(tag):
             raise DatasetError(
                 f"{path}: line {number} has the tag {tag[:40]!r}; tags are O, or B- or I- and a kind, as B-PER."
             )
@@ -53,6 +53,10 @@ def sentences(path: Path, tag_column: int | None = None) -> Iterator[tuple[int, 
             begun = number
         words.append(word)
         tags.append(tag)
+
+
+def _is_tag(text: str) -> bool:
+    return text == "O" or (text[:1] in _PREFIXES and text[1:2] == "-" and bool(text[2:]))
 
 
 def spans_of(words: Sequence[str], tags: Sequence[str]) -> list[Span]:

@@ -69,6 +69,10 @@ BUILT_IN = (
 )
 
 
+# What a find was replaced by.
+MARK = re.compile(r"\[[A-Z_]+\]")
+
+
 class Redactor:
     """Applies rules in order; ``redactor(text)`` is the text without its finds."""
 

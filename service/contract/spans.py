@@ -61,12 +61,13 @@ def span_of(value: object) -> Span:
 
     :raises ValueError: as the end of a sentence, if it is none.
     """
+    parts = value
     if isinstance(value, dict):
         kind = next((value[name] for name in ("label", "entity_group", "entity", "type") if name in value), None)
-        value = [value.get("start"), value.get("end"), kind]
-    if not (isinstance(value, list | tuple) and len(value) == 3 and isinstance(value[2], str)):
-        raise ValueError(f"has {str(value)[:80]!r} for an entity; it is an object with start, end and label")
-    start, end, kind = value
+        parts = [value.get("start"), value.get("end"), kind]
+    if not (isinstance(parts, list | tuple) and len(parts) == 3 and isinstance(parts[2], str)):
+        raise ValueError(f"has {str(value)[:80]} for an entity; it is an object with start, end and label")
+    start, end, kind = parts
     if not all(isinstance(one, int) and not isinstance(one, bool) for one in (start, end)):
         raise ValueError(f"has an entity from {start!r} to {end!r}; both are numbers of characters")
     return Span(start, end, join_labels([kind]))

@@ -23,6 +23,7 @@ from service.errors import InvalidRequest, LogFailing, NotReady, Overloaded, Unk
 from service.log.recorder import Recorder
 from service.models.loaded import LoadedModel, Observation, Tokenized
 from service.models.rollout import Rollout
+from service.tasks import Task
 from service.tasks.tokenizer import AS_TRAINED, Tokens, Truncation
 from service.telemetry.context import request_id
 from service.telemetry.metrics import Metrics
@@ -58,6 +59,8 @@ class Answer:
     tokenized: float
     inferred: float
     seen: Sequence[Observation]
+    texts: Sequence[Input]
+    task: Task
 
     def logits(self) -> npt.NDArray[np.float32]:
         """(units, labels), in the order of the manifest's labels."""
@@ -179,6 +182,8 @@ class Predictor:
             tokenized.seconds,
             max(map(_RAN, batched)),
             [item.answer for item in batched],
+            texts,
+            live.task,
         )
         self._answered[live.manifest.name] = time.time()
         self._on_answer(answer)

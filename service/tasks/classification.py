@@ -73,6 +73,12 @@ class Classification:
     def classes(self, labels: Sequence[str]) -> Sequence[str]:
         return labels
 
+    def outputs_of(self, classes: Sequence[str]) -> Sequence[str]:
+        return classes
+
+    def as_labels(self, answer: str) -> str:
+        return answer
+
     def by_text(self, probs: Floats, tokens: Sequence[Tokens]) -> Floats:
         return probs
 

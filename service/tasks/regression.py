@@ -69,6 +69,12 @@ class Regression:
     def classes(self, labels: Sequence[str]) -> Sequence[str]:
         return ()
 
+    def outputs_of(self, classes: Sequence[str]) -> Sequence[str]:
+        return ()
+
+    def as_labels(self, answer: str) -> str:
+        return ""
+
     def by_text(self, probs: Floats, tokens: Sequence[Tokens]) -> Floats:
         return probs
 

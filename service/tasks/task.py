@@ -72,6 +72,14 @@ class Task(Protocol):
         """What answers are made of, where the outputs are called ``labels``; nothing if they are numbers."""
         ...
 
+    def outputs_of(self, classes: Sequence[str]) -> Sequence[str]:
+        """What the outputs for these classes are called: the other direction of :meth:`classes`."""
+        ...
+
+    def as_labels(self, answer: str) -> str:
+        """The classes in an answer, joined as labels are, whatever else it says."""
+        ...
+
     def probabilities(self, logits: Floats) -> Floats:
         """(units, labels) of the (units, labels) logits; scores, where they are no probabilities."""
         ...

@@ -10,7 +10,7 @@ import numpy as np
 
 from service.contract import spans
 from service.contract.inputs import Input
-from service.contract.labels import split_labels
+from service.contract.labels import SEPARATOR, split_labels
 from service.tasks.classification import correct, softmax
 from service.tasks.entities import Aggregation, Entity, entities, kinds_of, tagged
 from service.tasks.task import Booleans, Doubles, Floats
@@ -45,7 +45,7 @@ class TokenClassification:
     name: str = "token-classification"
     problem_type: str | None = None
     metric: str = "entity F1"
-    categorical: bool = False
+    categorical: bool = True
     several: bool = True
     per_token: bool = True
     trivial: str = "Finding nothing"
@@ -71,6 +71,12 @@ class TokenClassification:
 
     def classes(self, labels: Sequence[str]) -> Sequence[str]:
         return kinds_of(labels)
+
+    def outputs_of(self, classes: Sequence[str]) -> Sequence[str]:
+        return [f"{prefix}-{kind}" for kind in classes for prefix in "BI"]
+
+    def as_labels(self, answer: str) -> str:
+        return SEPARATOR.join(sorted(set(spans.kinds(answer))))
 
     def probabilities(self, logits: Floats) -> Floats:
         return softmax(logits)

@@ -28,7 +28,7 @@ def side(mean: float, seed: int, rows: int = 400) -> Columns:
         "confidence": [float("nan")] * rows,
         "target": [f"{one:.6g}" for one in scores],
     }
-    return columns_of(pa.table(columns), categorical=False)
+    return columns_of(pa.table(columns), REGRESSION)
 
 
 def test_numbers_that_move_are_the_signal_score_and_no_label_is_counted() -> None:

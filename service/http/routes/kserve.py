@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from service.contract.inputs import input_of
 from service.http.requests import documented, most_values, parse, within
 from service.http.route_table import Policy, policy
+from service.http.routes.entities import FoundEntity, found_entities
 from service.http.routes.predict import Scored, respond
 from service.http.state import Server
 from service.telemetry.context import body_of
@@ -51,8 +52,12 @@ def _is_instance(given: dict[str, object]) -> bool:
     return isinstance(given.get("text"), str) and isinstance(given.get("text_pair"), str | None)
 
 
+class Prediction(Scored):
+    entities: list[FoundEntity] | None = Field(default=None, description="of a model that finds them")
+
+
 class Predictions(BaseModel):
-    predictions: list[Scored]
+    predictions: list[Prediction]
 
 
 @router.post("/{name}:predict", response_model=Predictions, openapi_extra=documented(InstancesRequest))
@@ -63,7 +68,9 @@ async def predict(name: str, request: Request, server: Server) -> Response:
     texts = [one if isinstance(one, str) else input_of(one.text, one.text_pair) for one in body.instances]
     predictor = server.predictor
     answer = await predictor.predict(predictor.who_answers(name), texts, within(request))
-    rows = [{"id": one.id, "label": one.label, "score": one.score} for one in answer.predictions]
+    rows: list[dict[str, Any]] = [{"id": one.id, "label": one.label, "score": one.score} for one in answer.predictions]
+    if answer.task.per_token:
+        rows = [{**row, "entities": found} for row, found in zip(rows, found_entities(answer), strict=True)]
     return respond({"predictions": rows}, answer)
 
 

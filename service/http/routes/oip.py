@@ -2,8 +2,8 @@
 
 Input: one BYTES tensor, whatever its name, of shape [n] or [n, 1]; of a model that reads pairs two, ``text`` and
 ``text_pair``. Outputs: ``label`` and ``id`` (BYTES [n]), ``score``
-(FP32 [n]) and ``probabilities`` (FP32 [n, labels], in the order of the labels in the model's metadata). Tensors come as
-JSON or as binary data, see ``tensors``.
+(FP32 [n]) and ``probabilities`` (FP32 [n, labels], in the order of the labels in the model's metadata); of a model that
+finds entities also ``entities`` (BYTES [n], a JSON list each). Tensors come as JSON or as binary data, see ``tensors``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
@@ -21,7 +22,9 @@ from service.contract.inputs import Input, TextPair
 from service.errors import Contradiction, InvalidRequest
 from service.http.requests import documented, headers_of, most_values, shown, within
 from service.http.route_table import PROBE, Policy, policy
+from service.http.routes.entities import found_entities
 from service.http.routes.tensors import (
+    ENTITIES,
     HEADER_LENGTH,
     OUTPUTS,
     InferRequest,
@@ -34,7 +37,9 @@ from service.http.routes.tensors import (
     write_response,
 )
 from service.http.state import Server
+from service.models.loaded import LoadedModel
 from service.models.predictor import Answer, Predictor
+from service.tasks.of_bundle import task_of
 from service.telemetry.context import body_of
 from service.workers.gathered import gather_metrics
 
@@ -147,7 +152,7 @@ async def model_ready(name: str, server: Server, version: str | None = None) -> 
 async def infer(name: str, request: Request, server: Server, version: str | None = None) -> Response:
     model = server.predictor.who_answers(name, version)
     body, binary = parse_request(body_of(request.scope), request.headers.get(HEADER_LENGTH), most_values(request))
-    wanted = _wanted(body)
+    wanted = _wanted(body, model)
     texts = _inputs(body, binary, most_values(request), paired=model.manifest.paired)
     answer = await server.predictor.predict(model, texts, _timeout(body, request))
     content, head = write_response(
@@ -185,22 +190,27 @@ def _inputs(body: InferRequest, binary: bytes, most: int, *, paired: bool) -> Se
 
 
 def _described_outputs(manifest: Manifest) -> list[TensorMetadata]:
+    more = [TensorMetadata(name=ENTITIES, datatype="BYTES", shape=[-1])] if task_of(manifest).per_token else []
     return [
         TensorMetadata(name="label", datatype="BYTES", shape=[-1]),
         TensorMetadata(name="score", datatype="FP32", shape=[-1]),
         TensorMetadata(name="probabilities", datatype="FP32", shape=[-1, len(manifest.labels)]),
         TensorMetadata(name="id", datatype="BYTES", shape=[-1]),
+        *more,
     ]
 
 
-def _wanted(body: InferRequest) -> list[str]:
+def _wanted(body: InferRequest, model: LoadedModel) -> list[str]:
     """The names of the outputs to give: the requested ones, or all."""
-    wanted = list(dict.fromkeys(one.name for one in body.outputs)) or OUTPUTS
+    names = [*OUTPUTS, ENTITIES] if model.task.per_token else OUTPUTS
+    wanted = list(dict.fromkeys(one.name for one in body.outputs)) or names
+    if ENTITIES in wanted and ENTITIES not in names:
+        raise Contradiction(f"{model.manifest.name!r} finds no entities; its outputs are {', '.join(names)}.")
     for requested in body.outputs:
         _classes(requested)  # refused before the work, not after it
     for name in wanted:
-        if name not in OUTPUTS:
-            raise InvalidRequest(f"there is no output {shown(name)!r}; there are {', '.join(OUTPUTS)}.")
+        if name not in names:
+            raise InvalidRequest(f"there is no output {shown(name)!r}; there are {', '.join(names)}.")
     return wanted
 
 
@@ -214,6 +224,8 @@ def _outputs(answer: Answer, body: InferRequest, wanted: list[str]) -> list[Outp
         "probabilities": ("FP32", [count, len(labels)], [p for row in rows for p in row.probs]),
         "id": ("BYTES", [count], [row.id for row in rows]),
     }
+    if ENTITIES in wanted:
+        outputs[ENTITIES] = ("BYTES", [count], [orjson.dumps(found).decode() for found in found_entities(answer)])
     for requested in body.outputs:
         if (most := _classes(requested)) is not None:
             ranked = [classes(row.probs, labels, most) for row in rows]

@@ -6,7 +6,7 @@ Both take both shapes of request: TEI's ``truncate``, ``truncation_direction`` a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Annotated, Any, Literal
 
@@ -15,9 +15,12 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
 
 from service.contract.inputs import Input, TextPair
+from service.errors import Contradiction
 from service.http.requests import AS_DESCRIBED, documented, headers_of, most_values, parse, within
 from service.http.route_table import Policy, policy
+from service.http.routes.entities import FoundEntity, Strategy, found_entities, name_prediction
 from service.http.state import state_of
+from service.models.loaded import LoadedModel
 from service.models.predictor import Answer
 from service.tasks.classification import sigmoid, softmax
 from service.tasks.task import Floats
@@ -43,7 +46,17 @@ class Parameters(BaseModel):
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = Field(
         default=None, description="what makes scores of the model's outputs; without it what the task asks for"
     )
+    aggregation_strategy: Strategy | None = Field(
+        default=None,
+        description="of a model that finds entities: how tokens become such; none gives tokens; without it as the "
+        "model was judged",
+    )
+    ignore_labels: Annotated[list[str], Field(max_length=1000, fail_fast=True)] | None = Field(
+        default=None, description="of a model that finds entities: kinds to leave out, or labels of tokens"
+    )
 
+
+_NOTHING = Parameters()
 
 # How many there may be is checked by the predictor; this is for the description.
 Texts = Annotated[list[str], WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 1})]
@@ -156,47 +169,56 @@ class Scored(BaseModel):
 
 
 _DOCUMENTED = documented(PredictRequest)
+One = list[Scored] | list[FoundEntity]
+Several = list[list[Scored]] | list[list[FoundEntity]]
 
 
-@router.post("/predict", response_model=list[Scored] | list[list[Scored]], openapi_extra=_DOCUMENTED)
+@router.post("/predict", response_model=One | Several, openapi_extra=_DOCUMENTED)
 @policy(Policy(predicts=True, direct=True))
 async def predict(request: Request) -> Response:
-    """Classify a text, or a list of texts: ``[{"id", "label", "score"}]``, nested for a list."""
+    """Classify a text, or a list of texts: ``[{"id", "label", "score"}]``, nested for a list.
+
+    A model that finds entities answers ``[{"id", "entity_group", "score", "word", "start", "end"}]``.
+    """
     return await _predict(request, None)
 
 
-@router.post("/models/{name}/predict", response_model=list[Scored] | list[list[Scored]], openapi_extra=_DOCUMENTED)
+@router.post("/models/{name}/predict", response_model=One | Several, openapi_extra=_DOCUMENTED)
 @policy(Policy(predicts=True))
 async def predict_by(name: str, request: Request) -> Response:
     """As ``/predict``, by this model."""
     return await _predict(request, name)
 
 
-@router.post("/", response_model=list[list[Scored]], openapi_extra=_DOCUMENTED)
+@router.post("/", response_model=Several, openapi_extra=_DOCUMENTED)
 @policy(Policy(predicts=True, direct=True))
 async def endpoint(request: Request) -> Response:
     """As ``/predict``, but nested for a single text too."""
     body = parse(PredictRequest, body_of(request.scope), most_values(request))
     answer = await classify(body, request)
-    return respond(scored(answer, body), answer)
+    return respond(shown_answers(answer, body), answer)
 
 
 async def _predict(request: Request, name: str | None) -> Response:
     body = parse(PredictRequest, body_of(request.scope), most_values(request))
     answer = await classify(body, request, name)
-    rows = scored(answer, body)
+    rows = shown_answers(answer, body)
     return respond(rows[0] if body.alone(paired=answer.manifest.paired) else rows, answer)
 
 
 async def classify(body: PredictRequest, request: Request, name: str | None = None) -> Answer:
-    """What the model called ``name``, or the default one, answers."""
+    """What the model called ``name``, or the default one, answers. :raises Contradiction: if it cannot as asked."""
     predictor = state_of(request).predictor
     model = predictor.who_answers(name)
+    _check_asked(model, body)
     return await predictor.predict(model, body.read(paired=model.manifest.paired), within(request), body.truncation)
 
 
-def scored(answer: Answer, body: PredictRequest) -> list[list[dict[str, str | float]]]:
-    """The labels of each text, most probable first, in the shape of :class:`Scored`."""
+def shown_answers(answer: Answer, body: PredictRequest) -> Sequence[Sequence[Mapping[str, Any]]]:
+    """The labels of each text, most probable first, in the shape of :class:`Scored`; or its entities."""
+    if answer.task.per_token:
+        asked = body.parameters or _NOTHING
+        return found_entities(answer, asked.aggregation_strategy, asked.ignore_labels)
     labels, top_k = answer.manifest.labels, body.top_k
     return [
         [
@@ -205,6 +227,21 @@ def scored(answer: Answer, body: PredictRequest) -> list[list[dict[str, str | fl
         ]
         for prediction, scores in zip(answer.predictions, _scores(answer, body.function), strict=True)
     ]
+
+
+def _check_asked(model: LoadedModel, body: PredictRequest) -> None:
+    """:raises Contradiction: if something is asked that is not for such a model."""
+    asked = body.parameters or _NOTHING
+    wrong: dict[str, object] = {
+        "aggregation_strategy": asked.aggregation_strategy,
+        "ignore_labels": asked.ignore_labels,
+    }
+    if model.task.per_token:
+        wrong = {"top_k": body.top_k, "raw_scores" if body.raw_scores else "function_to_apply": body.function}
+    for name, given in wrong.items():
+        if given is not None:
+            described = model.task.described(model.manifest.labels)
+            raise Contradiction(f"{name} is not for {model.manifest.name!r}, a {described}. Leave it out.")
 
 
 def _scores(answer: Answer, function: Literal["softmax", "sigmoid", "none"] | None) -> Sequence[Sequence[float]]:
@@ -220,4 +257,4 @@ def respond(content: object, answer: Answer) -> Response:
     """Serialized here: these answers are made of what is known to fit, so they are not validated once more."""
     response = Response(orjson.dumps(content), media_type="application/json")
     response.raw_headers += headers_of(answer)
-    return response
+    return name_prediction(response, answer) if answer.task.per_token else response

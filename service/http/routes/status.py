@@ -22,10 +22,10 @@ from service.contract.last_window import read_last_window
 from service.errors import InvalidRequest, RequestError, UnknownModel
 from service.http.requests import within
 from service.http.route_table import Policy, policy
+from service.http.routes.entities import found_entities
 from service.http.state import Server, ServerState
 from service.models.loaded import LoadedModel
 from service.models.predictor import Answer, Predictor, Recent
-from service.tasks.of_bundle import task_of
 from service.telemetry.context import body_of
 
 router = APIRouter(tags=["operations"])
@@ -67,10 +67,23 @@ async def attempt(request: Request, server: Server) -> Response:
 def _said(answer: Answer) -> str:
     """The most probable labels with their shares, or the number."""
     (given,) = answer.predictions
-    if not task_of(answer.manifest).categorical:
+    if answer.task.per_token:
+        return _marked(answer)
+    if not answer.task.categorical:
         return f"<p>{escape(answer.manifest.labels[0])}: <b>{escape(given.label)}</b></p>"
     ranked = sorted(zip(given.probs, answer.manifest.labels, strict=True), reverse=True)
     return shares((label, prob) for prob, label in ranked[:_SHOWN])
+
+
+def _marked(answer: Answer) -> str:
+    """The entities in their text, each with what it is."""
+    (found,), (text,) = found_entities(answer), answer.texts
+    shown, at = "", 0
+    for one in found:
+        shown += f"{escape(str(text)[at : one['start']])}<mark title='{one['score']:.3f}'>{escape(one['word'])} "
+        shown += f"<small>{escape(one['entity_group'])}</small></mark>"
+        at = one["end"]
+    return f"<p>{shown}{escape(str(text)[at:])}</p>" if found else "<p>No entity was found.</p>"
 
 
 @router.get("/models/{name}/report", response_class=Response, responses={200: {"content": {"text/html": {}}}})
@@ -150,12 +163,19 @@ def _model(live: LoadedModel, predictor: Predictor, window: DriftData | str | No
     ]
     if keyless:
         rows.append(("export report", f'<a href="models/{quote(name)}/report">card of version {manifest.version}</a>'))
-    mix = Counter(one.label or "(none)" for one in recent).most_common(_SHOWN) if live.task.categorical else []
+    mix = _mix(live, recent)
     labels = f"<h3>Labels of the last {len(recent)} answers</h3>" if mix else ""
     return (
         f"<section><h2>{escape(name)} {' '.join(badges)}</h2>{figures(_figures(live, recent, window))}"
         f"{facts(rows)}{labels}{shares((label, count / len(recent)) for label, count in mix) if mix else ''}</section>"
     )
+
+
+def _mix(live: LoadedModel, recent: Sequence[Recent]) -> list[tuple[str, int]]:
+    """The most frequent labels, or sets of them; nothing of numbers."""
+    if not live.task.categorical:
+        return []
+    return Counter(live.task.as_labels(one.label) or "(none)" for one in recent).most_common(_SHOWN)
 
 
 def _figures(live: LoadedModel, recent: Sequence[Recent], window: DriftData | str | None) -> list[tuple[str, str]]:

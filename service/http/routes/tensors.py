@@ -22,6 +22,7 @@ _MOST_DIGITS = 18
 
 DESCRIBED_ITEMS = 64  # sizes of a tensor that are spelled out; readers of descriptions give up at some hundreds
 OUTPUTS = ["label", "score", "probabilities", "id"]
+ENTITIES = "entities"  # beside them of a model that finds such: a JSON list for each text
 
 Parameters = dict[str, Any]
 
@@ -57,7 +58,7 @@ class InputTensor(BaseModel):
 
 
 class RequestedOutput(BaseModel):
-    name: str = Field(json_schema_extra={"enum": [*OUTPUTS]})
+    name: str = Field(json_schema_extra={"enum": [*OUTPUTS, ENTITIES]})
     parameters: Parameters = {}
 
 
