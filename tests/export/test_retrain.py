@@ -81,6 +81,7 @@ def test_feedback_is_joined_by_id_and_the_last_word_counts(tmp_path: Path) -> No
     assert found.counts == {
         "predictions": 4,
         "without_text": 1,
+        "redacted": 0,
         "feedback": 4,
         "unusable_feedback": 0,
         "feedback_without_prediction": 1,
