@@ -52,7 +52,9 @@ def finetune(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="single-label, multi-label or regression. Without it: what the labels say."),
+        typer.Option(
+            help="single-label, multi-label, regression or token-classification; else what the labels say."
+        ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs; stops early when the eval loss rises.")] = 3,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 5e-5,
@@ -84,13 +86,13 @@ def finetune(
         raise InvalidInput(f"--task {task!r} is not known; choose {', '.join(TASKS)}.")
     check_out(out)
     reading = Reading(text_column, label_column, pair_column, allow_similar_labels)
-    files = _rows([train, eval_], reading)
+    given = None if task is None else task_named(task)
+    files = _rows([train, eval_], reading, several=given is not None and given.several)
     resolve_base(base)
     _share_the_processor()
     from export.train import finetune as module
 
     recipe = module.Recipe(epochs, learning_rate, batch_size, max_length, seed)
-    given = None if task is None else task_named(task)
     done = module.finetune(base, files[0], files[1], out, recipe, task=given, resumable=True)
     if as_json:
         print_json(done.to_dict())
@@ -239,10 +241,11 @@ def export(
         raise InvalidInput(f"--target {target!r} is not known; choose cpu, cuda or both.")
     check_writable(repo / check_name(name), "--repo")
     names = None if labels is None else [one.strip() for one in labels.split(",")]
+    several = False
     if like is None or names is not None:  # otherwise the names are those of that version
-        read_checkpoint(checkpoint, names)
+        several = read_checkpoint(checkpoint, names).task.several
     reading = Reading(text_column, label_column, pair_column, allow_similar_labels)
-    files = _rows([train, eval_, *([search] if search else [])], reading)
+    files = _rows([train, eval_, *([search] if search else [])], reading, several=several)
     _share_the_processor()
     from export import pipeline
 
@@ -391,7 +394,8 @@ def retrain(
     print_retrained(done, as_json=as_json)
 
 
-def _rows(paths: list[Path], reading: Reading) -> list[Dataset]:
+def _rows(paths: list[Path], reading: Reading, *, several: bool = False) -> list[Dataset]:
+    """The files' rows; with ``several`` the task is known to give a row any number of labels, or none."""
     from export.data.labels import read_labelled
 
     return read_labelled(
@@ -400,6 +404,7 @@ def _rows(paths: list[Path], reading: Reading) -> list[Dataset]:
         label_column=reading.label_column,
         pair_column=reading.pair_column,
         allow_similar=reading.allow_similar_labels,
+        several_labels=several,
     )
 
 

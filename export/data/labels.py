@@ -24,13 +24,20 @@ def read_labelled(
     label_column: str,
     pair_column: str | None = None,
     allow_similar: bool = False,
+    several_labels: bool = False,
 ) -> list[Dataset]:
     """Read the data files of one model, and see that together they name their labels in one way.
 
     :raises DatasetError: as :func:`read_datasets`, or if labels differ by case, Unicode form or spaces only, unless
         ``allow_similar``.
     """
-    files = read_datasets(paths, text_column=text_column, label_column=label_column, pair_column=pair_column)
+    files = read_datasets(
+        paths,
+        text_column=text_column,
+        label_column=label_column,
+        pair_column=pair_column,
+        several_labels=several_labels,
+    )
     entities = any(data.spans for data in files)
     counts = label_counts((target for data in files for target in data.targets), entities=entities)
     if (similar := similar_labels(counts)) and not allow_similar:
