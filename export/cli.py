@@ -52,9 +52,7 @@ def finetune(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(
-            help="single-label, multi-label, regression or token-classification; else what the labels say."
-        ),
+        typer.Option(help="single-label, multi-label, regression or token-classification; else what the labels say."),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs; stops early when the eval loss rises.")] = 3,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 5e-5,

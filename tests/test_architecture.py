@@ -94,7 +94,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "monitoring": {"monitoring", "service.contract", "service.tasks", "service.card", "service.terminal"},
     "plumbline.processes": {"service.contract"},
-    "plumbline.demo": {"export", "monitoring", "plumbline.processes", "service.contract"},
+    "plumbline.demo": {"export", "monitoring", "plumbline.processes", "service.contract", "service.tasks"},
     "plumbline": {"plumbline", "service.contract", "service.terminal"},  # commands are found by name
     "loadtest": set(PACKAGES),
 }

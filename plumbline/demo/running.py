@@ -17,6 +17,7 @@ from plumbline.demo.retraining import Retraining
 from plumbline.demo.traffic import Client, Receiver
 from plumbline.processes import PLUMBLINE, Process, answers, faults_explained, free_port, say, until
 from service.contract.errors import PlumblineError
+from service.tasks import SINGLE_LABEL, Task
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,11 @@ class Running:
 
 @contextmanager
 def running(
-    folder: Path, models: Path, name: str, retrain: Sequence[str] = (), **environment: str
+    folder: Path, models: Path, name: str, retrain: Sequence[str] = (), task: Task = SINGLE_LABEL, **environment: str
 ) -> Iterator[Running]:
     """Serve and monitor ``models``; the server, the monitor and its ``retrain`` command have ended when the block has.
 
+    :param task: what its answers are.
     :param folder: where the log, the monitor's state and what both say goes.
     :param environment: settings of either.
     """
@@ -91,7 +93,7 @@ def running(
         retraining = Retraining(receiver, state, models, name)
         stack.callback(retraining.close)
         with faults_explained([server, watcher]):
-            yield Running(name, service, monitor, Client(service), receiver, retraining, (server, watcher))
+            yield Running(name, service, monitor, Client(service, name, task), receiver, retraining, (server, watcher))
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import argparse
 import csv
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from plumbline.demo.ticket_phrases import OLD, PHRASES, SLOTS, Phrases, ProductLine
@@ -96,21 +97,42 @@ _CLOSINGS = (
 
 _SLOT = re.compile(r"\{(\w+)\}")
 
+Slots = dict[str, tuple[str, ...]]
+Filled = Callable[[str, str], str]
 
-def tickets(count: int, *, seed: int, product_line: ProductLine = "old") -> list[tuple[str, str]]:
+
+@dataclass(frozen=True)
+class _Grammar:
+    line: ProductLine
+    slots: Slots
+    filled: Filled
+
+
+def tickets(
+    count: int,
+    *,
+    seed: int,
+    product_line: ProductLine = "old",
+    slots: Slots | None = None,
+    filled: Filled = lambda slot, text: text,
+) -> list[tuple[str, str]]:
     """``count`` different tickets as (text, intent), the intents in equal shares and in random order.
 
     The same arguments give the same tickets; another seed gives other ones, hardly any of which are the same.
+
+    :param slots: what may stand in a slot, if not what the product line has.
+    :param filled: called with each slot and what was put there; returns what stands in the text.
     """
+    grammar = _Grammar(product_line, slots or SLOTS[product_line], filled)
     rng = random.Random(f"{product_line} {seed}")  # noqa: S311  not for secrets
     intents = [INTENTS[index % len(INTENTS)] for index in range(count)]
     rng.shuffle(intents)
     seen: set[str] = set()
     rows = []
     for intent in intents:
-        text = _ticket(rng, intent, product_line)
+        text = _ticket(rng, intent, grammar)
         while text in seen:
-            text = _ticket(rng, intent, product_line)
+            text = _ticket(rng, intent, grammar)
         seen.add(text)
         rows.append((text, intent))
     return rows
@@ -124,12 +146,12 @@ def write_csv(path: Path, rows: Sequence[tuple[str, str]]) -> None:
         writer.writerows(rows)
 
 
-def _ticket(rng: random.Random, intent: str, line: ProductLine) -> str:
+def _ticket(rng: random.Random, intent: str, grammar: _Grammar) -> str:
     while True:
         parts = [
             rng.choice(_OPENINGS) if rng.random() < 0.4 else "",
             rng.choice(_ASIDES) if rng.random() < 0.15 else "",
-            _request(rng, intent, line),
+            _request(rng, intent, grammar),
             rng.choice(_ASIDES) if rng.random() < 0.05 else "",
             rng.choice(_CLOSINGS) if rng.random() < 0.5 else "",
         ]
@@ -141,10 +163,11 @@ def _ticket(rng: random.Random, intent: str, line: ProductLine) -> str:
     return text.lower() if rng.random() < 0.15 else text
 
 
-def _request(rng: random.Random, intent: str, line: ProductLine) -> str:
+def _request(rng: random.Random, intent: str, grammar: _Grammar) -> str:
     """The sentence or two that say what is wanted, maybe with what is not."""
-    own, other = (_phrases(rng, name, line) for name in (intent, rng.choice([i for i in INTENTS if i != intent])))
-    choices = SLOTS[line] | {
+    both = (intent, rng.choice([i for i in INTENTS if i != intent]))
+    own, other = (_phrases(rng, name, grammar.line) for name in both)
+    choices = grammar.slots | {
         "thing": own.things,
         "wish": own.wishes,
         "trouble": own.troubles,
@@ -153,7 +176,7 @@ def _request(rng: random.Random, intent: str, line: ProductLine) -> str:
         "other_settled": other.settled,
     }
     frame = rng.choice(_MENTIONING if rng.random() < _MENTIONS else _PLAIN)
-    text = _expand(rng, frame, choices)
+    text = _expand(rng, frame, choices, grammar.filled)
     return text[0].upper() + text[1:]
 
 
@@ -161,13 +184,13 @@ def _phrases(rng: random.Random, intent: str, line: ProductLine) -> Phrases:
     return PHRASES["old" if line == "new" and rng.random() < _OLD_WORDS else line][intent]
 
 
-def _expand(rng: random.Random, text: str, choices: dict[str, tuple[str, ...]]) -> str:
+def _expand(rng: random.Random, text: str, choices: Slots, filled: Filled) -> str:
     """Replace each slot by one of its choices, which may have slots themselves."""
 
     def fill(slot: re.Match[str]) -> str:
         if slot[1] == "number":
-            return str(rng.randrange(10_000, 100_000))
-        return _expand(rng, rng.choice(choices[slot[1]]), choices)
+            return filled(slot[1], str(rng.randrange(10_000, 100_000)))
+        return filled(slot[1], _expand(rng, rng.choice(choices[slot[1]]), choices, filled))
 
     return _SLOT.sub(fill, text)
 

@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from service.tasks import SINGLE_LABEL, Task
+
 _BATCH = 16
 _LAST_ANSWER = 5.0  # seconds that an answer is waited for at the end; a server that hangs must not keep it from coming
 
@@ -32,34 +34,33 @@ class Answered:
 
 
 class Client:
-    """Sends texts and labels to a running server."""
+    """Sends texts and labels of the model ``name`` to a running server."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, name: str, task: Task = SINGLE_LABEL) -> None:
         self._http = httpx.Client(base_url=url, timeout=60)
+        self._name, self._task = name, task
 
     def predict(self, texts: Sequence[str]) -> list[Answered]:
-        """Classify texts in requests of 16. :raises httpx.HTTPStatusError: if one is not answered."""
+        """Answer texts in requests of 16. :raises httpx.HTTPStatusError: if one is not answered."""
         answers = []
         for start in range(0, len(texts), _BATCH):
             batch = list(texts[start : start + _BATCH])
-            response = self._http.post("/predict", json={"inputs": batch}).raise_for_status()
-            answers += [
-                Answered(rows[0]["id"], text, rows[0]["label"])
-                for text, rows in zip(batch, response.json(), strict=True)
-            ]
+            response = self._http.post(f"/v1/models/{self._name}:predict", json={"instances": batch})
+            rows = response.raise_for_status().json()["predictions"]
+            answers += [Answered(row["id"], text, row["label"]) for text, row in zip(batch, rows, strict=True)]
         return answers
 
     def label(self, texts: Sequence[str], labels: Sequence[str], source: str) -> None:
-        """Classify texts and tell the true label of each answer soon after it, as people who check answers do."""
+        """Send texts and tell the true label of each answer soon after it, as people who check answers do."""
         for start in range(0, len(texts), _BATCH):
             answers = self.predict(texts[start : start + _BATCH])
             for answer, label in zip(answers, labels[start : start + _BATCH], strict=True):
-                body = {"id": answer.id, "label": label, "source": source}
+                body: dict[str, object] = {"id": answer.id, "label": label or [], "source": source}
                 self._http.post("/feedback", json=body).raise_for_status()
 
-    def accuracy(self, texts: Sequence[str], labels: Sequence[str]) -> float:
-        """Share of texts that get their label."""
-        return sum(one.label == label for one, label in zip(self.predict(texts), labels, strict=True)) / len(texts)
+    def score(self, texts: Sequence[str], labels: Sequence[str]) -> float:
+        """The metric of the task, as the share of texts that get their label."""
+        return self._task.score(self._task.merits([one.label for one in self.predict(texts)], labels))
 
     def version(self, model: str) -> str:
         """The live version."""

@@ -15,13 +15,15 @@ from tests.processes import plumbline
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_whole_loop_ends_with_a_better_model_and_no_failed_request(tmp_path: Path) -> None:
-    ended = subprocess.run(
-        plumbline("demo", "--dir", tmp_path / "demo", "--json"), stdout=subprocess.PIPE, text=True, check=True
-    )
-    figures = json.loads(ended.stdout)
+@pytest.mark.parametrize(("task", "metric", "least"), [("intent", "accuracy", 0.95), ("ner", "entity F1", 0.85)])
+def test_the_whole_loop_ends_with_a_better_model_and_no_failed_request(
+    tmp_path: Path, task: str, metric: str, least: float
+) -> None:
+    command = plumbline("demo", "--dir", tmp_path / "demo", "--task", task, "--json")
+    figures = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
     print(f"\n{figures}")
-    assert figures["accuracy_old_before"] > 0.95
+    assert figures["metric"] == metric
+    assert figures["accuracy_old_before"] > least
     assert figures["accuracy_new_before"] < 0.8
     assert figures["accuracy_new_after"] > 0.9
     assert figures["accuracy_old_after"] > figures["accuracy_old_before"] - 0.02
@@ -30,6 +32,12 @@ def test_the_whole_loop_ends_with_a_better_model_and_no_failed_request(tmp_path:
     assert "plumbline.drift.detected" in figures["alert"]
     assert Path(figures["report"]).stat().st_size > 100_000
     assert Path(figures["card"]).exists()
+
+
+def test_an_unknown_task_is_refused(tmp_path: Path) -> None:
+    ended = subprocess.run(plumbline("demo", "--dir", tmp_path, "--task", "x"), capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "--task 'x' is not known; choose intent or ner" in ended.stderr
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:

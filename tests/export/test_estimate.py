@@ -93,7 +93,7 @@ def test_some_of_the_rows_are_judged_as_if_there_were_no_others() -> None:
     _, wanted, has = drawn(SINGLE_LABEL, rows=200)
     some, given = np.arange(0, 200, 2), Estimate(-1.0, 1.0)
     part = Judge(wanted[some], has[some], SINGLE_LABEL)
-    assert Judge(wanted, has, SINGLE_LABEL).of_rows(some).estimate(noisy(wanted, 1.5)[some], given) == part.estimate(
+    assert Judge(wanted, has, SINGLE_LABEL).of_units(some).estimate(noisy(wanted, 1.5)[some], given) == part.estimate(
         noisy(wanted, 1.5)[some], given
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from starlette.testclient import TestClient
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from export.data.harvest import harvest
@@ -18,10 +19,13 @@ from service.contract.dataset import Dataset
 from service.contract.errors import DatasetError
 from service.contract.inputs import Input, TextPair, split
 from service.contract.record import Feedback, new_id, now_rfc3339
+from service.http.app import create_app
 from service.log.recorder import Recorder
+from service.settings import ServiceSettings
 from service.tasks import task_named
 from service.tasks.tokenizer import TextTokenizer
-from tests.export.conftest import RECIPE, sentences
+from tests.export.conftest import BAD, GOOD, NEUTRAL, RECIPE, sentences
+from tests.processes import until
 from tests.service.contract.test_record import make_record
 
 MAX_LENGTH = 32
@@ -120,3 +124,41 @@ def test_a_checkpoint_of_pairs_is_not_exported_with_single_texts(
 ) -> None:
     with pytest.raises(DatasetError, match="was trained on pairs of texts, and the training data has single texts"):
         export_checkpoint(made[0] / "checkpoint", sentences(50, 1), sentences(50, 2), tmp_path, "pairs")
+
+
+def test_zero_shot_is_that_of_the_pipeline(base: Path, tmp_path: Path) -> None:
+    """A hypothesis with a telling word follows from anything, or contradicts it."""
+    rng = np.random.default_rng(0)
+    kinds = {"entailment": GOOD, "neutral": NEUTRAL, "contradiction": BAD}
+
+    def rows(count: int) -> Dataset:
+        drawn = [str(rng.choice(list(kinds))) for _ in range(count)]
+        texts: list[Input] = [
+            TextPair(" ".join(rng.choice(NEUTRAL, 4)), f"the film was {rng.choice(kinds[label])}") for label in drawn
+        ]
+        return Dataset(texts, drawn)
+
+    train, evaluation = rows(400), rows(150)
+    checkpoint = tmp_path / "checkpoint"
+    finetune(str(base), train, evaluation, checkpoint, replace(RECIPE, max_length=MAX_LENGTH, epochs=12))
+    export_checkpoint(checkpoint, train, evaluation, tmp_path / "models", "nli", Options(max_drop=3.0, prune=False))
+    theirs = pipeline(
+        "zero-shot-classification",
+        model=AutoModelForSequenceClassification.from_pretrained(checkpoint),
+        tokenizer=AutoTokenizer.from_pretrained(checkpoint),
+    )
+    labels, text = ["fine", "phone", "dull"], "the story was quite again"
+    settings = ServiceSettings(repo=tmp_path / "models", log=tmp_path / "log", threads=1)
+    with TestClient(create_app(settings), base_url="http://localhost") as client:
+        until(lambda: client.get("/readyz").status_code == 200)
+        for alone in (False, True):
+            parameters = {
+                "candidate_labels": labels,
+                "hypothesis_template": "the film was {}",
+                "multi_label": alone,
+            }
+            answer = client.post("/zero-shot-classification", json={"inputs": text, "parameters": parameters}).json()
+            expected = theirs(text, labels, hypothesis_template="the film was {}", multi_label=alone)
+            given = {one["label"]: one["score"] for one in answer}
+            assert given == pytest.approx(dict(zip(expected["labels"], expected["scores"], strict=True)), abs=0.05)
+            assert answer[0]["label"] == expected["labels"][0] == "fine"

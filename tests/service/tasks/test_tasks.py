@@ -20,7 +20,7 @@ from service.tasks.regression import Regression
 from service.tasks.task import Floats
 from service.tasks.tokenizer import Tokens
 
-CATEGORICAL = [task for task in TASKS.values() if task.categorical]
+CATEGORICAL = [task for task in TASKS.values() if task.categorical and not task.per_token]
 
 # Beyond what a half-precision model can put out.
 LOGITS = arrays(
