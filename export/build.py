@@ -124,7 +124,7 @@ def build(
     tokenizer = request.hf_tokenizer.served(staging_folder / TOKENIZER, placed=request.checkpoint.task.per_token)
     baseline = _baseline(model, request)
     if not request.weak:
-        check_baseline(baseline, request.gate_rows.targets, request.checkpoint.task)
+        check_baseline(baseline, request.gate_rows, request.checkpoint.task)
     compressor = Compressor(
         model, tokenizer, request.train, request.checkpoint.labels, request.checkpoint.task, request.seed
     )
@@ -242,6 +242,7 @@ def _judge(
             predicted(answers[name].outputs.logits, labels, task, tokens),
             predicted(batched_logits(engine, some), labels, task, some).labels,
             rows.targets,
+            rows.texts,
             task=task,
             max_drop=request.max_drop,
             trained_on=request.trained_on,

@@ -202,7 +202,9 @@ def verdict_html(data: DriftData) -> Iterator[str]:
 def _moved_html(title: str, rows: tuple[Moved, ...]) -> str:
     if not rows:
         return ""
-    cells = [(html.escape(row.value), f"{row.reference_share:.1%}", f"{row.window_share:.1%}") for row in rows]
+    cells = [
+        (html.escape(row.value) or "(none)", f"{row.reference_share:.1%}", f"{row.window_share:.1%}") for row in rows
+    ]
     return f"<h2>{title}</h2>\n{table(('', 'reference', 'window'), cells, right=[1, 2])}"
 
 

@@ -20,7 +20,9 @@ from export.judge.calibration import BINS, calibration_error, class_changes, mis
 from export.judge.paired import compared, rows_needed
 from service.card.sentences import explain
 from service.contract.bundle import Calibration, Quality, VariantName, Verdict
+from service.contract.dataset import Dataset
 from service.contract.errors import Refused
+from service.contract.inputs import Input
 from service.tasks import Task
 from service.tasks.task import Booleans, Doubles, Floats
 from service.tasks.tokenizer import Tokens
@@ -66,6 +68,7 @@ def judge_quality(
     exported: PredictedLabels,
     batched: Sequence[str],
     targets: Sequence[str],
+    inputs: Sequence[Input],
     *,
     task: Task,
     max_drop: float,
@@ -93,7 +96,7 @@ def judge_quality(
         verdict=answer,
         rows=paired.rows,
         trained_on=trained_on,
-        majority=task.trivial_score(targets)[1],
+        majority=task.trivial_score(targets, inputs)[1],
         flips=int((~task.same(exported.labels, baseline.labels)).sum()),
         batch_flip_rate=flip_rate(task, exported.labels, batched),
         batched_rows=min(len(exported.labels), len(batched)),
@@ -148,13 +151,14 @@ def refuse_unless_published(qualities: Mapping[VariantName, Quality], *, strict:
         raise Refused(f"the accuracy gate did not pass, nothing was published. {figures} {mend}")
 
 
-def check_baseline(baseline: PredictedLabels, targets: Sequence[str], task: Task) -> None:
+def check_baseline(baseline: PredictedLabels, rows: Dataset, task: Task) -> None:
     """:raises Refused: if the checkpoint is no better on these rows than the same answer to all of them would be."""
-    scored, (answer, trivial) = task.score(task.merits(baseline.labels, targets)), task.trivial_score(targets)
+    scored = task.score(task.merits(baseline.labels, rows.targets))
+    answer, trivial = task.trivial_score(rows.targets, rows.texts)
     if scored <= trivial:
         raise Refused(
-            f"the checkpoint has {task.metric} {scored:.4f} on the {len(targets)} eval rows, and always answering "
-            f"{answer!r} would have {trivial:.4f}. Check that the checkpoint, the names of its labels and the file "
+            f"the checkpoint has {task.metric} {scored:.4f} on the {len(rows)} eval rows, and {answer} "
+            f"would have {trivial:.4f}. Check that the checkpoint, the names of its labels and the file "
             "belong together, or export it all the same with --allow-weak."
         )
 

@@ -130,10 +130,10 @@ def _score(candidate: float, gained: float, lost: float, rows: float) -> float:
 
 def as_points(paired: Paired) -> dict[str, Any]:
     """For people and manifests: differences in points, rounded to what they can mean."""
+    discordant = {} if paired.gained is None else {"gained": paired.gained, "lost": paired.lost}
     return {
         "rows": paired.rows,
-        "gained": paired.gained,
-        "lost": paired.lost,
+        **discordant,
         "difference": round(100 * paired.difference, 4),
         "lower_bound": round(100 * paired.lower, 4),
         "upper_bound": round(100 * paired.upper, 4),

@@ -108,5 +108,5 @@ class Regression:
     def score(self, merits: Booleans | Doubles) -> float:
         return 1.0 - float(merits.mean())
 
-    def trivial_score(self, targets: Sequence[str]) -> tuple[str, float]:
-        return f"{numbers(targets).mean():.6g}", 0.0
+    def trivial_score(self, targets: Sequence[str], inputs: Sequence[Input]) -> tuple[str, float]:
+        return f"always answering {numbers(targets).mean():.6g}", 0.0

@@ -120,6 +120,6 @@ class Task(Protocol):
         """The metric over all rows; at most 1, the more the better."""
         ...
 
-    def trivial_score(self, targets: Sequence[str]) -> tuple[str, float]:
-        """What takes no model: the answer that is given always, and its score."""
+    def trivial_score(self, targets: Sequence[str], inputs: Sequence[Input]) -> tuple[str, float]:
+        """What takes no model, in words, "always answering 'yes'", and its score on these rows."""
         ...

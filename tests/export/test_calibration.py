@@ -65,7 +65,7 @@ def test_the_gate_reports_both_for_the_checkpoint_and_the_variant() -> None:
     targets = ["a", "b"]
     before = PredictedLabels(["a", "b"], np.array([1.0, 1.0], dtype=np.float32))
     after = PredictedLabels(["a", "a"], np.array([1.0, 1.0], dtype=np.float32))
-    quality = judge_quality(before, after, [], targets, task=SINGLE_LABEL, max_drop=1.0)
+    quality = judge_quality(before, after, [], targets, (), task=SINGLE_LABEL, max_drop=1.0)
     assert quality.calibration is not None
     assert (quality.calibration.baseline, quality.calibration.exported, quality.calibration.bins) == (0.0, 0.5, 15)
     assert list(quality.classes) == ["b", "a"]

@@ -19,6 +19,7 @@ from export.judge.gate import (
     verdict,
 )
 from export.judge.paired import Paired, compared, lower_bound, paired_difference, rows_needed
+from service.contract.dataset import Dataset
 from service.contract.errors import Refused
 from service.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
@@ -132,7 +133,8 @@ def gate(lost: int, rows: int, **options: object):  # type: ignore[no-untyped-de
     exported = ["b"] * lost + ["a"] * (rows - lost)
     given = {"task": SINGLE_LABEL, "max_drop": 0.5} | options
     sure = np.ones(rows, dtype=np.float32)
-    return judge_quality(PredictedLabels(targets, sure), PredictedLabels(exported, sure), exported, targets, **given)  # type: ignore[arg-type]
+    both = PredictedLabels(targets, sure), PredictedLabels(exported, sure)
+    return judge_quality(*both, exported, targets, (), **given)  # type: ignore[arg-type]
 
 
 def test_the_same_answers_on_many_rows_pass() -> None:
@@ -169,12 +171,12 @@ def test_inconclusive_is_refused_only_if_that_was_asked_for() -> None:
 
 def test_the_most_frequent_label_is_the_least_to_be_better_than() -> None:
     targets = ["a"] * 6 + ["b"] * 4
-    assert SINGLE_LABEL.trivial_score(targets) == ("a", 0.6)
-    assert MULTI_LABEL.trivial_score(["b|a", "a|b", "a"])[1] == pytest.approx(2 / 3)
+    assert SINGLE_LABEL.trivial_score(targets, ()) == ("always answering 'a'", 0.6)
+    assert MULTI_LABEL.trivial_score(["b|a", "a|b", "a"], ())[1] == pytest.approx(2 / 3)
     sure = np.ones(10, dtype=np.float32)
-    check_baseline(PredictedLabels(["a"] * 7 + ["b"] * 3, sure), targets, SINGLE_LABEL)
+    check_baseline(PredictedLabels(["a"] * 7 + ["b"] * 3, sure), Dataset(["t"] * 10, targets), SINGLE_LABEL)
     with pytest.raises(Refused, match=r"accuracy 0.6000 on the 10 eval rows, and always answering 'a' would have 0.6"):
-        check_baseline(PredictedLabels(["a"] * 10, sure), targets, SINGLE_LABEL)
+        check_baseline(PredictedLabels(["a"] * 10, sure), Dataset(["t"] * 10, targets), SINGLE_LABEL)
 
 
 def test_labels_that_are_never_right_are_named() -> None:
@@ -184,6 +186,7 @@ def test_labels_that_are_never_right_are_named() -> None:
         PredictedLabels(["a"] * 6 + ["c"], sure),
         [],
         targets,
+        (),
         task=SINGLE_LABEL,
         max_drop=100.0,
     )
@@ -193,7 +196,7 @@ def test_labels_that_are_never_right_are_named() -> None:
 def test_several_labels_count_as_right_only_together_and_in_any_order() -> None:
     sure = np.ones(2, dtype=np.float32)
     before, after = PredictedLabels(["a|b", "a"], sure), PredictedLabels(["b|a", "b"], sure)
-    quality = judge_quality(before, after, ["b|a", "a"], ["a|b", "a"], task=MULTI_LABEL, max_drop=1.0)
+    quality = judge_quality(before, after, ["b|a", "a"], ["a|b", "a"], (), task=MULTI_LABEL, max_drop=1.0)
     assert (quality.metric, quality.baseline, quality.exported, quality.flips) == ("exact match", 1.0, 0.5, 1)
     assert quality.batch_flip_rate == 0.5
 
@@ -203,7 +206,7 @@ def test_labels_that_change_in_batches_too_often_are_refused(flips: int, publish
     """2 % of 300 rows are 6 flips; 3 prove nothing and 15 prove more."""
     alone = PredictedLabels(["a"] * 300, np.ones(300, dtype=np.float32))
     batched = ["b"] * flips + ["a"] * (300 - flips)
-    quality = judge_quality(alone, alone, batched, alone.labels, task=SINGLE_LABEL, max_drop=5.0)
+    quality = judge_quality(alone, alone, batched, alone.labels, (), task=SINGLE_LABEL, max_drop=5.0)
     assert quality.verdict == "pass"
     assert may_publish(quality, strict=True) is published
     if not published:
