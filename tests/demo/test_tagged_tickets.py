@@ -27,4 +27,4 @@ def test_entities_stand_where_they_are_said_to(line: ProductLine) -> None:
     known = {item.lower() for item in SLOTS["old"]["item"]}
     assert bool(found["product"] & known) == (line == "old")
     assert all(one.removeprefix("sh-").replace("-", "").isdigit() for one in found["order"])
-    assert all(len(one) > 5 for one in found.values())
+    assert all(found.values())

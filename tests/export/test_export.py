@@ -393,6 +393,7 @@ def test_the_same_version_is_judged_by_more_rows(trained: Trained, tmp_path: Pat
         exported(trained, tmp_path, like="9")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["make_variants", "_judge", "write_reference", "write_golden"])
 @pytest.mark.parametrize(
     ("failure", "raised"),

@@ -228,6 +228,7 @@ class TestNumbers:
         assert found == pytest.approx(r2_score(truth, [float(one) for one in given]))
         assert REGRESSION.score(REGRESSION.merits([str(truth.mean())] * 500, targets)) == pytest.approx(0, abs=1e-9)
 
+    @pytest.mark.slow
     def test_its_lower_bound_holds_in_nineteen_of_twenty_draws(self) -> None:
         """Both models are as good as each other in the long run, so the bound must lie below 0."""
         below = 0

@@ -395,6 +395,7 @@ def padded(gpt2: Path, trained: Trained, tmp_path_factory: pytest.TempPathFactor
     return published(folder, result), " ".join(result.stderr.split())
 
 
+@pytest.mark.slow
 def test_a_model_that_looks_for_its_padding_answers_in_batches_as_alone(
     padded: tuple[Bundle, str], gpt2: Path, trained: Trained
 ) -> None:
@@ -438,6 +439,7 @@ def test_a_model_that_needs_a_token_for_padding_and_names_none_is_refused(
     assert "set pad_token_id in config.json; the tokenizer's is" in " ".join(result.stderr.split())
 
 
+@pytest.mark.slow
 def test_reserved_positions_are_left_out_by_finetune_and_export(trained: Trained, tmp_path: Path) -> None:
     long = trailing(trained.evaluation)
     rows = Dataset([*trained.evaluation.texts, *long.texts[:9]], [*trained.evaluation.targets, *long.targets[:9]])

@@ -56,6 +56,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(TrainingProgress, "on_step_end", counted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [8, 12])
 def test_after_ctrl_c_the_same_command_goes_on_to_the_same_weights(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int

@@ -247,6 +247,7 @@ def test_with_a_speed_up_the_most_accurate_that_reaches_it_is_taken() -> None:
         choose(trials, times, max_drop=0.5, target_speedup=4.0, unpruned="int8")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_if_larger")
 def test_without_a_speed_up_the_walk_goes_on_until_nothing_is_faster(trained: Trained, tmp_path: Path) -> None:
     options = PRUNE | {"target_speedup": None, "max_drop": 60.0}
@@ -338,6 +339,7 @@ def test_without_time_nothing_is_pruned_and_the_search_says_so(trained: Trained,
     assert made.plan.steps == ()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_if_larger")
 def test_a_speed_up_out_of_reach_is_refused_with_the_limit(trained: Trained, tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"about 2.2 times is the limit"):
@@ -354,6 +356,7 @@ def test_a_pruned_model_that_is_no_faster_is_refused(
     assert versions(tmp_path, "tiny") == []
 
 
+@pytest.mark.slow
 def test_the_budget_is_corrected_by_what_the_graph_really_takes(
     trained: Trained, tmp_path: Path, as_if_larger: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,6 +395,7 @@ class Interrupted:
         patch.setattr(Compressor, "quantized", quantized)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_if_larger")
 @pytest.mark.parametrize("comes", [lambda tried, _: tried == 2, lambda _, step: step == 1], ids=["unpruned", "pruned"])
 def test_an_interrupted_search_goes_on_where_it_was(
@@ -413,6 +417,7 @@ def test_an_interrupted_search_goes_on_where_it_was(
     assert made.version == "2"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_if_larger")
 def test_a_search_whose_export_fails_late_is_kept(
     trained: Trained, repo: Path, monkeypatch: pytest.MonkeyPatch
@@ -427,6 +432,7 @@ def test_a_search_whose_export_fails_late_is_kept(
     assert (first.tried > 0, again.tried) == (True, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_if_larger")
 def test_a_damaged_search_is_begun_anew(trained: Trained, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
@@ -471,6 +477,7 @@ def test_what_is_not_the_same_is_not_called_reproduced(pruned: Exported, trained
         reproduce(replace(bundle, manifest=altered), trained.train)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_if_larger")
 def test_a_pruned_champion_gets_a_challenger_of_the_same_form(
     pruned: Exported, trained: Trained, tmp_path: Path

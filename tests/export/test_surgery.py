@@ -92,6 +92,7 @@ def test_a_cut_model_is_exported_as_it_is(kind: str, tmp_path: Path) -> None:
     assert {(16, 32), (3, 32), (2, 32), (8, 32)} <= widths  # of outputs and of what is behind the activation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_cut_model_is_quantized(kind: str, tmp_path: Path) -> None:
     pruned = cut(random_model(kind), CUTS["half of all"])
@@ -123,6 +124,7 @@ def test_a_cut_model_can_be_ranked_and_cut_again(kind: str) -> None:
     torch.testing.assert_close(logits(twice), logits(at_once))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("gone", ["heads", "neurons", "all heads", "all neurons"])
 def test_a_reconstructed_model_is_closer_than_one_that_was_only_cut(kind: str, gone: str) -> None:
@@ -146,6 +148,7 @@ def test_a_reconstructed_model_is_closer_than_one_that_was_only_cut(kind: str, g
     assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_reconstructed_and_recovered_model_is_made_again_from_its_weights(kind: str) -> None:
     """As an interrupted export does: the cut itself is repeated, and all that was learnt is in the weights."""
@@ -165,6 +168,7 @@ def test_a_reconstructed_and_recovered_model_is_made_again_from_its_weights(kind
     torch.testing.assert_close(logits(again), logits(pruned))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 def test_layers_are_timed_by_width_also_where_a_killed_export_left_off(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -27,6 +27,7 @@ def run(trained: Trained, folder: Path, rows: Dataset, *options: str) -> Result:
     return CliRunner().invoke(cli.build(), ["export", str(trained.checkpoint), *given, *target, *options])
 
 
+@pytest.mark.slow
 def test_few_rows_publish_the_first_version_and_say_how_many_would_settle_it(trained: Trained, tmp_path: Path) -> None:
     first = run(trained, tmp_path, sentences(40, 9))
     assert first.exit_code == 0, first.output

@@ -226,6 +226,7 @@ def with_outcomes(outcomes: np.ndarray) -> Columns:
     return replace(BASE, outcomes=outcomes)
 
 
+@pytest.mark.slow
 def test_looking_at_every_label_raises_no_more_false_alarms_than_looking_once() -> None:
     """Of 300 streams as good as the reference, each looked at after every tenth label up to 1,000."""
     rng = np.random.default_rng(5)

@@ -97,6 +97,7 @@ def test_a_hundred_labels_that_say_that_accuracy_fell_are_critical(kind: Kind) -
     assert decision.reason.startswith("labels say that accuracy fell")
 
 
+@pytest.mark.slow
 def test_the_bound_by_labels_holds_however_often_one_looks() -> None:
     """In at most one of twenty streams it is ever above the truth; 300 streams, a look at every tenth label."""
     random, above = np.random.default_rng(3), 0

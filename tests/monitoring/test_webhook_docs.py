@@ -45,6 +45,7 @@ def test_five_languages_are_shown() -> None:
     assert EXAMPLES.keys() == RUN.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", RUN)
 def test_the_program_accepts_what_is_right_and_nothing_else(language: str, tmp_path: Path) -> None:
     name, command = RUN[language]

@@ -3,14 +3,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from service.http.app import create_app
 from service.settings import ServiceSettings
 from tests.fakes import make_bundle
 from tests.processes import free_port, plumbline, running, until
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _described_once() -> Iterator[None]:
+    """All applications have the same routes: describing them takes a tenth of a second, and hundreds are started."""
+    known: dict[str, dict[str, Any]] = {}
+    describe = FastAPI.openapi
+
+    def openapi(self: FastAPI) -> dict[str, Any]:
+        key = str(self.servers)
+        if key not in known:
+            known[key] = describe(self)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FastAPI, "openapi", openapi)
+        yield
 
 
 @pytest.fixture
