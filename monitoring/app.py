@@ -21,6 +21,7 @@ from monitoring.delivery.webhook import http_senders
 from monitoring.metrics import Metrics
 from monitoring.pages.overview import overview
 from monitoring.pages.server import serve_pages
+from monitoring.pages.timeline import timeline
 from monitoring.progress import ProgressReporter, cares, progress
 from monitoring.rounds import Judged, Rounds, report_folder
 from monitoring.settings import MonitorSettings
@@ -85,6 +86,7 @@ def run_forever(settings: MonitorSettings, stop: threading.Event, ready: Callabl
                 lambda: _is_ready(settings, health),
                 lambda: [*cares(settings), *progress(health.waiting, settings)],
                 lambda: overview(settings.state_folder, report_folder(settings)),
+                lambda model: timeline(settings.state_folder, report_folder(settings), model),
             )
         )
         if ready is not None:

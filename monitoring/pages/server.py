@@ -33,8 +33,11 @@ def serve_pages(
     ready: Callable[[], bool],
     notes: Callable[[], Sequence[str]] = lambda: (),
     models: Callable[[], Iterable[str]] = lambda: (),
+    timeline: Callable[[str], str | None] = lambda model: None,
 ) -> Iterator[str]:
     """Serve in a thread; yields the address. ``notes`` are sentences for the first page, ``models`` are HTML for it.
+
+    ``timeline`` is the page of a model, or None if there is none of that name.
 
     :raises StateError: if the port cannot be had.
     """
@@ -44,6 +47,7 @@ def serve_pages(
         "ready": staticmethod(ready),
         "notes": staticmethod(notes),
         "models": staticmethod(models),
+        "timeline": staticmethod(timeline),
     }
     handler = type("Handler", (_Pages,), parts)
     try:
@@ -68,6 +72,7 @@ class _Pages(BaseHTTPRequestHandler):
     ready: Callable[[], bool]
     notes: Callable[[], Sequence[str]]
     models: Callable[[], Iterable[str]]
+    timeline: Callable[[str], str | None]
     timeout = 30
     server_version = "plumbline-monitor"
     sys_version = ""
@@ -88,6 +93,8 @@ class _Pages(BaseHTTPRequestHandler):
             )
         elif path == "/":
             self._answer(HTTPStatus.OK, _TYPES[".html"], self._index())
+        elif path.startswith("/models/"):
+            self._timeline(path.removeprefix("/models/"))
         elif path in ("/reports", "/reports/"):
             self._answer(HTTPStatus.OK, _TYPES[".html"], self._list())
         elif path.startswith("/reports/"):
@@ -96,6 +103,18 @@ class _Pages(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.NOT_FOUND, _TEXT, b"try /metrics, /livez, /readyz or /reports/\n")
 
     do_HEAD = do_GET  # noqa: N815  the name that http.server looks for
+
+    def _timeline(self, model: str) -> None:
+        try:
+            found = self.timeline(model)
+        except Exception as error:  # as of the first page
+            logger.exception("the page of %r cannot be made", model)
+            body = [f"<p>{badge('the state cannot be read', 'bad')} {html.escape(str(error))}</p>"]
+            found = page(f"{model}: timeline", body, links=[("Monitor", "/")])
+        if found is None:
+            self._answer(HTTPStatus.NOT_FOUND, _TEXT, b"no window of such a model was seen\n")
+        else:
+            self._answer(HTTPStatus.OK, _TYPES[".html"], found.encode())
 
     def _report(self, name: str) -> None:
         try:

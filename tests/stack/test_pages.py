@@ -12,6 +12,7 @@ from export.card.html import as_html
 from monitoring.metrics import Metrics
 from monitoring.pages.overview import overview
 from monitoring.pages.server import serve_pages
+from monitoring.pages.timeline import timeline
 from monitoring.rounds import Rounds
 from monitoring.state import StateStore
 from service.card.content import card_of
@@ -53,6 +54,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             lambda: True,
             lambda: ["`--user 10001` is better"],
             lambda: overview(settings.state_folder, reports),
+            lambda model: timeline(settings.state_folder, reports, model),
         ) as monitor,
     ):
         httpx.post(f"{server}/predict", json={"inputs": ["good", "bad", "a great film"]})
@@ -61,6 +63,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             "interface": f"{server}/docs",
             "card": f"{server}/models/reviews/report",
             "monitor": f"{monitor}/",
+            "timeline": f"{monitor}/models/tickets",
             "reports": f"{monitor}/reports/",
             "report": f"{monitor}/reports/tickets/{newest}",
         }
