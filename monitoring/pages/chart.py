@@ -115,15 +115,17 @@ def _level(value: float, at: float) -> str:
 
 
 def _marks(marks: Sequence[Mark], across: Callable[[float], float]) -> list[str]:
-    """A line for each place, with the first word there: several at once would lie on each other."""
-    words: dict[float, str] = {}
-    for mark in reversed(marks):
-        words.setdefault(across(mark.at), mark.said)
+    """A line for each place with the words there, unless they would lie on others."""
+    words: dict[float, list[str]] = {}
+    for mark in sorted(marks, key=lambda one: one.said):
+        words.setdefault(across(mark.at), []).append(mark.said)
     found, last = [], -WIDTH * 1.0
-    for at, said in sorted(words.items()):
+    for at, together in sorted(words.items()):
+        said = ", ".join(dict.fromkeys(together))
         found.append(f'<line class="mark" x1="{at}" x2="{at}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>')
         if at - last > 8.0 * len(said) and at > _LEFT + 100:  # beside the title and the word before it
-            found.append(f'<text x="{at}" y="{_TOP - 4}" text-anchor="middle">{escape(said)}</text>')
+            anchor = "end" if at + 4.0 * len(said) > WIDTH else "middle"
+            found.append(f'<text x="{at}" y="{_TOP - 4}" text-anchor="{anchor}">{escape(said)}</text>')
             last = at
     return found
 

@@ -61,7 +61,7 @@ def test_what_happened_is_told_beside_the_windows(watched: Path) -> None:
     page = timeline(watched, watched / "reports", "tickets")
     assert page is not None
     assert "What happened" in page
-    assert ">alert</text>" in page
+    assert ">alert, retrain</text>" in page
     assert "accuracy" in page
 
 
