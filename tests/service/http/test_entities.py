@@ -114,6 +114,33 @@ def test_the_log_keeps_the_answer_and_feedback_is_compared_with_it(
     assert max(row["probs"][1:]) > 0.9
 
 
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("positive", "has 'positive' for an entity; it is written start, end and label"),
+        ([{"start": 4, "end": 4, "label": "x"}], "its end is not behind its start"),
+        ([{"start": 0, "end": 4, "label": "x"}, {"start": 2, "end": 5, "label": "x"}], "overlap"),
+    ],
+)
+def test_feedback_that_is_no_entity_is_refused(client: TestClient, label: object, said: str) -> None:
+    identifier = client.post("/predict", json={"inputs": TEXT}).headers["x-prediction-id"]
+    answer = client.post("/feedback", json={"id": identifier, "label": label})
+    assert answer.status_code == 422
+    assert said in answer.json()["error"]
+
+
+def test_entities_are_told_as_the_server_gives_them(client: TestClient) -> None:
+    answer = client.post("/predict", json={"inputs": TEXT})
+    given = [{name: one[name] for name in ("start", "end", "entity_group")} for one in answer.json()]
+    body = {"id": answer.headers["x-prediction-id"], "label": given}
+    assert client.post("/feedback", json=body).status_code == 202
+    body["label"] = [{"start": 6, "end": 10, "label": "positive"}]
+    assert client.post("/feedback", json=body).status_code == 202
+    counted = client.get("/metrics").text
+    for right in ("true", "false"):
+        assert f'plumbline_feedback_total{{correct="{right}",model="reviews"}} 1.0' in counted
+
+
 def test_a_classifier_finds_no_entities(start: Callable[..., TestClient], tmp_path: Path) -> None:
     make_bundle(tmp_path / "models", "other")
     with start() as http:
@@ -124,4 +151,7 @@ def test_a_classifier_finds_no_entities(start: Callable[..., TestClient], tmp_pa
             "inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]}],
             "outputs": [{"name": "entities"}],
         }
+        identifier = http.post("/models/other/predict", json={"inputs": "a"}).json()[0]["id"]
+        told = {"id": identifier, "label": [{"start": 0, "end": 1, "label": "x"}]}
+        assert http.post("/feedback", json=told).status_code == 409
         assert http.post("/v2/models/other/infer", json=body).status_code == 409
