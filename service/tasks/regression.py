@@ -14,7 +14,7 @@ from service.tasks.task import Booleans, Doubles, Floats
 from service.tasks.tokenizer import Tokens
 
 _NEAR = 0.5  # of the spread: an answer that is off by no more is right
-_ROUNDING = 0.05  # of the spread: answers that differ by no more are one
+_ALIKE = 0.25  # of the spread: answers that differ by no more are one; in 2 % of rows that is 0.1 points of R2
 
 
 def number(answer: str) -> float:
@@ -97,7 +97,7 @@ class Regression:
         return np.asarray(np.abs(numbers(predicted) - numbers(targets)) <= _NEAR * self.spread)
 
     def same(self, answers: Sequence[str], others: Sequence[str]) -> Booleans:
-        return np.asarray(np.abs(numbers(answers) - numbers(others)) <= _ROUNDING * self.spread)
+        return np.asarray(np.abs(numbers(answers) - numbers(others)) <= _ALIKE * self.spread)
 
     def merits(self, predicted: Sequence[str], targets: Sequence[str]) -> Booleans | Doubles:
         """(n, 1) squared errors, as shares of the targets' variance."""

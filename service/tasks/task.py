@@ -109,7 +109,7 @@ class Task(Protocol):
         ...
 
     def same(self, answers: Sequence[str], others: Sequence[str]) -> Booleans:
-        """(n,) whether two answers are one, or differ by no more than rounding may."""
+        """(n,) whether two answers are one, or so near that nobody would act otherwise."""
         ...
 
     def merits(self, predicted: Sequence[str], targets: Sequence[str]) -> Booleans | Doubles:
