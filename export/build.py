@@ -21,7 +21,7 @@ from export.graph.files import graph_bytes
 from export.graph.onnx import declared, load_model
 from export.hardware import instruction_set, processor
 from export.inference.golden import golden_atol, golden_cases, golden_texts, write_golden
-from export.inference.predict import Answers, answer, batched_logits, joined, own_logits
+from export.inference.predict import Answers, answer, batched_logits, joined, own_logits, own_tokens
 from export.inference.reference import reference_table, write_reference
 from export.judge.gate import PredictedLabels, check_baseline, explain, judge_quality, predicted
 from export.measure.latency import engine_run, spread_out, time_in_turns
@@ -222,9 +222,9 @@ def manifest(
 
 def _baseline(model: PreTrainedModel, request: ExportRequest) -> PredictedLabels:
     """What the checkpoint answers to the gate's rows, by its own tokenizer."""
-    texts = request.gate_rows.texts
-    logits = own_logits(model, request.hf_tokenizer, texts)
-    return predicted(logits, request.checkpoint.labels, request.checkpoint.task, request.hf_tokenizer.tokens(texts))
+    task, rows = request.checkpoint.task, request.gate_rows
+    logits = own_logits(model, request.hf_tokenizer, rows.texts)
+    return predicted(logits, request.checkpoint.labels, task, own_tokens(request.hf_tokenizer, rows, task))
 
 
 def _judge(

@@ -52,19 +52,19 @@ class CheckpointTokenizer:
                     values[row] = [one.get(name, 0)]
         return rows
 
-    def tokens(self, texts: Sequence[Input]) -> list[Tokens]:
+    def placed(self, texts: Sequence[str]) -> list[Tokens]:
         """The same rows with where their tokens are, by transformers' own account."""
-        found = self.encode(texts)
-        unknown = self.tokenizer.unk_token_id
+        if not texts:
+            return []
+        encodings = self.tokenizer(list(texts), truncation=True, max_length=self.max_length).encodings
+        backend, unknown = self.tokenizer.backend_tokenizer, self.tokenizer.unk_token_id
         rows: list[Tokens] = []
-        for row, (text, ids) in enumerate(zip(texts, found["input_ids"], strict=True)):
-            types = found.get("token_type_ids", [[0] * len(ids)] * len(texts))[row]
-            places = None
-            if isinstance(text, str):
-                read = self.tokenizer(text, truncation=True, max_length=self.max_length).encodings[0]
-                words = word_numbers(self.tokenizer.backend_tokenizer, unknown, text, read)
-                places = Places(read.offsets, words) if read.ids else Places([(0, 0)], [-1])
-            rows.append(Tokens(ids, types, truncated=False, unk_share=0.0, places=places))
+        for text, read in zip(texts, encodings, strict=True):
+            places = Places(read.offsets, word_numbers(backend, unknown, text, read))
+            if read.ids:
+                rows.append(Tokens(read.ids, read.type_ids, truncated=False, unk_share=0.0, places=places))
+            else:
+                rows.append(Tokens([self.pad_id], [0], truncated=False, unk_share=0.0, places=Places([(0, 0)], [-1])))
         return rows
 
     def served(self, path: Path, *, placed: bool = False) -> TextTokenizer:

@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from export.checkpoint.tokenizer import CheckpointTokenizer
+from service.contract.dataset import Dataset
 from service.contract.inputs import Input
 from service.engine import Engine, Outputs
 from service.tasks import Task
@@ -84,6 +85,11 @@ def own_logits(model: PreTrainedModel, hf_tokenizer: CheckpointTokenizer, texts:
                 given = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}).logits
                 found |= zip(rows, by_row(given), strict=True)
     return in_order(found)
+
+
+def own_tokens(hf_tokenizer: CheckpointTokenizer, data: Dataset, task: Task) -> Sequence[Tokens]:
+    """What the checkpoint's own tokenizer reads, where the task says something of each token; else nothing."""
+    return hf_tokenizer.placed(data.single_texts) if task.per_token else ()
 
 
 def checkpoint_logits(model: PreTrainedModel, tokens: Sequence[Tokens]) -> Floats:

@@ -13,13 +13,14 @@ from scipy.special import log_softmax
 from torch.nn import functional
 
 from export.tasks.classification import ClassifierTraining
-from export.tasks.training import TEMPERATURE, Booleans, Doubles, Likelihood, Logits
+from export.tasks.softmax import SoftmaxLosses
+from export.tasks.training import Booleans, Doubles, Likelihood
 from service.tasks import SINGLE_LABEL, Task
 from service.tasks.tokenizer import Tokens
 
 
 @dataclass(frozen=True)
-class SingleLabelTraining(ClassifierTraining):
+class SingleLabelTraining(SoftmaxLosses, ClassifierTraining):
     """Encoded targets are (n,) label indices."""
 
     task: Task = SINGLE_LABEL
@@ -42,17 +43,6 @@ class SingleLabelTraining(ClassifierTraining):
 
     def summed_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(logits, targets, reduction="sum")
-
-    def hard_loss(self, logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(logits, shares)
-
-    def softened_loss(self, logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        one, other = (functional.log_softmax(each / TEMPERATURE, dim=-1) for each in (logits, teacher))
-        return functional.kl_div(one, other, reduction="batchmean", log_target=True) * TEMPERATURE**2
-
-    def divergence(self, logits: Logits, wanted: Logits) -> float:
-        log_given, log_shown = (log_softmax(each.astype(np.float64), axis=1) for each in (logits, wanted))
-        return float((np.exp(log_shown) * (log_shown - log_given)).sum(axis=1).mean())
 
     def log_chances(self, scaled: Doubles, has: Booleans) -> Doubles:
         return np.asarray((log_softmax(scaled, axis=1) * has).sum(axis=1))

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import log_softmax
 from torch.nn import functional
 
 from export.checkpoint.weights import Head
 from export.tasks.scores import ClassScore, Scores
-from export.tasks.training import IGNORED, TEMPERATURE, Likelihood, Logits
+from export.tasks.softmax import SoftmaxLosses
+from export.tasks.training import IGNORED, Likelihood
 from service.contract.errors import DatasetError
 from service.contract.spans import Span, kinds, split_spans
 from service.tasks import TOKENS, Task
@@ -23,7 +23,7 @@ from service.tasks.tokenizer import Tokens
 
 
 @dataclass(frozen=True)
-class TokenClassificationTraining:
+class TokenClassificationTraining(SoftmaxLosses):
     """Encoded targets are (tokens,) label indices: ``B-`` for the first token of an entity, ``I-`` for its others.
 
     A token belongs to the entity that it shares a character with. Special tokens are ignored.
@@ -60,17 +60,6 @@ class TokenClassificationTraining:
 
     def summed_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
-
-    def hard_loss(self, logits: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(logits, shares)
-
-    def softened_loss(self, logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        one, other = (functional.log_softmax(each / TEMPERATURE, dim=-1) for each in (logits, teacher))
-        return functional.kl_div(one, other, reduction="batchmean", log_target=True) * TEMPERATURE**2
-
-    def divergence(self, logits: Logits, wanted: Logits) -> float:
-        log_given, log_shown = (log_softmax(each.astype(np.float64), axis=1) for each in (logits, wanted))
-        return float((np.exp(log_shown) * (log_shown - log_given)).sum(axis=1).mean())
 
     def scores(self, predicted: Sequence[str], targets: Sequence[str], labels: Sequence[str]) -> Scores:
         merits = self.task.merits(predicted, targets)

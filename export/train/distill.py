@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from export.checkpoint.load import Checkpoint, checkpoint_digest, read_checkpoin
 from export.checkpoint.tokenizer import read_texts
 from export.data.labels import check_data
 from export.graph.onnx import load_model
-from export.inference.predict import own_logits
+from export.inference.predict import own_logits, own_tokens
 from export.judge.paired import Paired, as_points, compared
 from export.preconditions import check_out
 from export.train.finetune import Finetuned, Recipe, finetune, half_precision, silence
@@ -115,10 +116,10 @@ def distill(
     return Distilled(made, both[0], both[1], compared(task, merits[0], merits[1]))
 
 
-def _answers(model: PreTrainedModel, checkpoint: Checkpoint, data: Dataset) -> tuple[Floats, list[Tokens]]:
+def _answers(model: PreTrainedModel, checkpoint: Checkpoint, data: Dataset) -> tuple[Floats, Sequence[Tokens]]:
     """(units, labels) logits, by the checkpoint's own tokenizer, and what that reads."""
     reading = read_texts(checkpoint.path, model, data.texts)
-    return own_logits(model, reading, data.texts), reading.tokens(data.texts)
+    return own_logits(model, reading, data.texts), own_tokens(reading, data, checkpoint.task)
 
 
 def _weights(folder: Path) -> int:

@@ -34,7 +34,7 @@ from export.checkpoint.tokenizer import CheckpointTokenizer, length_limit, load_
 from export.data.labels import check_labels, task_of
 from export.errors import CheckpointError, disk_full_named
 from export.hardware import has_native_bfloat16
-from export.inference.predict import own_logits
+from export.inference.predict import own_logits, own_tokens
 from export.preconditions import check_out
 from export.progress import StopOnLoss, TrainingProgress, logging_share
 from export.tasks import training_of
@@ -163,7 +163,8 @@ def finetune(
             )
             scratch = stack.enter_context(training_folder(out, key))
         both = (train, evaluation)
-        targets = [training.encode(data.targets, labels, hf_tokenizer.tokens(data.texts)) for data in both]
+        tokens = [own_tokens(hf_tokenizer, data, task) for data in both]
+        targets = [training.encode(data.targets, labels, read) for data, read in zip(both, tokens, strict=True)]
         if teaching is not None:
             shown = (teaching.train, teaching.evaluation)
             _check_units(where, targets, shown)
@@ -175,7 +176,7 @@ def finetune(
         tokenizer.save_pretrained(folder)
         model.train(False)
         logits = own_logits(model, hf_tokenizer, evaluation.texts)
-        predicted = task.answers(task.probabilities(logits), labels, hf_tokenizer.tokens(evaluation.texts))
+        predicted = task.answers(task.probabilities(logits), labels, tokens[1])
         scores = training.scores(predicted, evaluation.targets, labels)
         note = {"base_model": base_model, "recipe": asdict(recipe), "train_rows": len(train)}
         note |= {"paired": train.paired, "eval": scores.to_dict()}
