@@ -36,7 +36,7 @@ def sentences(path: Path, tag_column: int | None = None) -> Iterator[tuple[int, 
             words, tags = [], []
             continue
         cells = line.split("\t") if "\t" in line else line.split()
-        if line.startswith("# ") and not words and not _is_tag(cells[-1]):
+        if line.startswith("# ") and not words and not is_tag(cells[-1]):
             continue  # a comment before a sentence
         if len(cells) == 1:
             raise DatasetError(f"{path}: line {number} has no tag beside {cells[0][:40]!r}. Give a word and its tag.")
@@ -45,7 +45,7 @@ def sentences(path: Path, tag_column: int | None = None) -> Iterator[tuple[int, 
         word, tag = cells[0].strip(), cells[-1 if tag_column is None else tag_column - 1].strip()
         if not word:
             raise DatasetError(f"{path}: line {number} has a tag and no word. Fill it in or remove the line.")
-        if not _is_tag(tag):
+        if not is_tag(tag):
             raise DatasetError(
                 f"{path}: line {number} has the tag {tag[:40]!r}; tags are O, or B- or I- and a kind, as B-PER."
             )
@@ -55,7 +55,8 @@ def sentences(path: Path, tag_column: int | None = None) -> Iterator[tuple[int, 
         tags.append(tag)
 
 
-def _is_tag(text: str) -> bool:
+def is_tag(text: str) -> bool:
+    """Whether it is ``O``, or a known prefix and a kind."""
     return text == "O" or (text[:1] in _PREFIXES and text[1:2] == "-" and bool(text[2:]))
 
 

@@ -4,7 +4,7 @@ With a column for second texts as well, ``text_pair`` unless another is named, e
 
 Labels are strings; several in one cell, separated by ``|`` or given as a list, make the task multi-label. In such a
 file an empty cell or list is a row with none of the labels. Entities are a list of objects with ``start``, ``end`` and
-``label``, or the tags of a CoNLL file (:mod:`service.contract.conll`).
+``label``, or the tags of a CoNLL file (:mod:`service.contract.conll`), or of a list of words in place of a text.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import orjson
 
+from service.contract.conll import is_tag, spans_of
 from service.contract.dataset_rows import Wanted, conll_rows, is_missing, reader_of
 from service.contract.errors import DatasetError
 from service.contract.inputs import Input, TextPair, parts
@@ -143,6 +144,22 @@ def jsonl_lines(data: Dataset) -> Iterable[bytes]:
         yield orjson.dumps(line) + b"\n"
 
 
+def _joined(path: Path, place: str, words: list[object], tags: object) -> list[object]:
+    """The text that words make, and the entities that a tag for each makes, as CoNLL files have them."""
+    spelt = [word for word in words if isinstance(word, str) and word]
+    if len(spelt) < len(words) or not words:
+        raise DatasetError(f"{path}: {place} has a list for a text that is not one of words.")
+    if tags is None:
+        return [" ".join(spelt), None]
+    named = [tag for tag in tags if isinstance(tag, str) and is_tag(tag)] if isinstance(tags, list) else []
+    if len(named) != len(spelt):
+        raise DatasetError(
+            f"{path}: {place} has {len(spelt)} words, and not as many tags. Give a tag for each, as O or B-PER, not a "
+            "number."
+        )
+    return [" ".join(spelt), [[one.start, one.end, one.kind] for one in spans_of(spelt, named)]]
+
+
 def _as_json(target: str, *, spans: bool, several: bool) -> object:
     if spans:
         return [{"start": one.start, "end": one.end, "label": one.kind} for one in split_spans(target)]
@@ -170,6 +187,9 @@ def _read(path: Path, text_column: str, label_column: str | None, pair_column: s
             if is_missing(value):
                 why = "" if value is None else " (nan is a missing value)"
                 raise DatasetError(f"{path}: {unit} {number} has no {column!r}{why}. Fill it in or remove the row.")
+        if isinstance(cells[0], list):
+            cells = [*_joined(path, f"{unit} {number}", cells[0], cells[1] if label_column else None), *cells[2:]]
+            entities = True
         texts.append(_scalar(path, f"{unit} {number}", text_column, cells[0]))
         if label_column is not None:
             labels.append(_target(path, f"{unit} {number}", label_column, cells[1], texts[-1]))

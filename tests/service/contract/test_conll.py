@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from service.contract.conll import spans_of
@@ -81,3 +83,28 @@ def test_a_column_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "a.conll").write_text("Ann O\n")
     with pytest.raises(DatasetError, match="line 1 has 2 columns, and tags were to be in 4"):
         read_dataset(tmp_path / "a.conll", label_column="4")
+
+
+class TestWords:
+    def test_rows_of_words_are_read_as_sentences_are(self, tmp_path: Path) -> None:
+        tags = ["B-PER", "I-PER", "O", "B-PER", "B-PER", "I-PER", "O", "B-LOC"]
+        table = pa.table({"tokens": [WORDS, ["none"]], "ner_tags": [tags, ["O"]]})
+        pq.write_table(table, tmp_path / "a.parquet")
+        data = read_dataset(tmp_path / "a.parquet", text_column="tokens", label_column="ner_tags")
+        assert (list(data.texts), data.targets, data.spans) == ([" ".join(WORDS), "none"], [ENTITIES, ""], True)
+
+    @pytest.mark.parametrize(
+        ("row", "said"),
+        [
+            ('{"text": ["a", "b"], "label": ["O"]}', "line 1 has 2 words, and not as many tags"),
+            ('{"text": ["a", "b"], "label": [0, 1]}', "as O or B-PER, not a number"),
+            ('{"text": ["a"], "label": "O"}', "line 1 has 1 words, and not as many tags"),
+            ('{"text": ["a", 1], "label": ["O", "O"]}', "a list for a text that is not one of words"),
+            ('{"text": [], "label": []}', "a list for a text that is not one of words"),
+        ],
+    )
+    def test_others_are_refused(self, tmp_path: Path, row: str, said: str) -> None:
+        (tmp_path / "a.jsonl").write_text(row + "\n")
+        with pytest.raises(DatasetError) as caught:
+            read_dataset(tmp_path / "a.jsonl")
+        assert said in str(caught.value)
