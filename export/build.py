@@ -9,6 +9,7 @@ from importlib.metadata import version as library_version
 from pathlib import Path
 
 import onnxruntime
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 from transformers import PreTrainedModel
@@ -270,7 +271,8 @@ def _reference(staging_folder: Path, parts: BuiltVariants, request: ExportReques
     table = table.take([row_of[text] for text, _ in request.reference_rows])
     targets = [target for _, target in request.reference_rows]
     column = table.schema.get_field_index("target")
-    write_reference(staging_folder / REFERENCE, table.set_column(column, table.schema.field(column), [targets]))
+    told = pa.array(targets, pa.string())  # a column without a value has no type of its own
+    write_reference(staging_folder / REFERENCE, table.set_column(column, table.schema.field(column), told))
     return len(targets)
 
 

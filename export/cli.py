@@ -239,11 +239,12 @@ def export(
         raise InvalidInput(f"--target {target!r} is not known; choose cpu, cuda or both.")
     check_writable(repo / check_name(name), "--repo")
     names = None if labels is None else [one.strip() for one in labels.split(",")]
-    several = False
+    several, told = False, True
     if like is None or names is not None:  # otherwise the names are those of that version
-        several = read_checkpoint(checkpoint, names).task.several
+        task = read_checkpoint(checkpoint, names).task
+        several, told = task.several, not task.vector
     reading = Reading(text_column, label_column, pair_column, allow_similar_labels)
-    files = _rows([train, eval_, *([search] if search else [])], reading, several=several)
+    files = _rows([train, eval_, *([search] if search else [])], reading, several=several, told=told)
     _share_the_processor()
     from export import pipeline
 
@@ -392,10 +393,15 @@ def retrain(
     print_retrained(done, as_json=as_json)
 
 
-def _rows(paths: list[Path], reading: Reading, *, several: bool = False) -> list[Dataset]:
-    """The files' rows; with ``several`` the task is known to give a row any number of labels, or none."""
-    from export.data.labels import read_labelled
+def _rows(paths: list[Path], reading: Reading, *, several: bool = False, told: bool = True) -> list[Dataset]:
+    """The files' rows; with ``several`` the task is known to give a row any number of labels, or none.
 
+    Without ``told`` texts alone are read.
+    """
+    from export.data.labels import read_labelled, read_unlabelled
+
+    if not told:
+        return read_unlabelled(paths, text_column=reading.text_column)
     return read_labelled(
         paths,
         text_column=reading.text_column,

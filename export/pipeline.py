@@ -117,14 +117,15 @@ def export_checkpoint(
     model = load_model(checkpoint)
     if isinstance(cpu, SearchRequest) and cpu.prune and options.target != "cuda":
         check_pruning(model, train, options.target_speedup)
-    hf_tokenizer = preflight(model, checkpoint, train, evaluation, max_length=options.max_length, seed=options.seed)
+    length = options.max_length or checkpoint.max_length
+    hf_tokenizer = preflight(model, checkpoint, train, evaluation, max_length=length, seed=options.seed)
     request = ExportRequest(
         checkpoint=checkpoint,
         hf_tokenizer=hf_tokenizer,
         digest=digest,
         train=train,
         gate_rows=gate_rows,
-        reference_rows=reference_rows(gate_rows, options.seed),
+        reference_rows=reference_rows(gate_rows, options.seed, told=not checkpoint.task.vector),
         cpu=cpu,
         target=options.target,
         max_drop=options.max_drop,
@@ -221,9 +222,10 @@ def untrained(train: Dataset, data: Dataset, what: str) -> Dataset:
     return take(data, rows)
 
 
-def reference_rows(rows: Dataset, seed: int) -> list[tuple[Input, str | None]]:
-    """At most 5,000 (text, label) of the rows."""
-    return [(rows.texts[row], rows.targets[row]) for row in choose_rows(len(rows), MAX_ROWS, seed)]
+def reference_rows(rows: Dataset, seed: int, *, told: bool = True) -> list[tuple[Input, str | None]]:
+    """At most 5,000 (text, label) of the rows, whose labels may not be ``told``."""
+    chosen = choose_rows(len(rows), MAX_ROWS, seed)
+    return [(rows.texts[row], rows.targets[row] if told else None) for row in chosen]
 
 
 def some_rows(data: Dataset) -> Dataset:

@@ -64,11 +64,18 @@ def write_tokenizer(path: Path) -> list[str]:
 
 
 def write_model(
-    path: Path, vocabulary: list[str], labels: Sequence[str], seed: int, *, per_token: bool = False
+    path: Path,
+    vocabulary: list[str],
+    labels: Sequence[str],
+    seed: int,
+    *,
+    per_token: bool = False,
+    vector: bool = False,
 ) -> None:
     """A bag of words in ONNX: the mean of word vectors, in which each label's words point to its logit.
 
-    One that says something of each token multiplies every word's vector by itself.
+    One that says something of each token multiplies every word's vector by itself; one that gives a ``vector`` gives
+    the mean.
     """
     rng = np.random.default_rng(seed)
     vectors = rng.normal(0, 0.05, (len(vocabulary), WIDTH)).astype(np.float32)
@@ -85,12 +92,16 @@ def write_model(
         helper.make_node("ReduceSum", ["masked", "middle"], ["total"], keepdims=0),
         helper.make_node("ReduceSum", ["mask", "middle"], ["count"], keepdims=1),
         helper.make_node("Div", ["total", "count"], ["embedding"]),
-        helper.make_node("MatMul", ["hidden" if per_token else "embedding", "head"], ["logits"]),
+        helper.make_node("Identity", ["embedding"], ["logits"])
+        if vector
+        else helper.make_node("MatMul", ["hidden" if per_token else "embedding", "head"], ["logits"]),
     ]
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in INPUTS]
     outputs = [
         helper.make_tensor_value_info(
-            "logits", TensorProto.FLOAT, ["batch", *(["sequence"] if per_token else []), len(labels)]
+            "logits",
+            TensorProto.FLOAT,
+            ["batch", *(["sequence"] if per_token else []), WIDTH if vector else len(labels)],
         ),
         helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", WIDTH]),
     ]
@@ -127,7 +138,14 @@ def make_bundle(
     texts: list[Input] = list(map(TextPair, singles, [*singles[1:], singles[0]])) if paired else list(singles)
     with staging(root, name) as stage:
         vocabulary = write_tokenizer(stage / "tokenizer.json")
-        write_model(stage / MODEL, vocabulary[: len(vocabulary) - missing], labels, seed, per_token=task.per_token)
+        write_model(
+            stage / MODEL,
+            vocabulary[: len(vocabulary) - missing],
+            labels,
+            seed,
+            per_token=task.per_token,
+            vector=task.vector,
+        )
         engine = Engine(stage / MODEL, device="cpu", threads=1, max_length=16)
         tokens = TextTokenizer(stage / "tokenizer.json", 16, placed=task.per_token)(texts)
         outputs = [engine.run([one]) for one in tokens]
@@ -149,7 +167,7 @@ def make_bundle(
                 "confidence": float(seen.confidence[row]),
                 "probs": seen.probs[row].tolist(),
                 "embedding": seen.projected[row].astype(np.float32).tolist(),
-                "target": seen.labels[row],
+                "target": None if task.vector else seen.labels[row],
             }
             for row, (text, second) in enumerate(map(split, texts))
         ]
@@ -164,6 +182,7 @@ def make_bundle(
                 name=name,
                 labels=tuple(labels),
                 task=task.name,
+                task_settings=dict(task.settings) if task.vector else {},
                 paired=paired,
                 variants=dict.fromkeys(variants, INT8),
                 reference=Reference(rows=len(rows), feature_version=FEATURE_VERSION),

@@ -26,7 +26,10 @@ def label_names(config: Mapping[str, Any], source: Path) -> tuple[str, ...]:
     if names is None:
         classifies = any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or [])
         if not classifies:
-            raise CheckpointError(f"{source} names no labels (id2label). Is it a classification checkpoint?")
+            raise CheckpointError(
+                f"{source} names no labels (id2label). Is it a classification checkpoint? One for embeddings has "
+                "modules.json beside it, as sentence-transformers saves it."
+            )
         names = {str(row): f"LABEL_{row}" for row in range(rows or 2)}  # transformers does not write these two
         logger.warning(
             "%s names no labels: they are called %s. Other names can be given with --labels.",

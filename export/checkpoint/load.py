@@ -7,7 +7,7 @@ import importlib.util
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,15 @@ import orjson
 from export.checkpoint.hub import on_hub
 from export.checkpoint.label_names import check_label_names, label_names
 from export.checkpoint.no_code import refuse_code_in
+from export.checkpoint.sentence import FILES as SENTENCE_FILES
+from export.checkpoint.sentence import sentence_model
 from export.errors import CheckpointError
 from service.contract.bundle import TOKENIZER
 from service.contract.files import fsync_path, sha256_file
 from service.contract.repository import check_name
 from service.tasks import Task
 from service.tasks.configured import gives_number, task_of_config
+from service.tasks.embeddings import LABEL, Embeddings
 from service.terminal.install import how_to_install
 
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
@@ -55,7 +58,8 @@ logger = logging.getLogger(__name__)
 class Checkpoint:
     """A classification checkpoint's folder and what its files say. ``labels`` are in the order of the logits.
 
-    ``paired`` is whether it was trained on pairs of texts, None where nothing says so.
+    ``paired`` is whether it was trained on pairs of texts, None where nothing says so; ``max_length`` how many tokens
+    of a text it is to read, if it says that beside its tokenizer.
     """
 
     path: Path
@@ -63,6 +67,7 @@ class Checkpoint:
     task: Task
     base_model: str
     paired: bool | None = None
+    max_length: int | None = None
 
 
 def packaged_base() -> Path:
@@ -118,6 +123,12 @@ def read_checkpoint(path: Path, labels: Sequence[str] | None = None) -> Checkpoi
         raise CheckpointError(f"{path} is an adapter. Merge it into its base (merge_and_unload) and save that.")
     if not weight_files(path):
         raise CheckpointError(f"{path} has no {_WEIGHTS}. {_how_to_save(path)}")
+    if (sentence := sentence_model(path)) is not None and not _has_head(config):
+        task = Embeddings(
+            sentence.pooling, sentence.normalized, int(config.get("hidden_size") or config.get("dim") or 0)
+        )
+        known = str(config.get("_name_or_path") or config.get("model_type", "unknown"))
+        return Checkpoint(path, (LABEL,), task, known, paired=False, max_length=sentence.max_length)
     if labels is None:
         names = label_names(config, path / "config.json")
     else:
@@ -126,6 +137,10 @@ def read_checkpoint(path: Path, labels: Sequence[str] | None = None) -> Checkpoi
     base = str(note.get("base_model") or config.get("_name_or_path") or config.get("model_type", "unknown"))
     paired = note.get("paired")
     return Checkpoint(path, names, task_of_config(config), base, paired if isinstance(paired, bool) else None)
+
+
+def _has_head(config: Mapping[str, Any]) -> bool:
+    return any("For" in str(one) and not str(one).endswith("ForMaskedLM") for one in config.get("architectures") or ())
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -151,7 +166,7 @@ def weight_files(path: Path) -> list[Path]:
 def checkpoint_files(path: Path) -> list[Path]:
     """What makes the checkpoint in ``path``, sorted; not what a trainer leaves beside it."""
     index = [] if (path / _WEIGHTS).is_file() else [path / _INDEX]
-    beside = [path / name for name in _BESIDE_WEIGHTS]
+    beside = [path / name for name in (*_BESIDE_WEIGHTS, *SENTENCE_FILES)]
     return sorted(file for file in (*weight_files(path), *index, *beside) if file.is_file())
 
 
@@ -159,7 +174,7 @@ def checkpoint_digest(path: Path) -> str:
     """SHA-256 over the (name, file SHA-256) of every file that makes the checkpoint."""
     digest = hashlib.sha256()
     for file in checkpoint_files(path):
-        digest.update(f"{file.name}\0{sha256_file(file)}\n".encode())
+        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
     return digest.hexdigest()
 
 
@@ -174,7 +189,9 @@ def keep_checkpoint(root: Path, name: str, source: Path, digest: str) -> Path:
     if not kept.is_dir():
         with new_folder(kept) as folder:
             for file in checkpoint_files(source):
-                shutil.copyfile(file, folder / file.name)
+                copy = folder / file.relative_to(source)
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, copy)
     return kept
 
 

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
     AutoConfig,
     PretrainedConfig,
     PreTrainedModel,
@@ -40,10 +41,11 @@ _LEFT_OVER = re.compile(
 )
 _SHOWN = 3
 
-Head = Literal["ForSequenceClassification", "ForTokenClassification"]
+Head = Literal["ForSequenceClassification", "ForTokenClassification", "Model"]
 HEADS: dict[Head, Any] = {
     "ForSequenceClassification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     "ForTokenClassification": MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    "Model": MODEL_MAPPING,
 }
 
 

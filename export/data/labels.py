@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,15 @@ def read_labelled(
             "--allow-similar-labels if they are classes of their own."
         )
     return files
+
+
+def read_unlabelled(paths: Iterable[Path], *, text_column: str) -> list[Dataset]:
+    """Texts for a model that nobody tells the true answers of; each has the empty target.
+
+    :raises DatasetError: as :func:`read_datasets`.
+    """
+    files = read_datasets(paths, text_column=text_column, label_column=None)
+    return [replace(data, labels=[""] * len(data)) for data in files]
 
 
 def _named(target: str, *, entities: bool) -> Sequence[str]:

@@ -19,6 +19,7 @@ from export.checkpoint.load import Checkpoint
 from export.checkpoint.weights import classifier_config, load_weights, set_labels
 from export.errors import CheckpointError
 from export.graph.files import save_graph
+from export.graph.pooled import with_pooled
 from export.inference.predict import input_names
 from export.tasks import training_of
 from service.contract.bundle import Tensor
@@ -41,8 +42,12 @@ def load_model(checkpoint: Checkpoint, *, attention: Literal["eager"] | None = "
     """
     where = str(checkpoint.path)
     config = classifier_config(where, local=True)
+    head = training_of(checkpoint.task).head
+    if checkpoint.task.vector:
+        model = load_weights(where, config, head, local=True, attention=attention).model
+        return with_pooled(model, str(checkpoint.task.settings["pooling"]))
     set_labels(config, checkpoint.labels)
-    return load_weights(where, config, training_of(checkpoint.task).head, local=True, attention=attention).model
+    return load_weights(where, config, head, local=True, attention=attention).model
 
 
 @contextmanager
@@ -58,12 +63,15 @@ def returning_embedding(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     def forward(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         mask = bound.bind(*args, **kwargs).arguments["attention_mask"].unsqueeze(-1).to(torch.float32)
         hidden.clear()
-        logits = original(*args, **kwargs)["logits"]
-        return {"logits": logits, "embedding": (hidden[0] * mask).sum(1) / mask.sum(1).clamp(min=1.0)}
+        given = original(*args, **kwargs)
+        state = given["last_hidden_state"] if alone else hidden[0]
+        return {"logits": given["logits"], "embedding": (state * mask).sum(1) / mask.sum(1).clamp(min=1.0)}
 
     bound = signature(original)
     forward.__signature__ = bound  # type: ignore[attr-defined]  # the exporter orders the inputs by it
-    hook = model.base_model.register_forward_hook(lambda _module, _args, output: hidden.append(output[0]))
+    alone = model.base_model is model  # an encoder without a head
+    keep = (lambda _module, _args, output: None) if alone else (lambda _module, _args, output: hidden.append(output[0]))
+    hook = model.base_model.register_forward_hook(keep)
     model.forward = forward
     try:
         yield model

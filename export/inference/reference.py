@@ -49,7 +49,7 @@ def reference_table(answers: Answers, targets: Sequence[str | None]) -> pa.Table
         "unk_share": [tokens.unk_share for tokens in answers.tokens],
         "label": observed.labels,
         "confidence": observed.confidence,
-        "probs": list(observed.probs),
+        "probs": observed.probs.tolist(),
         "embedding": list(observed.projected.astype(np.float32)),
         "target": list(targets),
     }

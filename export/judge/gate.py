@@ -80,6 +80,7 @@ def judge_quality(
     beside others and padded, for the first ``len(batched)`` rows. ``max_drop`` is in points. ``trained_on`` counts the
     eval rows that are not among these because they were trained on.
     """
+    targets = task.truth(targets, baseline.labels)
     before, after = task.merits(baseline.labels, targets), task.merits(exported.labels, targets)
     paired = compared(task, before, after)
     margin = max_drop / 100
@@ -153,8 +154,9 @@ def refuse_unless_published(qualities: Mapping[VariantName, Quality], *, strict:
 
 def check_baseline(baseline: PredictedLabels, rows: Dataset, task: Task) -> None:
     """:raises Refused: if the checkpoint is no better on these rows than the same answer to all of them would be."""
-    scored = task.score(task.merits(baseline.labels, rows.targets))
-    answer, trivial = task.trivial_score(rows.targets, rows.texts)
+    targets = task.truth(rows.targets, baseline.labels)
+    scored = task.score(task.merits(baseline.labels, targets))
+    answer, trivial = task.trivial_score(targets, rows.texts)
     if scored <= trivial:
         raise Refused(
             f"the checkpoint has {task.metric} {scored:.4f} on the {len(rows)} eval rows, and {answer} "

@@ -80,7 +80,8 @@ class SearchRows:
         likelihood = training_of(task).likelihood
         has = likelihood.has(rows.targets, labels) if likelihood is not None else None
         judge = Judge(checkpoint_logits(model, tokens), has, task)
-        return cls(tokens, rows.targets, judge, labels, task, tokenizer.pad_id)
+        answers = task.answers(task.probabilities(judge.wanted), labels, tokens)
+        return cls(tokens, task.truth(rows.targets, answers), judge, labels, task, tokenizer.pad_id)
 
     @property
     def baseline(self) -> float:

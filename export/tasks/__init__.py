@@ -3,6 +3,7 @@
 One more task is one more class with the methods of :class:`export.tasks.training.TrainingTask`, and its line here.
 """
 
+from export.tasks.embeddings import EmbeddingsTraining
 from export.tasks.multi_label import MultiLabelTraining
 from export.tasks.regression import RegressionTraining
 from export.tasks.single_label import SingleLabelTraining
@@ -14,7 +15,13 @@ __all__ = ["TRAINING", "TrainingTask", "training_of"]
 
 TRAINING = {
     one().task.name: one
-    for one in (SingleLabelTraining, MultiLabelTraining, RegressionTraining, TokenClassificationTraining)
+    for one in (
+        SingleLabelTraining,
+        MultiLabelTraining,
+        RegressionTraining,
+        TokenClassificationTraining,
+        EmbeddingsTraining,
+    )
 }
 
 

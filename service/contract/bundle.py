@@ -261,7 +261,7 @@ class Manifest(_Model):
     name: str
     version: str = Field(pattern=r"^[1-9][0-9]*$")
     task: str = Field(description="name of one of service.tasks")
-    task_settings: dict[str, float | bool | str] = Field(
+    task_settings: dict[str, bool | int | float | str] = Field(
         default={}, description="what the task was told beside its name"
     )
     paired: bool = Field(default=False, description="whether it reads pairs of texts")

@@ -45,7 +45,7 @@ class Prediction:
     @property
     def score(self) -> float:
         """What is shown beside the answer: how sure it is, or the number itself, where it is one."""
-        return self.probs[0] if math.isnan(self.confidence) else self.confidence
+        return (self.probs or [math.nan])[0] if math.isnan(self.confidence) else self.confidence
 
 
 @dataclass(frozen=True, slots=True)

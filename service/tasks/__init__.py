@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.contract.errors import BundleError
+from service.tasks.embeddings import Embeddings
 from service.tasks.multi_label import MultiLabel
 from service.tasks.regression import Regression
 from service.tasks.single_label import SingleLabel
 from service.tasks.task import Task
 from service.tasks.token_classification import TokenClassification
 
-__all__ = ["MULTI_LABEL", "REGRESSION", "SINGLE_LABEL", "TASKS", "TOKENS", "Task", "task_named"]
+__all__ = ["EMBEDDINGS", "MULTI_LABEL", "REGRESSION", "SINGLE_LABEL", "TASKS", "TOKENS", "Task", "task_named"]
 
-SINGLE_LABEL, MULTI_LABEL, REGRESSION, TOKENS = SingleLabel(), MultiLabel(), Regression(), TokenClassification()
-TASKS: dict[str, Task] = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL, REGRESSION, TOKENS)}
+SINGLE_LABEL, MULTI_LABEL, REGRESSION = SingleLabel(), MultiLabel(), Regression()
+TOKENS, EMBEDDINGS = TokenClassification(), Embeddings()
+TASKS: dict[str, Task] = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL, REGRESSION, TOKENS, EMBEDDINGS)}
 
 
 def task_named(name: str, settings: Mapping[str, Any] | None = None) -> Task:

@@ -13,6 +13,7 @@ from service.contract.inputs import Input
 from service.contract.labels import split_labels
 from service.tasks.task import Booleans, Doubles, Floats
 from service.tasks.tokenizer import Tokens
+from service.tasks.told import Told
 
 _SHOWN_LABELS = 12
 
@@ -43,7 +44,7 @@ def majority(targets: Sequence[str]) -> tuple[str, float]:
     return spelt[label], rows / len(targets)
 
 
-class Classification:
+class Classification(Told):
     """The half of a task that both kinds of classification share: an answer is right or wrong, and nothing between."""
 
     name: str

@@ -12,6 +12,7 @@ from service.contract.inputs import Input
 from service.tasks.classification import sigmoid
 from service.tasks.task import Booleans, Doubles, Floats
 from service.tasks.tokenizer import Tokens
+from service.tasks.told import Told
 
 _NEAR = 0.5  # of the spread: an answer that is off by no more is right
 _ALIKE = 0.25  # of the spread: answers that differ by no more are one; in 2 % of rows that is 0.1 points of R2
@@ -31,7 +32,7 @@ def numbers(answers: Sequence[str]) -> Doubles:
 
 
 @dataclass(frozen=True)
-class Regression:
+class Regression(Told):
     """The one logit is the answer, or its sigmoid (``squashed``), as many cross-encoders are trained.
 
     The score is 1 minus the mean squared error as a share of the targets' variance: R2, or the coefficient of

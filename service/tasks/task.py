@@ -24,8 +24,9 @@ class Task(Protocol):
 
     An answer is a string, as it is logged, compared and sent back as feedback; so is a target, the true answer.
     ``name`` is what manifests store, ``problem_type`` what transformers calls it in a checkpoint's config.json,
-    ``metric`` what its score is called, ``categorical`` whether answers are made of a fixed set of labels, and
-    ``several`` whether one may have several of them, or none.
+    ``metric`` what its score is called, ``categorical`` whether answers are made of a fixed set of labels,
+    ``several`` whether one may have several of them, or none, and ``vector`` whether they are vectors, which nobody can
+    say the true ones of.
     """
 
     @property
@@ -45,6 +46,9 @@ class Task(Protocol):
 
     @property
     def per_token(self) -> bool: ...
+
+    @property
+    def vector(self) -> bool: ...
 
     @property
     def trivial(self) -> str:
@@ -78,6 +82,14 @@ class Task(Protocol):
 
     def as_labels(self, answer: str) -> str:
         """The classes in an answer, joined as labels are, whatever else it says."""
+        ...
+
+    def as_logged(self, answer: str) -> str:
+        """What is kept of an answer in the log and the reference."""
+        ...
+
+    def truth(self, targets: Sequence[str], answers: Sequence[str]) -> Sequence[str]:
+        """What rows are judged by: their targets, or where there are none the checkpoint's ``answers``."""
         ...
 
     def probabilities(self, logits: Floats) -> Floats:

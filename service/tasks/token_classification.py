@@ -17,6 +17,7 @@ from service.tasks.classification import correct, softmax
 from service.tasks.entities import Aggregation, Entity, entities, kinds_of, tagged
 from service.tasks.task import Booleans, Doubles, Floats
 from service.tasks.tokenizer import Tokens
+from service.tasks.told import Told
 
 _WORD = re.compile(r"\S+")
 
@@ -37,7 +38,7 @@ def entities_of(probs: Floats, labels: Sequence[str], tokens: Tokens, aggregatio
 
 
 @dataclass(frozen=True)
-class TokenClassification:
+class TokenClassification(Told):
     """Answers are entities as :mod:`service.contract.spans` writes them, aggregated by :mod:`service.tasks.entities`.
 
     The score is F1 over entities: the harmonic mean of precision and recall, an entity being right if its place and its

@@ -85,6 +85,8 @@ def _label(body: FeedbackRequest, live: LoadedModel | None) -> str:
     :raises Contradiction: if entities are told of a classifier. :raises InvalidRequest: if they are none, or overlap.
     """
     given = body.label
+    if live is not None and live.task.vector:
+        raise Contradiction(f"{live.manifest.name!r} gives embeddings, and nobody can tell the true ones.")
     entities = isinstance(given, list) and bool(given) and isinstance(given[0], TrueEntity)
     if live is not None and entities and not live.task.per_token:
         raise Contradiction(f"{live.manifest.name!r} finds no entities: give a label, or a list of labels.")

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from service.contract.inputs import input_of
 from service.http.requests import documented, most_values, parse, within
 from service.http.route_table import Policy, policy
+from service.http.routes.embed import vectors
 from service.http.routes.entities import FoundEntity, found_entities
 from service.http.routes.predict import Scored, respond
 from service.http.state import Server
@@ -57,7 +58,7 @@ class Prediction(Scored):
 
 
 class Predictions(BaseModel):
-    predictions: list[Prediction]
+    predictions: list[Prediction] | list[list[float]] = Field(description="vectors of a model that gives embeddings")
 
 
 @router.post("/{name}:predict", response_model=Predictions, openapi_extra=documented(InstancesRequest))
@@ -68,6 +69,8 @@ async def predict(name: str, request: Request, server: Server) -> Response:
     texts = [one if isinstance(one, str) else input_of(one.text, one.text_pair) for one in body.instances]
     predictor = server.predictor
     answer = await predictor.predict(predictor.who_answers(name), texts, within(request))
+    if answer.task.vector:
+        return respond({"predictions": vectors(answer, unit=bool(answer.task.settings["normalized"])).tolist()}, answer)
     rows: list[dict[str, Any]] = [{"id": one.id, "label": one.label, "score": one.score} for one in answer.predictions]
     if answer.task.per_token:
         rows = [{**row, "entities": found} for row, found in zip(rows, found_entities(answer), strict=True)]

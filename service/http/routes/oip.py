@@ -3,7 +3,8 @@
 Input: one BYTES tensor, whatever its name, of shape [n] or [n, 1]; of a model that reads pairs two, ``text`` and
 ``text_pair``. Outputs: ``label`` and ``id`` (BYTES [n]), ``score``
 (FP32 [n]) and ``probabilities`` (FP32 [n, labels], in the order of the labels in the model's metadata); of a model that
-finds entities also ``entities`` (BYTES [n], a JSON list each). Tensors come as JSON or as binary data, see ``tensors``.
+finds entities also ``entities`` (BYTES [n], a JSON list each). A model that gives vectors has ``embedding`` (FP32
+[n, dimensions]) and ``id``. Tensors come as JSON or as binary data, see ``tensors``.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from service.contract.inputs import Input, TextPair
 from service.errors import Contradiction, InvalidRequest
 from service.http.requests import documented, headers_of, most_values, shown, within
 from service.http.route_table import PROBE, Policy, policy
+from service.http.routes.embed import vectors
 from service.http.routes.entities import found_entities
 from service.http.routes.tensors import (
+    EMBEDDING,
     ENTITIES,
     HEADER_LENGTH,
     OUTPUTS,
@@ -39,6 +42,7 @@ from service.http.routes.tensors import (
 from service.http.state import Server
 from service.models.loaded import LoadedModel
 from service.models.predictor import Answer, Predictor
+from service.tasks import Task
 from service.tasks.of_bundle import task_of
 from service.telemetry.context import body_of
 from service.workers.gathered import gather_metrics
@@ -54,6 +58,7 @@ _INFER = documented(InferRequest)  # read by hand, for the binary data behind th
 
 _LONGEST_TIMEOUT = 86_400_000_000  # microseconds
 _PAIR = ("text", "text_pair")
+_EVERY = {*OUTPUTS, ENTITIES, EMBEDDING}
 
 
 class TensorMetadata(BaseModel):
@@ -190,22 +195,34 @@ def _inputs(body: InferRequest, binary: bytes, most: int, *, paired: bool) -> Se
 
 
 def _described_outputs(manifest: Manifest) -> list[TensorMetadata]:
-    more = [TensorMetadata(name=ENTITIES, datatype="BYTES", shape=[-1])] if task_of(manifest).per_token else []
-    return [
-        TensorMetadata(name="label", datatype="BYTES", shape=[-1]),
-        TensorMetadata(name="score", datatype="FP32", shape=[-1]),
-        TensorMetadata(name="probabilities", datatype="FP32", shape=[-1, len(manifest.labels)]),
-        TensorMetadata(name="id", datatype="BYTES", shape=[-1]),
-        *more,
-    ]
+    task = task_of(manifest)
+    shapes: dict[str, tuple[str, list[int]]] = {
+        "label": ("BYTES", [-1]),
+        "score": ("FP32", [-1]),
+        "probabilities": ("FP32", [-1, len(manifest.labels)]),
+        "id": ("BYTES", [-1]),
+        ENTITIES: ("BYTES", [-1]),
+        EMBEDDING: ("FP32", [-1, int(task.settings.get("dimensions", 0))]),
+    }
+    return [TensorMetadata(name=name, datatype=shapes[name][0], shape=shapes[name][1]) for name in _names(task)]
+
+
+def _names(task: Task) -> list[str]:
+    """The outputs of a model with this task."""
+    if task.vector:
+        return [EMBEDDING, "id"]
+    return [*OUTPUTS, ENTITIES] if task.per_token else OUTPUTS
 
 
 def _wanted(body: InferRequest, model: LoadedModel) -> list[str]:
     """The names of the outputs to give: the requested ones, or all."""
-    names = [*OUTPUTS, ENTITIES] if model.task.per_token else OUTPUTS
+    names = _names(model.task)
     wanted = list(dict.fromkeys(one.name for one in body.outputs)) or names
-    if ENTITIES in wanted and ENTITIES not in names:
-        raise Contradiction(f"{model.manifest.name!r} finds no entities; its outputs are {', '.join(names)}.")
+    if other := [name for name in wanted if name in _EVERY and name not in names]:
+        described = model.task.described(model.manifest.labels)
+        raise Contradiction(
+            f"{model.manifest.name!r} is a {described} and has no output {other[0]!r}; there are {', '.join(names)}."
+        )
     for requested in body.outputs:
         _classes(requested)  # refused before the work, not after it
     for name in wanted:
@@ -224,8 +241,11 @@ def _outputs(answer: Answer, body: InferRequest, wanted: list[str]) -> list[Outp
         "probabilities": ("FP32", [count, len(labels)], [p for row in rows for p in row.probs]),
         "id": ("BYTES", [count], [row.id for row in rows]),
     }
+    if EMBEDDING in wanted:
+        found = vectors(answer, unit=bool(answer.task.settings["normalized"]))
+        outputs[EMBEDDING] = ("FP32", list(found.shape), found.ravel().tolist())
     if ENTITIES in wanted:
-        outputs[ENTITIES] = ("BYTES", [count], [orjson.dumps(found).decode() for found in found_entities(answer)])
+        outputs[ENTITIES] = ("BYTES", [count], [orjson.dumps(one).decode() for one in found_entities(answer)])
     for requested in body.outputs:
         if (most := _classes(requested)) is not None:
             ranked = [classes(row.probs, labels, most) for row in rows]

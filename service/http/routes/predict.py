@@ -231,6 +231,7 @@ def shown_answers(answer: Answer, body: PredictRequest) -> Sequence[Sequence[Map
 
 def _check_asked(model: LoadedModel, body: PredictRequest) -> None:
     """:raises Contradiction: if something is asked that is not for such a model."""
+    refuse_vectors(model)
     asked = body.parameters or _NOTHING
     wrong: dict[str, object] = {
         "aggregation_strategy": asked.aggregation_strategy,
@@ -242,6 +243,13 @@ def _check_asked(model: LoadedModel, body: PredictRequest) -> None:
         if given is not None:
             described = model.task.described(model.manifest.labels)
             raise Contradiction(f"{name} is not for {model.manifest.name!r}, a {described}. Leave it out.")
+
+
+def refuse_vectors(model: LoadedModel) -> None:
+    """:raises Contradiction: if the model gives vectors, where something that can be named is asked for."""
+    if model.task.vector:
+        described = model.task.described(model.manifest.labels)
+        raise Contradiction(f"{model.manifest.name!r} is a {described}. Ask /embed or /v1/embeddings.")
 
 
 def _scores(answer: Answer, function: Literal["softmax", "sigmoid", "none"] | None) -> Sequence[Sequence[float]]:

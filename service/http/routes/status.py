@@ -69,6 +69,9 @@ def _said(answer: Answer) -> str:
     (given,) = answer.predictions
     if answer.task.per_token:
         return _marked(answer)
+    if answer.task.vector:
+        first = ", ".join(f"{value:.3f}" for value in answer.logits()[0, :_SHOWN].tolist())
+        return f"<p>{answer.task.settings['dimensions']} numbers: {first}, …</p>"
     if not answer.task.categorical:
         return f"<p>{escape(answer.manifest.labels[0])}: <b>{escape(given.label)}</b></p>"
     ranked = sorted(zip(given.probs, answer.manifest.labels, strict=True), reverse=True)

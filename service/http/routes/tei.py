@@ -69,7 +69,9 @@ async def info(server: Server, name: str | None = None) -> dict[str, Any]:
         "model_id": live.manifest.name,
         "model_sha": live.bundle.digest,
         "model_dtype": live.manifest.variants[live.variant].precision,
-        "model_type": {"classifier": kind},
+        "model_type": {"embedding": {"pooling": live.task.settings["pooling"]}}
+        if live.task.vector
+        else {"classifier": kind},
         "max_input_length": live.manifest.max_length,
         "max_client_batch_size": server.settings.max_items,
         "max_batch_tokens": live.batcher.cost.budget,

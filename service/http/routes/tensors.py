@@ -22,6 +22,7 @@ _MOST_DIGITS = 18
 
 DESCRIBED_ITEMS = 64  # sizes of a tensor that are spelled out; readers of descriptions give up at some hundreds
 OUTPUTS = ["label", "score", "probabilities", "id"]
+EMBEDDING = "embedding"  # in place of them of a model that gives vectors
 ENTITIES = "entities"  # beside them of a model that finds such: a JSON list for each text
 
 Parameters = dict[str, Any]
@@ -58,7 +59,7 @@ class InputTensor(BaseModel):
 
 
 class RequestedOutput(BaseModel):
-    name: str = Field(json_schema_extra={"enum": [*OUTPUTS, ENTITIES]})
+    name: str = Field(json_schema_extra={"enum": [*OUTPUTS, ENTITIES, EMBEDDING]})
     parameters: Parameters = {}
 
 
