@@ -3,7 +3,8 @@
     python -m loadtest.bench_serving MODELS --name NAME --short CSV [--long CSV] [--pruned MODELS] [--only …]
 
 The server has one core, the client another; the bare loops run on the server's core while it is idle. Short texts are
-the rows of ``--short``; the mix is nine to one row of 150 to 220 words of ``--long``. Everything is on: validation,
+the rows of ``--short``; the mix is nine to one row of 150 to 220 words of ``--long``. With ``--path /embed --batch 16``
+clients send so many texts at once, as those of embeddings do. Everything is on: validation,
 metrics, request ids, and a record of every answer. Rounds are interleaved; medians are printed, and ratios to the
 length-bucketed bare loop (a window of 64 texts under 512 padded tokens) of the same round. One client and the bare call
 have the same texts, a hundred at a time in turns: how long a text takes depends most of all on its length. Exit code 3
@@ -18,6 +19,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from loadtest.bare import BareLoops, mix, per_second
@@ -28,9 +30,10 @@ from loadtest.server import CLIENT_CORE, SERVER_CORE, pin, serving, started
 from service.contract.dataset import read_dataset
 from service.contract.repository import live_bundle
 
-USERS = (16, 64)
+USERS, _BATCH_USERS = (16, 64), (4, 8)
 PARTS = ("speed", "peer", "start", "switch", "overload", "soak")
 _SHARES = {("short", 16): 0.82, ("short", 64): 0.88, ("mixed", 16): 0.85, ("mixed", 64): 0.90}
+_SHARE_OF_BATCHES = 0.90
 _SINGLE_MS = 0.7
 _SINGLE_TEXTS, _TURN, _WARM = 1_000, 100, 20
 _TIMES_PEER, _ROUNDS_PEER = 10, 5  # times for a pruned bundle
@@ -44,6 +47,8 @@ def main() -> None:
     parser.add_argument("--long", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--path", default="/predict")
+    parser.add_argument("--batch", type=int, default=1, help="texts of a request, in the part speed")
     parser.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)}; default all")
     parser.add_argument("--checkpoint", type=Path, help="for the peer; default the newest one in the repository")
     parser.add_argument("--pruned", type=Path, help="a repository with a pruned bundle, for the peer")
@@ -56,7 +61,9 @@ def main() -> None:
     texts = workloads.get("mixed", workloads["short"])
     repositories = [options.models] if options.pruned is None else [options.models, options.pruned]
     parts = {
-        "speed": lambda: speed(options.models, options.name, workloads, options.rounds, options.seconds),
+        "speed": lambda: speed(
+            options.models, options.name, workloads, options.rounds, options.seconds, options.path, options.batch
+        ),
         "peer": lambda: peer(repositories, options.name, options.checkpoint, texts, options.seconds),
         "start": lambda: start(options.models),
         "switch": lambda: switch_and_stop(options.models, options.name, texts),
@@ -72,30 +79,41 @@ def main() -> None:
     sys.exit(0 if holds else 3)
 
 
-def speed(models: Path, name: str, workloads: Mapping[str, Sequence[str]], rounds: int, seconds: float) -> list[Row]:
-    """Answers a second and times, beside those of the bare loops."""
+def speed(
+    models: Path,
+    name: str,
+    workloads: Mapping[str, Sequence[str]],
+    rounds: int,
+    seconds: float,
+    path: str,
+    batch: int,
+) -> list[Row]:
+    """Texts answered a second and times, beside those of the bare loops; requests have ``batch`` texts each."""
     bare: dict[tuple[str, str], list[float]] = defaultdict(list)
     alone: dict[str, list[tuple[Speed, float]]] = defaultdict(list)
     speeds: dict[tuple[str, int], list[Speed]] = defaultdict(list)
     loops = BareLoops(live_bundle(models, name))
     with serving(models) as server:
+        url = f"{server.url}{path}"
         for number in range(rounds):
             for workload, texts in workloads.items():
-                alone[workload].append(single(f"{server.url}/predict", loops, texts))
+                if batch == 1:
+                    alone[workload].append(single(url, loops, texts))
                 pin(SERVER_CORE)
                 bare[workload, "one by one"].append(per_second(loops.one_by_one, texts, seconds / 2))
                 bare[workload, "bucketed"].append(per_second(loops.bucketed, texts, seconds / 2))
                 pin(CLIENT_CORE)
-                for users in USERS:
-                    speeds[workload, users].append(
-                        _answered(closed_loop(f"{server.url}/predict", texts, users, seconds))
-                    )
+                sent = texts if batch == 1 else [texts[at : at + batch] for at in range(0, len(texts) - batch, batch)]
+                for users in USERS if batch == 1 else _BATCH_USERS:
+                    found = _answered(closed_loop(url, sent, users, seconds))
+                    speeds[workload, users].append(replace(found, rate=batch * found.rate))
             print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
     rows = []
     for workload in workloads:
         one, bucketed = (statistics.median(bare[workload, what]) for what in ("one by one", "bucketed"))
         rows.append(Row(f"{workload}: bare loop one by one, bucketed", f"{one:.0f}, {bucketed:.0f}/s", "", True))
-        rows.append(_single_row(workload, alone[workload]))
+        if batch == 1:
+            rows.append(_single_row(workload, alone[workload]))
         rows += [
             _row(workload, users, found, bare[workload, "bucketed"])
             for (of, users), found in speeds.items()
@@ -141,7 +159,7 @@ def _single_row(workload: str, found: list[tuple[Speed, float]]) -> Row:
 def _row(workload: str, users: int, found: list[Speed], bucketed: list[float]) -> Row:
     what, rate = _summary(f"{workload}, {users} clients", found)
     share = statistics.median(s.rate / bare for s, bare in zip(found, bucketed, strict=True))
-    least = _SHARES[workload, users]
+    least = _SHARES.get((workload, users), _SHARE_OF_BATCHES)
     return Row(what, f"{rate}, {share:.0%} of bucketed", f">= {least:.0%}", share >= least)
 
 
