@@ -192,11 +192,8 @@ def _show(result: Result, json_file: Path | None, html_file: Path | None) -> Non
         if table.rows:
             _print(table)
     typer.echo(tables.generator_sentence(result))
-    for one in result.stages:
-        if not one.counts:
-            typer.echo(
-                f"{one.stage.name} does not count, the generator was the limit: {'; '.join(one.generator.limits)}."
-            )
+    for warning in tables.warnings(result):
+        typer.echo(warning)
     if sentence := tables.verdict_sentence(result):
         typer.echo(sentence)
 

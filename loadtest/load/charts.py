@@ -22,6 +22,9 @@ def charts(result: Result) -> Iterator[str]:
         return
     yield _latency_curve(result, answered)
     yield from _against_load(result, answered)
+    for one in answered:
+        if one.stage.ramp_to is not None and one.stage.burst is None:
+            yield _up_a_ramp(result, one)
     closest = focus(result)
     yield _over_time(result, closest if closest.latency_ms else answered[0])
     yield from _server_charts(result)
@@ -64,8 +67,8 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 def _against_load(result: Result, stages: list[StageResult]) -> Iterator[str]:
     """Latency and answers against the offered rate, or against the number of clients."""
     for is_open, what in ((True, "offered requests a second"), (False, "clients")):
-        of = sorted((one for one in stages if one.stage.open == is_open), key=_load)
-        if not of:
+        of = sorted((one for one in stages if one.stage.open == is_open and _steady(one)), key=_load)
+        if len(of) < 2:
             continue
         places = [_load(one) for one in of]
         series = [
@@ -103,7 +106,31 @@ def _against_load(result: Result, stages: list[StageResult]) -> Iterator[str]:
 
 
 def _load(one: StageResult) -> float:
-    return float(one.stage.clients) if one.stage.clients is not None else one.offered
+    return float(one.stage.clients or one.stage.rate or 0)
+
+
+def _steady(one: StageResult) -> bool:
+    return one.stage.ramp_to is None and one.stage.burst is None
+
+
+def _up_a_ramp(result: Result, one: StageResult) -> str:
+    """Latency against the rate as a ramp passes it, block by block."""
+    points = timeline(one.rounds[-1])
+    length = one.rounds[-1].seconds / len(points)
+    rates = one.stage.rates(np.array([point["second"] + length / 2 for point in points]))
+    series = [
+        Series(name, sorted((float(rate), point[f"{name}_ms"]) for rate, point in zip(rates, points, strict=True)))
+        for name in ("p50", "p99")
+    ]
+    values = [value for part in series for _, value in part.points]
+    return chart(
+        f"Latency against offered rate, {one.stage.name}",
+        ("offered requests a second", "ms"),
+        (across(linear, float(rates.max())), upwards(logarithmic, *_range(values))),
+        series,
+        "As the ramp passes each rate; what piled up before is in it.",
+        result.p99_objective_ms,
+    )
 
 
 def _over_time(result: Result, one: StageResult) -> str:
@@ -127,11 +154,11 @@ def _over_time(result: Result, one: StageResult) -> str:
 def _server_charts(result: Result) -> Iterator[str]:
     """The server's own queue and batches over the loads."""
     told = [one for one in result.stages if one.server is not None and "queue_ms" in one.server.spreads]
-    told.sort(key=_load)
-    if not told:
+    told = sorted(filter(_steady, told), key=_load)
+    if len(told) < 2:
         return
-    what = "offered requests a second" if told[0].stage.open else "clients"
-    of_kind = [one for one in told if one.stage.open == told[0].stage.open]
+    what = "offered requests a second" if told[-1].stage.open else "clients"
+    of_kind = [one for one in told if one.stage.open == told[-1].stage.open]
     places = [_load(one) for one in of_kind]
     for title, unit, names in (
         ("The server's queue and inference", "ms", {"queue_ms": "queue", "inference_ms": "inference"}),

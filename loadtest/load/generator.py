@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +25,7 @@ from loadtest.load.stage import Stage
 from plumbline.processes import Process, free_port, last_lines
 from service.contract.errors import PlumblineError
 
+_PATIENCE = 10.0  # seconds for it to end by itself
 COMMAND = (sys.executable, "-m", "loadtest.load.locust_process")
 
 
@@ -131,5 +132,9 @@ def _process(arguments: Sequence[str], log: Path) -> Iterator[subprocess.Popen[b
     ):
         try:
             yield process
+            assert process.stdin is not None
+            process.stdin.close()  # then it ends its workers, those on other machines too
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_PATIENCE)
         finally:
             process.terminate()

@@ -221,6 +221,9 @@ class Worker:
             def ssl_context_factory(**_: Any) -> ssl.SSLContext:
                 return ssl.create_default_context()  # which heeds SSL_CERT_FILE
 
+            def on_stop(self) -> None:
+                self.client.client.close()  # a server with too many connections answers nobody else
+
             @task
             def visit(self) -> None:
                 work = worker.work

@@ -49,7 +49,7 @@ def as_html(result: Result) -> str:
 _EMPTY = {
     "Latency in ms": "Nothing was measured.",
     "Failures by kind": "None.",
-    "The server's own metrics": "The server has no /metrics that Plumbline knows.",
+    "The server's own metrics": "The server has no /metrics that Plumbline knows, or was too busy to tell.",
     "The generator": "",
 }
 
@@ -67,11 +67,7 @@ def _headline(result: Result) -> list[tuple[str, str]]:
 
 
 def _warnings(result: Result) -> str:
-    said = [
-        f"{one.stage.name} does not count, the generator was the limit: {'; '.join(one.generator.limits)}."
-        for one in result.stages
-        if not one.counts
-    ]
+    said = tables.warnings(result)
     if not said:
         return ""
     items = "".join(f"<li>{escape(one)}</li>" for one in said)

@@ -125,7 +125,8 @@ def _verdict(plan: Plan, stages: Sequence[StageResult], maximum: Maximum | None)
 def _machine() -> str:
     """What the generator ran on; onnxruntime, which counts cores elsewhere, would take a second to import."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{instruction_set()}: {cpuinfo_field(CPUINFO, 'model name') or platform.machine()}, {cores} cores"
+    name = cpuinfo_field(CPUINFO, "model name") or platform.machine()
+    return f"{instruction_set()}: {name}, {cores} core{'' if cores == 1 else 's'}"
 
 
 def _waiting(plan: Plan) -> str:

@@ -5,14 +5,18 @@ It is asked before and after only: a look at every second would be part of what 
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, ConfigDict
 
 _PATIENCE = 10.0
+_PAUSES = (0.0, 0.5, 1.0, 2.0)  # seconds before each try
+_BUSY = 503
 # Name here: the histogram, and what its unit is multiplied with.
 HISTOGRAMS = {
     "queue_ms": ("plumbline_queue_duration_seconds", 1000.0),
@@ -46,12 +50,14 @@ class ServerReport(BaseModel):
 
 
 def read_counters(url: str) -> Counters | None:
-    """The server's counters now; None if it has no such ``/metrics``."""
-    try:
-        response = httpx.get(f"{url}/metrics", timeout=_PATIENCE)
-    except httpx.HTTPError:
-        return None
-    return parse_counters(response.text) if response.status_code == 200 else None
+    """The server's counters now; None if it has no such ``/metrics``, or is too busy to tell for some seconds."""
+    for pause in _PAUSES:
+        time.sleep(pause)
+        with suppress(httpx.HTTPError):
+            response = httpx.get(f"{url}/metrics", timeout=_PATIENCE)
+            if response.status_code != _BUSY:
+                return parse_counters(response.text) if response.status_code == 200 else None
+    return None
 
 
 def parse_counters(text: str) -> Counters | None:

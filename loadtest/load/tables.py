@@ -143,6 +143,22 @@ def generator_sentence(result: Result) -> str:
     )
 
 
+def warnings(result: Result) -> list[str]:
+    """Where the generator was the limit, and what holds in spite of it."""
+    said = []
+    for one in result.stages:
+        if one.counts:
+            continue
+        kept = one.keeps(result.p99_objective_ms) if result.p99_objective_ms is not None else None
+        limits = "; ".join(one.generator.limits)
+        if kept is None:
+            said.append(f"{one.stage.name} does not count, the generator was the limit: {limits}.")
+        else:
+            holds = "kept" if kept else "missed"
+            said.append(f"{one.stage.name}: its times are partly the generator's: {limits}. The objective was {holds}.")
+    return said
+
+
 def verdict_sentence(result: Result) -> str:
     """The answer, if there was a question."""
     limited = [one for one in result.stages if not one.counts]

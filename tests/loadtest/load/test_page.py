@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from loadtest.load import tables
+from loadtest.load.measure import summarise
 from loadtest.load.page import as_html
 from loadtest.load.result import Maximum, Result
 from loadtest.load.server_side import ServerReport, Spread
-from tests.loadtest.load.results import latencies, result, stage_result
+from loadtest.load.stage import Stage
+from tests.loadtest.load.results import CALIBRATION, latencies, measured, result, stage_result
 
 SERVER = ServerReport(
     requests=4000,
@@ -28,6 +30,8 @@ def results() -> dict[str, Result]:
         stage_result(latencies(8 + rate / 100, 20 * rate), rate=float(rate)).model_copy(update={"server": SERVER})
         for rate in (100, 200, 300, 400, 500, 600)
     ]
+    stage = Stage(rate=10, ramp_to=500, seconds=20, warm_up=1)
+    ramp = summarise(stage, [measured(latencies(9), 20)], CALIBRATION)
     nothing = stage_result(latencies(10, 200), failed=200)
     return {
         "open": result(open_stages, p99_objective_ms=50, verdict="kept"),
@@ -38,6 +42,7 @@ def results() -> dict[str, Result]:
         "failing": result([stage_result(latencies(9), failed=300)], p99_objective_ms=50, verdict="missed"),
         "nothing answered": result([nothing], p99_objective_ms=50, verdict="missed"),
         "late": result([stage_result(latencies(9), late_ms=40)], verdict="generator", calibration=None),
+        "ramp": result([ramp]),
         "one request": result([stage_result(np.array([0.01]))]),
     }
 
@@ -87,6 +92,16 @@ def test_charts_have_the_objective_the_loads_and_the_servers_own_queue() -> None
     assert "The server&#x27;s queue and inference" in page
     assert "The 4 loads around" in page
     assert "clients" not in page
+
+
+def test_a_ramp_shows_latency_against_its_rate() -> None:
+    page = as_html(results()["ramp"])
+    assert "Latency against offered rate, 10 to 500/s" in page
+    assert page.count("<figure>") == 4
+
+
+def test_one_load_alone_is_no_curve_against_loads() -> None:
+    assert as_html(results()["failing"]).count("<figure>") == 3
 
 
 def test_without_answers_there_is_no_chart() -> None:

@@ -7,7 +7,7 @@ from prometheus_client import generate_latest
 
 from loadtest.load.server_side import HISTOGRAMS, parse_counters, read_counters, report
 from service.telemetry.metrics import Metrics
-from tests.loadtest.load.stub import stub
+from tests.loadtest.load.stub import Asked, stub
 from tests.processes import free_port
 
 
@@ -47,3 +47,14 @@ def test_a_server_without_such_metrics_has_no_report(answer: tuple[int, bytes]) 
         assert read_counters(server.url) is None
     assert read_counters(f"http://127.0.0.1:{free_port()}") is None
     assert report(None, {("plumbline_requests_total", ""): 1.0}) is None
+
+
+def test_a_server_that_is_busy_is_asked_again() -> None:
+    metrics = Metrics()
+    metrics.batch_size.labels("reviews").observe(4)
+
+    def answer(asked: Asked) -> tuple[int, bytes]:
+        return (503, b"busy") if len(server.asked) < 3 else (200, generate_latest(metrics.registry))
+
+    with stub(answer) as server:
+        assert read_counters(server.url) is not None
