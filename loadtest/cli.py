@@ -143,7 +143,7 @@ def _stages(
         raise InvalidInput("--find-max chooses the rates itself: leave out --rate and --clients.")
     if any(one <= 0 for one in [*(rate or []), *([ramp_to] if ramp_to is not None else [])]):
         raise InvalidInput("a rate must be above 0.")
-    times: dict[str, Any] = {"seconds": read_duration(duration), "warm_up": read_duration(warm_up)}
+    times: dict[str, Any] = {"seconds": read_duration(duration), "warm_up": read_duration(warm_up, none=True)}
     bursts = read_burst(burst) if burst is not None else None
     open_stages = [Stage(rate=one, ramp_to=ramp_to, burst=bursts, **times) for one in rate or []]
     chosen = clients or ([] if rate else _DEFAULT_CLIENTS)

@@ -19,6 +19,7 @@ from loadtest.load.result import SHARES, Calibration, Failure, GeneratorReport, 
 from loadtest.load.samples import OK, TOO_MANY_FILES, Samples
 from loadtest.load.server_side import read_counters, report
 from loadtest.load.stage import Stage
+from service.contract.errors import PlumblineError
 
 BUSY = 0.8  # share of a core from which the generator's own queue matters
 MOST_SHARE = 0.5  # of what the generator makes at most
@@ -51,6 +52,11 @@ class Meter:
             before(stage)
             (seed,) = self._seeds.spawn(1)
             samples = self._generator.run(self._target, stage, int(seed.generate_state(1)[0]))
+            if not len(samples.intended):
+                raise PlumblineError(
+                    f"in the {stage.seconds:g} s of {stage.name} no request was due. Give a higher --rate or a longer "
+                    "--duration; clients that wait for a server that has stalled send none either."
+                )
             found.append(Measured(round_of(samples, stage.seconds), samples))
         server = report(counters, read_counters(self._target.host))
         return summarise(stage, found, self._calibration).model_copy(update={"server": server})

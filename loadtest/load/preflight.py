@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -72,7 +72,7 @@ def _asked(client: httpx.Client, protocol: Protocol, model: str | None) -> Asked
         return Asked(model or "")
     if model is None:
         model = _only_model(client)
-    metadata = client.get(f"/v2/models/{model}")
+    metadata = client.get(f"/v2/models/{quote(model, safe='')}")
     if metadata.status_code != 200:
         raise _refused(metadata, protocol, "authorization" in client.headers)
     try:

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol as Interface
+from urllib.parse import quote
 
 import orjson
 
@@ -47,7 +48,7 @@ class Predict:
     name, meaning, names_model = "predict", 'POST /predict {"inputs": …}', False
 
     def path(self, asked: Asked) -> str:
-        return f"/models/{asked.model}/predict" if asked.model else "/predict"
+        return f"/models/{quote(asked.model, safe='')}/predict" if asked.model else "/predict"
 
     def request(self, texts: Sequence[str], asked: Asked) -> Request:
         return Request(orjson.dumps({"inputs": texts[0] if len(texts) == 1 else list(texts)}))
@@ -70,7 +71,7 @@ class _Infer:
     names_model = True
 
     def path(self, asked: Asked) -> str:
-        return f"/v2/models/{asked.model}/infer"
+        return f"/v2/models/{quote(asked.model, safe='')}/infer"
 
 
 class OipJson(_Infer):

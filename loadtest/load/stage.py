@@ -89,10 +89,13 @@ def arrivals(stage: Stage, share: float, rng: np.random.Generator) -> Floats:
     return found[found < stage.seconds]
 
 
-def read_duration(given: str) -> float:
-    """Seconds of a duration such as ``50ms``, ``30s`` or ``10m``. :raises InvalidInput: if it is none, or 0."""
+def read_duration(given: str, *, none: bool = False) -> float:
+    """Seconds of a duration such as ``50ms``, ``30s`` or ``10m``.
+
+    :param none: whether it may be 0. :raises InvalidInput: if it is no duration.
+    """
     found = re.fullmatch(rf"{_NUMBER}(ms|s|m|h)", given.strip())
-    if found is None or float(found[1]) == 0:
+    if found is None or (float(found[1]) == 0 and not none):
         raise InvalidInput(f"{given!r} is not a duration; give a number and a unit, as 50ms, 30s or 10m.")
     return float(found[1]) * _UNITS[found[2]]
 

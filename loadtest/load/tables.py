@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from loadtest.load.compare import Compared
 from loadtest.load.result import Result, StageResult
 
+FEW = 500  # requests; five of them are above the p99
+
 
 @dataclass(frozen=True)
 class Table:
@@ -144,9 +146,11 @@ def generator_sentence(result: Result) -> str:
 
 
 def warnings(result: Result) -> list[str]:
-    """Where the generator was the limit, and what holds in spite of it."""
+    """Where the generator was the limit, and what holds in spite of it; where requests are few."""
     said = []
     for one in result.stages:
+        if one.requests < FEW:
+            said.append(f"{one.stage.name}: {one.requests} requests are few for a p99; run longer.")
         if one.counts:
             continue
         kept = one.keeps(result.p99_objective_ms) if result.p99_objective_ms is not None else None

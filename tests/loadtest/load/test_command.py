@@ -15,6 +15,7 @@ from loadtest.load.result import read_result
 from plumbline import cli
 from service.http.keys import digest_of_key
 from tests.fakes import make_bundle
+from tests.loadtest.load.results import latencies, result, stage_result
 from tests.loadtest.load.stub import Asked, stub
 from tests.processes import free_port, plumbline, running
 
@@ -53,14 +54,15 @@ def test_a_run_is_written_as_table_file_and_page(guarded: str, key_file: Path, t
     assert "50/s" in done.stdout
     assert "Against a server that does nothing the generator makes" in done.stdout
     assert "The objective, p99 within 9000 ms of all requests, was kept." in done.stdout
-    result = read_result(files[0])
-    assert [stage.stage.rate for stage in result.stages] == [50, 80]
-    assert all(stage.failed == 0 and stage.server is not None for stage in result.stages)
-    assert result.stages[0].server.spreads["batch_size"].mean >= 1
+    found = read_result(files[0])
+    assert [stage.stage.rate for stage in found.stages] == [50, 80]
+    assert all(stage.failed == 0 and stage.server is not None for stage in found.stages)
+    assert found.stages[0].server.spreads["batch_size"].mean >= 1
     assert KEY not in files[0].read_text() + files[1].read_text()
     assert "<figure>" in files[1].read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["tei", "oip", "oip-binary"])
 def test_other_protocols_find_the_model_by_themselves(guarded: str, key_file: Path, protocol: str) -> None:
     options = "--protocol", protocol, "--batch", 3, "--clients", 2, *SHORT, "--json", "-"
@@ -84,23 +86,17 @@ def test_an_objective_that_is_missed_is_exit_code_3() -> None:
     assert "HTTP 429 overloaded" in done.stdout
 
 
-def test_results_are_compared(guarded: str, key_file: Path, tmp_path: Path) -> None:
-    file = tmp_path / "a.json"
-    run(guarded, "--rate", 200, *SHORT, "--key-file", key_file, "--json", file)
-    content = json.loads(file.read_text())
-    for stage in content["stages"]:
-        stage["generator"]["limits"] = []
-    file.write_text(json.dumps(content))
-    done = run("compare", file, file)
+def test_results_are_compared(tmp_path: Path) -> None:
+    files = []
+    for name, median in (("before", 10), ("after", 14)):
+        files.append(tmp_path / f"{name}.json")
+        files[-1].write_text(result([stage_result(latencies(median))]).model_dump_json())
+    before, after = files
+    done = run("compare", before, before)
     assert done.exit_code == 0, done.output
     assert done.stdout.endswith("no difference\n")
-    assert json.loads(run("compare", file, file, "--json").stdout)["verdict"] == "no difference"
-    for round_ in content["stages"][0]["rounds"]:
-        round_["blocks"] = [
-            {str(int(bucket) + 100): count for bucket, count in one.items()} for one in round_["blocks"]
-        ]
-    (tmp_path / "slow.json").write_text(json.dumps(content))
-    done = run("compare", file, tmp_path / "slow.json")
+    assert json.loads(run("compare", after, before, "--json").stdout)["verdict"] == "better"
+    done = run("compare", before, after)
     assert done.exit_code == 3
     assert done.stdout.endswith("worse\n")
 
@@ -153,6 +149,13 @@ def test_a_file_that_is_no_result_is_told(tmp_path: Path) -> None:
         done = run("compare", tmp_path / "a.json", tmp_path / "a.json")
         assert done.exit_code == 2
         assert "is no result of `plumbline loadtest --json`" in done.stderr
+
+
+def test_a_load_in_which_nothing_is_due_is_told() -> None:
+    with stub() as server:
+        done = run(server.url, "--rate", 0.001, *SHORT)
+    assert done.exit_code == 1
+    assert "in the 1 s of 0.001/s no request was due" in done.stderr
 
 
 def test_a_server_that_is_not_there_is_told() -> None:

@@ -108,6 +108,10 @@ def test_without_answers_there_is_no_chart() -> None:
     assert "<figure>" not in as_html(results()["nothing answered"])
 
 
+def test_few_requests_are_said_to_be_few() -> None:
+    assert tables.warnings(results()["nothing answered"]) == ["200/s: 200 requests are few for a p99; run longer."]
+
+
 def test_verdicts_in_words() -> None:
     found = {name: tables.verdict_sentence(one) for name, one in results().items()}
     assert found["open"] == "The objective, p99 within 50 ms of all requests, was kept."

@@ -55,6 +55,10 @@ def test_durations(given: str, seconds: float) -> None:
     assert read_duration(given) == pytest.approx(seconds)
 
 
+def test_only_a_warm_up_may_be_nothing() -> None:
+    assert read_duration("0s", none=True) == 0
+
+
 @pytest.mark.parametrize("given", ["", "50", "ms", "-1s", "0s", "1d", "1s 2s", "nan s"])
 def test_what_is_no_duration_is_refused(given: str) -> None:
     with pytest.raises(InvalidInput, match="is not a duration; give a number and a unit"):
