@@ -38,8 +38,8 @@ def search(
 ) -> tuple[Maximum, list[StageResult]]:
     """Find the maximum; also gives what was measured on the way, by rate.
 
-    Where the generator is the limit, as it is where a busy server leaves it no processor, lower rates are tried; then
-    the maximum is what was kept below, and may have no upper end.
+    Where the generator is the limit, as it is where a busy server leaves it no processor, the rate is run again, and
+    if it stays so lower ones are tried; then the maximum is what was kept below, and may have no upper end.
 
     :param measure: runs a stage.
     :param reached: requests a second that clients in a closed loop were answered.
@@ -51,9 +51,12 @@ def search(
         stage = Stage(rate=rate, seconds=seconds, warm_up=warm_up)
         found = measure(stage)
         for _ in range(_TURNS - 1):
-            if judged(found, objective) != "unclear":
+            if found.keeps(objective) is None:
+                found = measure(stage)  # what does not count is not put together with what may
+            elif judged(found, objective) == "unclear":
+                found = pooled(found, measure(stage))
+            else:
                 break
-            found = pooled(found, measure(stage))
         tried.append(found)
         return found.keeps(objective)
 

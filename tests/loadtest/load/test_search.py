@@ -63,6 +63,23 @@ def test_an_unclear_rate_is_run_again() -> None:
     assert all(len(one.rounds) == asked.count(one.stage.rate or 0) for one in tried)
 
 
+def test_a_generator_that_is_late_once_is_asked_again() -> None:
+    rng = np.random.default_rng(0)
+    quiet, busy = server(500, rng), server(500, rng, cpu=0.95)
+    seen: set[float] = set()
+
+    def measure(stage: Stage) -> StageResult:
+        rate = stage.rate or 0.0
+        first = rate not in seen
+        seen.add(rate)
+        return (busy if first else quiet)(stage)
+
+    maximum, tried = search(measure, 50, 500, 10, 1)
+    assert maximum.rate == pytest.approx(highest(500, 50), rel=0.08)
+    assert maximum.high is not None
+    assert all(one.keeps(50) is not None for one in tried)
+
+
 def test_a_generator_that_is_the_limit_leaves_the_upper_end_open() -> None:
     maximum, tried = search(server(500, np.random.default_rng(0), cpu=0.95), 50, 500, 5, 1)
     assert maximum.rate == pytest.approx(highest(500, 50), rel=0.08)  # busy, and yet kept
