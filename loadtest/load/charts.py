@@ -176,5 +176,5 @@ def _server_charts(result: Result) -> Iterator[str]:
             )
             for name, said in names.items()
         ]
-        highest = max((point[1] for one in series for point in one.points), default=1.0)
-        yield chart(title, (what, unit), (across(linear, max(places)), upwards(linear, highest)), series, "Means.")
+        scale = upwards(logarithmic, *_range([point[1] for one in series for point in one.points]))
+        yield chart(title, (what, unit), (across(linear, max(places)), scale), series, "Means.")
