@@ -28,6 +28,7 @@ COMMANDS = {
     "retrain": ("export.cli", "export"),
     "webhook": ("monitoring.cli", "monitor"),
     "key": ("service.cli", "serve"),
+    "loadtest": ("loadtest.cli", "loadtest"),
     "config": ("plumbline.cli", "serve"),
     "demo": ("plumbline.demo.cli", "export,monitor"),
 }

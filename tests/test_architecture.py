@@ -96,6 +96,7 @@ ALLOWED: dict[str, set[str]] = {
     "plumbline.processes": {"service.contract"},
     "plumbline.demo": {"export", "monitoring", "plumbline.processes", "service.contract", "service.tasks"},
     "plumbline": {"plumbline", "service.contract", "service.terminal"},  # commands are found by name
+    "loadtest.load": {"plumbline.processes", "service.contract", "service.card"},
     "loadtest": set(PACKAGES),
 }
 

@@ -99,8 +99,8 @@ SETTINGS = frozenset(
         "workers",
     ]
 )
-# What a retrain is told, and what tests are told.
-OTHERS = frozenset(["event", "event_id", "model", "data", "write_docs"])
+# What a retrain, the load test and tests are told.
+OTHERS = frozenset(["event", "event_id", "model", "loadtest_key", "data", "write_docs"])
 # Kubernetes and Docker tell of services called plumbline-… in such variables.
 _OF_OTHERS = re.compile(r".*_SERVICE_(HOST|PORT(_.*)?)|(.*_)?PORT_\d+_(TCP|UDP)(_.*)?|.+_PORT")
 
