@@ -49,7 +49,7 @@ def run(
         Path | None, typer.Option(help="CSV, JSONL or Parquet with texts to send. Without it: made-up ones.")
     ] = None,
     text_column: Annotated[str, typer.Option(help="Column with the text.")] = "text",
-    protocol: Annotated[str, typer.Option(help="predict, tei, oip or oip-binary.")] = "predict",
+    protocol: Annotated[str, typer.Option(help="predict, tei, oip, oip-binary, embed or openai.")] = "predict",
     model: Annotated[str | None, typer.Option(help="The model's name, where the server has several.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Texts in each request.")] = 1,
     rate: Annotated[

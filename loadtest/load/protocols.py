@@ -99,5 +99,26 @@ class OipBinary(_Infer):
         return Request(head + data, headers)
 
 
-PROTOCOLS: tuple[Protocol, ...] = (Predict(), Tei(), OipJson(), OipBinary())
+class Embed:
+    name, meaning, names_model = "embed", "POST /embed of Text Embeddings Inference", False
+
+    def path(self, asked: Asked) -> str:
+        return f"/models/{quote(asked.model, safe='')}/embed" if asked.model else "/embed"
+
+    def request(self, texts: Sequence[str], asked: Asked) -> Request:
+        return Request(orjson.dumps({"inputs": texts[0] if len(texts) == 1 else list(texts)}))
+
+
+class OpenAI:
+    name, meaning, names_model = "openai", "POST /v1/embeddings as OpenAI's clients do, vectors in base64", False
+
+    def path(self, asked: Asked) -> str:
+        return "/v1/embeddings"
+
+    def request(self, texts: Sequence[str], asked: Asked) -> Request:
+        body = {"input": list(texts), "encoding_format": "base64"} | ({"model": asked.model} if asked.model else {})
+        return Request(orjson.dumps(body))
+
+
+PROTOCOLS: tuple[Protocol, ...] = (Predict(), Tei(), OipJson(), OipBinary(), Embed(), OpenAI())
 BY_NAME: dict[str, Protocol] = {one.name: one for one in PROTOCOLS}

@@ -13,7 +13,8 @@ from loadtest.load.texts import MADE, batches, texts_of
 from service.contract.errors import DatasetError
 from service.http.app import create_app
 from service.settings import ServiceSettings
-from tests.fakes import make_bundle
+from service.tasks.embeddings import LABEL, Embeddings
+from tests.fakes import WIDTH, make_bundle
 from tests.processes import until
 
 
@@ -21,7 +22,10 @@ from tests.processes import until
 def client(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
     root = tmp_path_factory.mktemp("models")
     make_bundle(root)
-    with TestClient(create_app(ServiceSettings(repo=root, threads=1)), base_url="http://localhost") as client:
+    make_bundle(root, "vectors", labels=(LABEL,), task=Embeddings("mean", True, WIDTH))
+    with TestClient(
+        create_app(ServiceSettings(repo=root, threads=1, model="reviews")), base_url="http://localhost"
+    ) as client:
         until(lambda: client.get("/readyz").status_code == 200)
         yield client
 
@@ -32,6 +36,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
 def test_each_protocol_asks_what_the_server_answers(
     client: TestClient, protocol: Protocol, texts: list[str], model: str
 ) -> None:
+    if protocol.name in ("embed", "openai"):
+        model = "vectors"
     asked = Asked("reviews" if protocol.names_model else model)
     request = protocol.request(texts, asked)
     answer = client.post(protocol.path(asked), content=request.body, headers=dict(request.headers))
