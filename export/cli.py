@@ -76,7 +76,7 @@ def finetune(
         --out checkpoint
     """
     from export.checkpoint.load import resolve_base
-    from export.preconditions import check_out
+    from export.preconditions import check_out, check_trainable
     from service.contract.errors import InvalidInput
     from service.tasks import TASKS, task_named
 
@@ -85,6 +85,8 @@ def finetune(
     check_out(out)
     reading = Reading(text_column, label_column, pair_column, allow_similar_labels)
     given = None if task is None else task_named(task)
+    if given is not None:
+        check_trainable(given)
     files = _rows([train, eval_], reading, several=given is not None and given.several)
     resolve_base(base)
     _share_the_processor()
@@ -137,10 +139,10 @@ def distill(
     from dataclasses import replace
 
     from export.checkpoint.load import read_checkpoint, resolve_base
-    from export.preconditions import check_out
+    from export.preconditions import check_out, check_trainable
 
     check_out(out)
-    read_checkpoint(teacher)
+    check_trainable(read_checkpoint(teacher).task)
     reading = Reading(text_column, label_column, pair_column, allow_similar_labels)
     files = _rows([train, eval_], reading)
     resolve_base(student)
@@ -232,19 +234,21 @@ def export(
     """
     from export.checkpoint.load import read_checkpoint
     from export.preconditions import check_writable
+    from service.contract.bundle import open_bundle
     from service.contract.errors import InvalidInput
     from service.contract.repository import check_name
+    from service.tasks.of_bundle import task_of
 
     if target not in ("cpu", "cuda", "both"):
         raise InvalidInput(f"--target {target!r} is not known; choose cpu, cuda or both.")
     check_writable(repo / check_name(name), "--repo")
     names = None if labels is None else [one.strip() for one in labels.split(",")]
-    several, told = False, True
     if like is None or names is not None:  # otherwise the names are those of that version
         task = read_checkpoint(checkpoint, names).task
-        several, told = task.several, not task.vector
+    else:
+        task = task_of(open_bundle(repo / name / like).manifest)
     reading = Reading(text_column, label_column, pair_column, allow_similar_labels)
-    files = _rows([train, eval_, *([search] if search else [])], reading, several=several, told=told)
+    files = _rows([train, eval_, *([search] if search else [])], reading, several=task.several, told=not task.vector)
     _share_the_processor()
     from export import pipeline
 
@@ -298,22 +302,14 @@ def reproduce(
     """
     from export.checkpoint.load import read_checkpoint
     from service.contract.bundle import open_bundle
-    from service.contract.dataset import read_dataset
-    from service.tasks import task_named
+    from service.tasks.of_bundle import task_of
 
     opened = open_bundle(bundle)
     if checkpoint is not None:
         read_checkpoint(checkpoint)
-    several = task_named(opened.manifest.task).several
-    rows = None
-    if train is not None:
-        rows = read_dataset(
-            train,
-            text_column=text_column,
-            label_column=label_column,
-            pair_column=pair_column,
-            several_labels=several,
-        )
+    task = task_of(opened.manifest)
+    reading = Reading(text_column, label_column, pair_column, allow_similar_labels=True)
+    rows = None if train is None else _rows([train], reading, several=task.several, told=not task.vector)[0]
     _share_the_processor()
     from export import reproduce as module
 
@@ -359,15 +355,17 @@ def retrain(
     """
     from dataclasses import replace
 
-    from export.preconditions import check_log, check_writable
+    from export.preconditions import check_log, check_trainable, check_writable
     from service.contract.repository import live_bundle
+    from service.tasks.of_bundle import task_of
 
-    live_bundle(repo, name)
+    task = task_of(live_bundle(repo, name).manifest)
+    check_trainable(task)
     check_writable(repo / name, "--repo")
     if labels is None:
         check_log(log)
     reading = Reading(text_column, label_column, pair_column, allow_similar_labels)
-    files = _rows([train, eval_, *([labels] if labels else [])], reading)
+    files = _rows([train, eval_, *([labels] if labels else [])], reading, several=task.several)
     _share_the_processor()
     from export import retrain as module
     from export.data.retraining import Policy

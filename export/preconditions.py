@@ -7,6 +7,7 @@ from pathlib import Path
 
 from service.contract.errors import InvalidInput
 from service.contract.user import this_user
+from service.tasks import Task
 
 
 def check_out(out: Path) -> None:
@@ -32,3 +33,11 @@ def check_log(log: Path) -> None:
     """:raises InvalidInput: if there is no folder of requests and feedback."""
     if not log.is_dir():
         raise InvalidInput(f"there is no log at {log}. Give the folder that `plumbline serve --log` writes.")
+
+
+def check_trainable(task: Task) -> None:
+    """:raises InvalidInput: if such models are not trained here."""
+    if task.vector:
+        raise InvalidInput(
+            "embeddings are not trained here: train the model with sentence-transformers, and export the folder."
+        )

@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "service.cli": {"service"},
     "export.errors": {"service.contract"},
     "export.hardware": {"service.contract"},
-    "export.preconditions": {"service.contract"},
+    "export.preconditions": {"service.contract", "service.tasks"},
     "export.progress": set(),
     "export.stages": {"service.contract"},
     "export.checkpoint": {
