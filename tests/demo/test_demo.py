@@ -15,9 +15,11 @@ from tests.processes import plumbline
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("task", "metric", "least"), [("intent", "accuracy", 0.95), ("ner", "entity F1", 0.85)])
+@pytest.mark.parametrize(
+    ("task", "metric", "least", "lost"), [("intent", "accuracy", 0.95, 0.02), ("ner", "entity F1", 0.85, 0.06)]
+)
 def test_the_whole_loop_ends_with_a_better_model_and_no_failed_request(
-    tmp_path: Path, task: str, metric: str, least: float
+    tmp_path: Path, task: str, metric: str, least: float, lost: float
 ) -> None:
     command = plumbline("demo", "--dir", tmp_path / "demo", "--task", task, "--json")
     figures = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
@@ -26,7 +28,7 @@ def test_the_whole_loop_ends_with_a_better_model_and_no_failed_request(
     assert figures["accuracy_old_before"] > least
     assert figures["accuracy_new_before"] < 0.8
     assert figures["accuracy_new_after"] > 0.9
-    assert figures["accuracy_old_after"] > figures["accuracy_old_before"] - 0.02
+    assert figures["accuracy_old_after"] > figures["accuracy_old_before"] - lost
     assert figures["requests_failed"] == 0
     assert figures["requests_answered"] >= 100
     assert "plumbline.drift.detected" in figures["alert"]
