@@ -11,6 +11,7 @@ import numpy as np
 from service.contract.inputs import Input
 from service.tasks.task import Booleans, Doubles, Floats
 from service.tasks.tokenizer import Tokens
+from service.tasks.told import Classless
 
 NEIGHBOURS = 10
 LABEL = "embedding"  # the name of the one output, which is a vector
@@ -51,7 +52,7 @@ def neighbours(vectors: Floats, count: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Embeddings:
+class Embeddings(Classless):
     """The outputs are the pooled vector, of length 1 if it is ``normalized``.
 
     What is served is judged by recall@10: how many of a text's ten nearest neighbours among the eval texts, by the
@@ -83,15 +84,6 @@ class Embeddings:
     def problem(self, target: str, given: Input) -> str | None:
         return None if isinstance(given, str) else "is a pair of texts, and each text has a vector of its own"
 
-    def classes(self, labels: Sequence[str]) -> Sequence[str]:
-        return ()
-
-    def outputs_of(self, classes: Sequence[str]) -> Sequence[str]:
-        return ()
-
-    def as_labels(self, answer: str) -> str:
-        return ""
-
     def as_logged(self, answer: str) -> str:
         return ""  # a thousand characters that say what the text and the projection say
 
@@ -100,9 +92,6 @@ class Embeddings:
 
     def probabilities(self, logits: Floats) -> Floats:
         return normalized(logits) if self.normalized else logits
-
-    def decided(self, probs: Floats) -> Booleans:
-        return np.ones(probs.shape, dtype=np.bool_)
 
     def answers(self, probs: Floats, labels: Sequence[str], tokens: Sequence[Tokens]) -> list[str]:
         return [as_text(vector) for vector in probs]
@@ -113,15 +102,13 @@ class Embeddings:
     def by_text(self, probs: Floats, tokens: Sequence[Tokens]) -> Floats:
         return np.empty((len(probs), 0), dtype=np.float32)
 
-    def named(self, answer: str) -> Sequence[str]:
-        return ()
-
     def correct(self, predicted: Sequence[str], targets: Sequence[str]) -> Booleans:
         return self.same(predicted, targets)
 
     def same(self, answers: Sequence[str], others: Sequence[str]) -> Booleans:
-        if not answers:
-            return np.empty(0, dtype=np.bool_)
+        equal = np.array([one == other for one, other in zip(answers, others, strict=True)], dtype=np.bool_)
+        if equal.all():
+            return equal
         return np.asarray((from_texts(answers) * from_texts(others)).sum(axis=1) >= _ALIKE)
 
     def merits(self, predicted: Sequence[str], targets: Sequence[str]) -> Booleans | Doubles:

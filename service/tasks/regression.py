@@ -12,7 +12,7 @@ from service.contract.inputs import Input
 from service.tasks.classification import sigmoid
 from service.tasks.task import Booleans, Doubles, Floats
 from service.tasks.tokenizer import Tokens
-from service.tasks.told import Told
+from service.tasks.told import Classless, Told
 
 _NEAR = 0.5  # of the spread: an answer that is off by no more is right
 _ALIKE = 0.25  # of the spread: answers that differ by no more are one; in 2 % of rows that is 0.1 points of R2
@@ -32,7 +32,7 @@ def numbers(answers: Sequence[str]) -> Doubles:
 
 
 @dataclass(frozen=True)
-class Regression(Told):
+class Regression(Classless, Told):
     """The one logit is the answer, or its sigmoid (``squashed``), as many cross-encoders are trained.
 
     The score is 1 minus the mean squared error as a share of the targets' variance: R2, or the coefficient of
@@ -67,32 +67,17 @@ class Regression(Told):
     def problem(self, target: str, given: Input) -> str | None:
         return None if math.isfinite(number(target)) else f"has {target[:40]!r}, and regression wants a finite number"
 
-    def classes(self, labels: Sequence[str]) -> Sequence[str]:
-        return ()
-
-    def outputs_of(self, classes: Sequence[str]) -> Sequence[str]:
-        return ()
-
-    def as_labels(self, answer: str) -> str:
-        return ""
-
     def by_text(self, probs: Floats, tokens: Sequence[Tokens]) -> Floats:
         return probs
 
     def probabilities(self, logits: Floats) -> Floats:
         return sigmoid(logits) if self.squashed else logits
 
-    def decided(self, probs: Floats) -> Booleans:
-        return np.ones(probs.shape, dtype=np.bool_)
-
     def answers(self, probs: Floats, labels: Sequence[str], tokens: Sequence[Tokens]) -> list[str]:
         return [f"{value:.6g}" for value in probs[:, 0].tolist()]
 
     def confidences(self, probs: Floats, tokens: Sequence[Tokens]) -> Floats:
         return np.full(len(probs), np.nan, dtype=np.float32)
-
-    def named(self, answer: str) -> Sequence[str]:
-        return ()
 
     def correct(self, predicted: Sequence[str], targets: Sequence[str]) -> Booleans:
         return np.asarray(np.abs(numbers(predicted) - numbers(targets)) <= _NEAR * self.spread)
