@@ -11,7 +11,7 @@ from service.contract.bundle import Challenge, ClassChange, Latency, Manifest, S
 from service.tasks.of_bundle import task_of
 
 _BRIEF_CLASSES = 10
-_DIVERGENCE = "KL divergence, nats"
+_DIVERGENCE = "divergence"
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ def candidate_table(search: Search) -> Table:
         f"On {search.rows:,} search rows. Points are against the checkpoint ({search.baseline:.4f}), of which "
         f"{search.max_drop:g} may be lost; the bound is the lower one, one-sided. Expected, with its standard error, "
         "is what the choice rests on: the points on other rows, by the labels of these and by how likely the "
-        "checkpoint finds each answer that changed. Front: none is both faster and more accurate."
+        "checkpoint finds each answer that changed. Front: none is both faster and more accurate. Divergence is that of "
+        "all answers from the checkpoint's: of probabilities Kullback and Leibler's, in nats; of numbers the mean "
+        "square; of vectors 1 less the cosine."
     )
     marked = frozenset(row for row, one in enumerate(order) if one.chosen)
     left_out = {"95 % interval", "p95, ms", search.metric, _DIVERGENCE}
