@@ -79,8 +79,8 @@ def candidate_table(search: Search) -> Table:
         f"On {search.rows:,} search rows. Points are against the checkpoint ({search.baseline:.4f}), of which "
         f"{search.max_drop:g} may be lost; the bound is the lower one, one-sided. Expected, with its standard error, "
         "is what the choice rests on: the points on other rows, by the labels of these and by how likely the "
-        "checkpoint finds each answer that changed. Front: none is both faster and more accurate. Divergence is that of "
-        "all answers from the checkpoint's: of probabilities Kullback and Leibler's, in nats; of numbers the mean "
+        "checkpoint finds each answer that changed. Front: none is both faster and more accurate. Divergence is "
+        "that of all answers from the checkpoint's: of probabilities Kullback and Leibler's, in nats; of numbers the mean "
         "square; of vectors 1 less the cosine."
     )
     marked = frozenset(row for row, one in enumerate(order) if one.chosen)
