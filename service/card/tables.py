@@ -80,8 +80,8 @@ def candidate_table(search: Search) -> Table:
         f"{search.max_drop:g} may be lost; the bound is the lower one, one-sided. Expected, with its standard error, "
         "is what the choice rests on: the points on other rows, by the labels of these and by how likely the "
         "checkpoint finds each answer that changed. Front: none is both faster and more accurate. Divergence is "
-        "that of all answers from the checkpoint's: of probabilities Kullback and Leibler's, in nats; of numbers the mean "
-        "square; of vectors 1 less the cosine."
+        "that of all answers from the checkpoint's: of probabilities Kullback and Leibler's, in nats; of numbers the "
+        "mean square; of vectors 1 less the cosine."
     )
     marked = frozenset(row for row, one in enumerate(order) if one.chosen)
     left_out = {"95 % interval", "p95, ms", search.metric, _DIVERGENCE}
