@@ -1,6 +1,7 @@
 """What a folder of sentence-transformers says: how tokens become one vector, and how long texts may be.
 
-``modules.json`` lists the steps: Transformer, Pooling, and maybe Normalize.
+``modules.json`` lists the steps: Transformer, Pooling, and maybe Normalize. They are where sentence-transformers writes
+them, the Transformer beside the list: files elsewhere would be none of the checkpoint's.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from export.errors import CheckpointError
 logger = logging.getLogger(__name__)
 
 MODULES = "modules.json"
-FILES = (MODULES, "1_Pooling/config.json", "sentence_bert_config.json", "config_sentence_transformers.json")
+_PLACES = {"Transformer": "", "Pooling": "1_Pooling"}
+FILES = (MODULES, f"{_PLACES['Pooling']}/config.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 _POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
 _STEPS = ("Transformer", "Pooling", "Normalize")
 
@@ -48,10 +50,21 @@ def sentence_model(path: Path) -> SentenceModel | None:
             f"{path / MODULES} has the steps {', '.join(steps)}; served are a Transformer, its Pooling, and Normalize. "
             "Save the model without the others."
         )
-    folder = path / str(modules[1].get("path") or "1_Pooling")
-    pooling = _pooling(folder / "config.json")
+    for step, one in zip(steps[:2], modules, strict=False):
+        if one.get("path", "") != _PLACES[step]:
+            raise CheckpointError(
+                f"{path / MODULES} has its {step} in {str(one.get('path'))[:80]!r}, and it is looked for in "
+                f"{_PLACES[step] or 'the folder itself'!r}. Save the model once more with sentence-transformers."
+            )
+    pooling = _pooling(path / FILES[1])
     told = _read(path / FILES[2]) if (path / FILES[2]).is_file() else {}
-    length = told.get("max_seq_length") if isinstance(told, dict) else None
+    told = told if isinstance(told, dict) else {}
+    if told.get("do_lower_case") and not _lowers(path):
+        raise CheckpointError(
+            f"{path / FILES[2]} asks for texts in lower case, and its tokenizer does not make them so. Set "
+            "do_lower_case in tokenizer_config.json, or false here if it was trained without."
+        )
+    length = told.get("max_seq_length")
     prompts = _read(path / FILES[3]) if (path / FILES[3]).is_file() else {}
     if isinstance(prompts, dict) and prompts.get("default_prompt_name"):
         logger.warning(
@@ -60,6 +73,13 @@ def sentence_model(path: Path) -> SentenceModel | None:
             prompts["default_prompt_name"],
         )
     return SentenceModel(pooling, "Normalize" in steps, length if isinstance(length, int) and length > 1 else None)
+
+
+def _lowers(path: Path) -> bool:
+    """Whether the tokenizer makes texts lower case itself."""
+    file = path / "tokenizer_config.json"
+    told = _read(file) if file.is_file() else {}
+    return isinstance(told, dict) and told.get("do_lower_case") is True
 
 
 def _pooling(path: Path) -> str:

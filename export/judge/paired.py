@@ -25,6 +25,7 @@ _MOST_ROWS = 1e5
 _DRAWS = 4_000
 _POWER = 0.8
 _RESAMPLES = 2_000
+_LEAST_LOSS = 0.1  # of a row that loses anything, where all had the same before: one neighbour of ten
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def compared(task: Task, old: Booleans | Doubles, new: Booleans | Doubles) -> Pa
     drawn = np.random.default_rng(0).multinomial(rows, np.full(rows, 1 / rows), size=_RESAMPLES) / rows
     before, after = drawn @ old, drawn @ new
     spread = np.array([task.score(b[None]) - task.score(a[None]) for a, b in zip(before, after, strict=True)])
-    unseen = -lower_bound(0, 0, rows) * float(np.std(old))
+    unseen = -lower_bound(0, 0, rows) * (float(np.std(old)) or _LEAST_LOSS)
     low, high = np.quantile(spread, (1 - ONE_SIDED, ONE_SIDED))
     return Paired(
         rows, None, None, difference, min(float(low), difference) - unseen, max(float(high), difference) + unseen

@@ -94,7 +94,7 @@ class Embeddings(Classless):
         return normalized(logits) if self.normalized else logits
 
     def answers(self, probs: Floats, labels: Sequence[str], tokens: Sequence[Tokens]) -> list[str]:
-        return [as_text(vector) for vector in probs]
+        return [as_text(vector) for vector in normalized(probs)]  # others may be beyond half floats
 
     def confidences(self, probs: Floats, tokens: Sequence[Tokens]) -> Floats:
         return np.full(len(probs), np.nan, dtype=np.float32)

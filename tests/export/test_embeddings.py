@@ -21,6 +21,7 @@ from export.data.labels import read_unlabelled
 from export.errors import CheckpointError
 from export.graph.onnx import export_onnx, load_model
 from export.inference.predict import answer, load_engine
+from export.judge.paired import compared
 from export.pipeline import Exported, Options, export_checkpoint
 from service.contract.dataset import Dataset
 from service.contract.errors import DatasetError, InvalidInput
@@ -171,6 +172,50 @@ def test_steps_that_are_not_served_are_refused(
     (folder / file).write_bytes(orjson.dumps(content))
     with pytest.raises(CheckpointError, match=said):
         read_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("step", "place"), [(0, "0_Transformer"), (1, "pool"), (1, "../outside"), (1, "/etc"), (1, None)]
+)
+def test_steps_elsewhere_are_refused(base: Path, tmp_path: Path, step: int, place: str | None) -> None:
+    """What they say would be in no digest, and in no copy."""
+    folder = as_sentence_model(base, tmp_path / "model")
+    modules = orjson.loads((folder / MODULES).read_bytes())
+    modules[step]["path"] = place
+    (folder / MODULES).write_bytes(orjson.dumps(modules))
+    with pytest.raises(CheckpointError, match="and it is looked for in"):
+        read_checkpoint(folder)
+
+
+def test_texts_in_lower_case_are_the_tokenizers_business(base: Path, tmp_path: Path) -> None:
+    folder = as_sentence_model(base, tmp_path / "model")
+    (folder / "sentence_bert_config.json").write_bytes(orjson.dumps({"do_lower_case": True}))
+    config = folder / "tokenizer_config.json"
+    told = orjson.loads(config.read_bytes())
+    config.write_bytes(orjson.dumps(told | {"do_lower_case": False}))
+    with pytest.raises(CheckpointError, match="asks for texts in lower case"):
+        read_checkpoint(folder)
+    config.write_bytes(orjson.dumps(told | {"do_lower_case": True}))
+    assert read_checkpoint(folder).task.vector
+
+
+def test_another_pooling_is_another_checkpoint(base: Path, tmp_path: Path) -> None:
+    folders = [as_sentence_model(base, tmp_path / pooling, pooling) for pooling in ("mean", "cls")]
+    assert len({checkpoint_digest(folder) for folder in folders}) == 2
+
+
+def test_few_rows_that_agree_prove_little() -> None:
+    """All neighbours found among 30 texts leaves room for a loss that 1,000 do not."""
+    task = Embeddings(dimensions=4)
+    few, many = (compared(task, np.ones((rows, 1)), np.ones((rows, 1))).lower for rows in (30, 1_000))
+    assert few < -0.005 < many < 0
+
+
+def test_large_numbers_are_vectors_too() -> None:
+    task, rng = Embeddings(normalized=False, dimensions=4), np.random.default_rng(0)
+    vectors = rng.normal(size=(30, 4)).astype(np.float32)
+    answers = task.answers(task.probabilities(1e6 * vectors), (), ())
+    assert task.score(task.merits(answers, task.answers(task.probabilities(vectors), (), ()))) > 0.99
 
 
 def test_a_plain_encoder_is_told_what_it_lacks(base: Path) -> None:
