@@ -3,8 +3,9 @@
 The command gets the event as JSON on standard input and ``PLUMBLINE_EVENT_ID`` and ``PLUMBLINE_MODEL`` in its
 environment; no shell is involved. It exits with 0 (a challenger was accepted), 3 (rejected) or anything else
 (failed). One that was cut off by the monitor's own end is started once more. One runs at a time, also when the monitor
-was killed and the command goes on without it: the command holds a lock, with its process id in it, for as long as it
-lives, and its exit code is written beside its output, where the next monitor finds it.
+was killed and the command goes on without it: the command holds a lock, with its process group in it, for as long as
+anything of it lives, and its exit code is written beside its output, where the next monitor finds it. That monitor
+ends it when its time is over. Whatever a command leaves running when it has ended is ended, too.
 """
 
 from __future__ import annotations
@@ -32,12 +33,16 @@ DAY = 86_400.0
 GRACE = 10.0  # seconds between asking a command to end and killing it
 _MOST_STARTS = 2
 _REJECTED = 3
+_MOST_OUTPUT = 4 * 2**20  # bytes of a command's output that are kept, the newest
+_LOOK = 0.2  # seconds
 _LOCK = "lock"  # beside the commands' output
-# Runs the command and keeps its exit code, whoever waits for it by then.
-_RUNNER = """cut=; trap cut=1 TERM; "$@"; code=$?
+# Says its process group before anything else can go wrong, runs the command and keeps its exit code, whoever waits
+# for it by then.
+_RUNNER = """printf %s $$ > "$1"; shift; cut=; trap cut=1 TERM; "$@"; code=$?
 [ -n "$cut" ] || { printf %s "$code" > "$0.new" && mv "$0.new" "$0"; }; exit "$code"
 """
 _NOT_STARTED = (126, 127)  # a shell's exit codes for what it cannot run
+_SIGNALLED = 128  # and, with the signal's number added, for what a signal has ended
 _WITHHELD = ("PLUMBLINE_WEBHOOK_", "PLUMBLINE_RETRAIN_TOKEN")  # the monitor's own settings, with its secrets
 
 Answer = Literal["accepted", "rejected", "failed"]
@@ -86,20 +91,32 @@ def may_request(store: StateStore, model: str, gate: Gate, now: float) -> str | 
 
 
 def recover_interrupted(
-    store: StateStore, logs: Path, clock: Callable[[], float], given_up: GivenUp = lambda delivery, reason: None
+    store: StateStore,
+    logs: Path,
+    clock: Callable[[], float],
+    given_up: GivenUp = lambda delivery, reason: None,
+    timeout: float = DAY,
 ) -> list[tuple[str, Answer]]:
     """See to commands that a dead monitor left running; returns the model and answer of those that have ended.
 
-    One that still runs is left alone. One that ended by itself has its answer. One that was cut off is due once more,
-    or given up if it was cut off before.
+    One that still runs is left alone until it has run for ``timeout`` seconds. One that ended by itself has its answer.
+    One that was cut off is due once more, or given up if it was cut off before.
     """
     answers: list[tuple[str, Answer]] = []
     for delivery in running(store, ("retrain-command",)):
-        if _holder(logs) is not None:
-            break
+        log = _log_of(logs, delivery)
+        if _is_held(logs):
+            _cut(log)
+            ended = _kept_code(logs, delivery.event, delivery.attempts) is not None
+            if not ended and _age(logs) < timeout:
+                break
+            end_command(logs)  # or what it has left running
+            if not ended:
+                answers.append((delivery.model, _settle(store, delivery, _too_long(timeout), clock(), log, given_up)))
+                continue
         code = _kept_code(logs, delivery.event, delivery.attempts)
         if code is not None:
-            answers.append((delivery.model, _settle(store, delivery, code, clock(), _log_of(logs, delivery), given_up)))
+            answers.append((delivery.model, _settle(store, delivery, code, clock(), log, given_up)))
         elif delivery.attempts >= _MOST_STARTS:
             _settle(store, delivery, "cut off twice by the end of the monitor", clock(), None, given_up)
             answers.append((delivery.model, "failed"))
@@ -121,7 +138,7 @@ def run_commands(
 
     :param given_up: called for each that failed.
     """
-    answers = recover_interrupted(store, logs, clock, given_up)
+    answers = recover_interrupted(store, logs, clock, given_up, timeout)
     while not stop.is_set():
         waiting = due(store, ("retrain-command",), clock(), most=1)
         if not waiting:
@@ -132,7 +149,7 @@ def run_commands(
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 break  # a command that outlived its monitor still runs; the next round looks again
-            lock.truncate(0)
+            lock.truncate(0)  # of a command that has ended; the next one writes its own
             answer = _run(store, waiting[0], _Place(logs, lock), timeout, stop, clock, given_up)
         if answer is not None:
             answers.append((waiting[0].model, answer))
@@ -162,17 +179,42 @@ def end_command(logs: Path) -> None:
             time.sleep(0.05)
 
 
-def _holder(logs: Path) -> int | None:
-    """The process group that holds the lock."""
+def _is_held(logs: Path) -> bool:
+    """Whether something of a command lives, even if it has not said its process group yet."""
     try:
         with (logs / _LOCK).open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(lock.read() or 0) or None
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
-        pass
-    return None
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _holder(logs: Path) -> int | None:
+    """The process group that holds the lock."""
+    return int((logs / _LOCK).read_text() or 0) or None if _is_held(logs) else None
+
+
+def _age(logs: Path) -> float:
+    """Seconds since the newest command wrote its process group, which is the first thing that it does."""
+    return time.time() - (logs / _LOCK).stat().st_mtime
+
+
+def _too_long(timeout: float) -> str:
+    return f"it ran longer than {timeout:g} s"
+
+
+def _cut(log: Path) -> None:
+    """Keep the newest part of an output that has become too long; whoever writes it appends, and goes on at its end."""
+    with contextlib.suppress(OSError), log.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size > _MOST_OUTPUT:
+            file.seek(size - _MOST_OUTPUT // 2)
+            rest = file.read(_MOST_OUTPUT // 2)
+            file.truncate(0)
+            file.seek(0)
+            file.write(b"[the beginning was left out]\n" + rest)
 
 
 def _log(logs: Path, event: str, attempt: int) -> Path:
@@ -218,6 +260,8 @@ def _settle(
     error = f"exit code {end}" if isinstance(end, int) else end
     if end in _NOT_STARTED:
         error += ", the command could not be started"
+    elif isinstance(end, int) and (end < 0 or end > _SIGNALLED):
+        error += f", signal {-end if end < 0 else end - _SIGNALLED}"
     with store.transaction():
         store.execute(
             "UPDATE outbox SET status = ?, error = ?, finished = ? WHERE id = ?",
@@ -237,23 +281,26 @@ def _execute(delivery: Delivery, place: _Place, timeout: float, stop: threading.
     kept.unlink(missing_ok=True)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
     environment = {**inherited, "PLUMBLINE_EVENT_ID": delivery.event, "PLUMBLINE_MODEL": delivery.model}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", _RUNNER, str(kept.resolve()), *shlex.split(delivery.target)],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-            pass_fds=(place.lock.fileno(),),
-        )
-        place.lock.write(str(process.pid))
-        place.lock.flush()
+    runner = ("/bin/sh", "-c", _RUNNER, str(kept.resolve()), str((place.logs / _LOCK).resolve()))
+    with log.open("ab") as output:
+        try:
+            process = subprocess.Popen(
+                [*runner, *shlex.split(delivery.target)],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+                pass_fds=(place.lock.fileno(),),
+            )
+        except OSError as error:
+            return f"the command could not be started: {error}", log
         feeder = threading.Thread(target=_feed, args=(process, delivery.body), daemon=True)
         feeder.start()
-        code = _wait(process, timeout, stop)
+        code = _wait(process, log, timeout, stop)
+    _cut(log)
     if code is None and not stop.is_set():
-        return f"it ran longer than {timeout:g} s", log
+        return _too_long(timeout), log
     return code, log
 
 
@@ -266,21 +313,19 @@ def _feed(process: subprocess.Popen[bytes], body: bytes) -> None:
         pass  # a command need not read its input
 
 
-def _wait(process: subprocess.Popen[bytes], timeout: float, stop: threading.Event) -> int | None:
-    left = timeout
-    while left > 0 and not stop.is_set():
-        try:
-            return process.wait(min(0.2, left))
-        except subprocess.TimeoutExpired:
-            left -= 0.2
-    # Its whole process group, so that nothing of a training goes on unwatched.
-    for end, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
-        try:
-            os.killpg(process.pid, end)
-            process.wait(patience)
-            break
-        except ProcessLookupError:
-            break
-        except subprocess.TimeoutExpired:
-            continue
-    return None
+def _wait(process: subprocess.Popen[bytes], log: Path, timeout: float, stop: threading.Event) -> int | None:
+    """The exit code; None if it did not end in time or before ``stop``. Nothing of its process group is left."""
+    deadline = time.monotonic() + timeout
+    try:
+        while (left := deadline - time.monotonic()) > 0 and not stop.is_set():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(min(_LOOK, left))
+            _cut(log)
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(GRACE)
+        return None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

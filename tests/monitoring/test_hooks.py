@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shlex
 import subprocess
 import sys
@@ -61,6 +62,14 @@ def kill_a_monitor(folder: Path, once: Callable[[], bool]) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def status(store: StateStore) -> list[tuple[str, int]]:
@@ -149,6 +158,67 @@ def test_a_command_that_outlived_a_killed_monitor_is_not_started_twice_and_can_b
         time.sleep(0.05)
     assert answers == [("tickets", "accepted")]
     assert status(store) == [("delivered", 2)]
+
+
+def test_a_command_that_has_not_said_its_process_group_yet_is_not_started_twice(
+    store: StateStore, tmp_path: Path
+) -> None:
+    """The monitor was killed between the start of the command and its first line: the lock is held, and empty."""
+    request(store, python(""), now=0)
+    store.execute("UPDATE outbox SET status = 'running', attempts = 1")
+    (tmp_path / "logs").mkdir()
+    with (tmp_path / "logs" / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert run(store, tmp_path) == []
+        assert status(store) == [("running", 1)]
+    assert run(store, tmp_path) == [("tickets", "accepted")]
+
+
+def test_a_command_that_outlived_a_killed_monitor_has_no_more_time_than_another(
+    store: StateStore, tmp_path: Path
+) -> None:
+    pid_file = tmp_path / "pid"
+    request(
+        store, python(f"import os, pathlib; pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid())); {FOREVER}"), 0
+    )
+    kill_a_monitor(tmp_path, once=lambda: pid_file.exists() and bool(pid_file.read_text()))
+    assert run(store, tmp_path) == []
+    time.sleep(0.5)
+    reasons: list[str] = []
+    answers = recover_interrupted(
+        store, tmp_path / "logs", lambda: NOW, lambda _, reason: reasons.append(reason), timeout=0.5
+    )
+    assert answers == [("tickets", "failed")]
+    assert reasons == ["it ran longer than 0.5 s"]
+    assert not alive(int(pid_file.read_text()))
+    assert run(store, tmp_path) == []
+
+
+def test_what_a_command_leaves_running_is_ended_with_it(store: StateStore, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    left = f"import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', {FOREVER!r}])"
+    request(store, python(f"{left}; open({str(pid_file)!r}, 'w').write(str(child.pid))"))
+    assert run(store, tmp_path) == [("tickets", "accepted")]
+    until(lambda: not alive(int(pid_file.read_text())))
+
+
+def test_of_much_output_the_newest_part_is_kept(store: StateStore, tmp_path: Path) -> None:
+    request(store, python("for n in range(2_000_000): print('line', n)"))
+    assert run(store, tmp_path, timeout=60) == [("tickets", "accepted")]
+    (log,) = (tmp_path / "logs").glob("*.log")
+    assert log.stat().st_size <= 4 * 2**20
+    text = log.read_text()
+    assert text.startswith("[the beginning was left out]")
+    assert text.endswith("line 1999999\n")
+
+
+def test_the_signal_that_ended_a_command_is_named(store: StateStore, tmp_path: Path) -> None:
+    request(store, python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"))
+    reasons: list[str] = []
+    run_commands(
+        store, tmp_path / "logs", 20, threading.Event(), lambda: NOW + 1, lambda _, reason: reasons.append(reason)
+    )
+    assert reasons == ["exit code 137, signal 9"]
 
 
 def test_there_is_nothing_to_end_where_no_command_runs(store: StateStore, tmp_path: Path) -> None:
