@@ -24,7 +24,7 @@ from service.terminal.commands import plumbline, say_next, to_serve
 if TYPE_CHECKING:
     from service.contract.dataset import Dataset
 
-Train = Annotated[Path, typer.Option("--train", help="Training rows: CSV, JSONL or Parquet.")]
+Train = Annotated[Path, typer.Option("--train", help="Training rows: CSV, JSONL, Parquet or CoNLL.")]
 Eval = Annotated[Path, typer.Option("--eval", help="Evaluation rows that are not trained on.")]
 TextColumn = Annotated[str, typer.Option(help="Column with the text; its number in a CSV file without a header.")]
 PairColumn = Annotated[
@@ -174,7 +174,7 @@ def distill(
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a fine-tuned classification checkpoint.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a fine-tuned checkpoint.")],
     train: Train,
     eval_: Eval,
     repo: Repo,
@@ -184,7 +184,9 @@ def export(
         typer.Option(help="Rows to compare candidates on, not trained on. Without it: the eval rows, cross-fitted."),
     ] = None,
     target: Annotated[str, typer.Option(help="Which variants to make: cpu, cuda or both.")] = "cpu",
-    max_drop: Annotated[float, typer.Option(min=0.0, help="Points of accuracy that may be lost.")] = 0.5,
+    max_drop: Annotated[
+        float, typer.Option(min=0.0, help="Points of the metric that may be lost, accuracy for one.")
+    ] = 0.5,
     time_budget: Annotated[str, typer.Option(help="About how long everything may take, as 90s, 10m or 1h.")] = "10m",
     target_speedup: Annotated[
         float | None,
@@ -204,7 +206,7 @@ def export(
     ] = None,
     strict: Strict = False,
     allow_weak: Annotated[
-        bool, typer.Option("--allow-weak", help="Also a checkpoint that is no better than its most frequent label.")
+        bool, typer.Option("--allow-weak", help="Also a checkpoint that is no better than what takes no model.")
     ] = False,
     labels: Annotated[
         str | None,

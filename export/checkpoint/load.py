@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A classification checkpoint's folder and what its files say. ``labels`` are in the order of the logits.
+    """A checkpoint's folder and what its files say. ``labels`` are in the order of the logits.
 
     ``paired`` is whether it was trained on pairs of texts, None where nothing says so; ``max_length`` how many tokens
     of a text it is to read, if it says that beside its tokenizer.
@@ -113,7 +113,7 @@ def resolve_base(base: str | None) -> tuple[str, str, bool]:
 
 
 def read_checkpoint(path: Path, labels: Sequence[str] | None = None) -> Checkpoint:
-    """What the classification checkpoint in ``path`` says about itself; ``labels`` go before the names it gives.
+    """What the checkpoint in ``path`` says about itself; ``labels`` go before the names it gives.
 
     :raises CheckpointError: if a file is missing or damaged, or it has no head whose outputs are classes with names.
     """

@@ -16,7 +16,7 @@ from export.tasks.scores import ClassScore, Scores
 from export.tasks.softmax import SoftmaxLosses
 from export.tasks.training import IGNORED, Likelihood
 from service.contract.errors import DatasetError
-from service.contract.spans import Span, kinds, split_spans
+from service.contract.spans import Span, join_spans, kinds, split_spans
 from service.tasks import TOKENS, Task
 from service.tasks.entities import OUTSIDE
 from service.tasks.tokenizer import Tokens
@@ -87,7 +87,7 @@ class TokenClassificationTraining(SoftmaxLosses):
 
 
 def _only(kind: str, answer: str) -> str:
-    return "|".join(one for one in answer.split("|") if kinds(one) == (kind,))
+    return join_spans(one for one in split_spans(answer) if one.kind == kind)
 
 
 def _numbers(spans: Sequence[Span], tokens: Tokens, index: Mapping[str, int]) -> Iterator[int]:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import huggingface_hub.constants
 import numpy as np
@@ -39,19 +39,15 @@ from export.preconditions import check_out
 from export.progress import StopOnLoss, TrainingProgress, logging_share
 from export.tasks import training_of
 from export.tasks.scores import Scores, doubts
-from export.tasks.training import IGNORED
 from export.train.head import load_classifier
 from export.train.resume import KeepOnSignal, newest, training_folder, training_key
+from export.train.rows import Rows, check_units, counted, padded
 from export.train.teaching import Teaching, joined_targets, taught_loss, true_part
 from service.contract.dataset import Dataset
 from service.engine import usable_cores
 from service.tasks import Task
-from service.tasks.task import Floats
 
 logger = logging.getLogger(__name__)
-
-Array = TypeVar("Array", torch.Tensor, npt.NDArray[Any])
-_PER_ROW = 2  # axes of logits that say one thing of each row
 
 
 @dataclass(frozen=True)
@@ -91,21 +87,6 @@ class Finetuned:
             "task": self.task.name,
             "scores": self.scores.to_dict(),
         }
-
-
-class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
-    """Tokenized rows as the Trainer takes them."""
-
-    def __init__(self, hf_tokenizer: CheckpointTokenizer, data: Dataset, targets: npt.NDArray[Any], task: Task) -> None:
-        self._encoded = hf_tokenizer.encode(data.texts)
-        ends = np.cumsum([len(ids) for ids in self._encoded["input_ids"]])
-        self._targets: Any = np.split(targets, ends[:-1]) if task.per_token else targets
-
-    def __len__(self) -> int:
-        return len(self._targets)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {name: values[index] for name, values in self._encoded.items()} | {"labels": self._targets[index]}
 
 
 def finetune(
@@ -167,9 +148,9 @@ def finetune(
         targets = [training.encode(data.targets, labels, read) for data, read in zip(both, tokens, strict=True)]
         if teaching is not None:
             shown = (teaching.train, teaching.evaluation)
-            _check_units(where, targets, shown)
+            check_units(where, targets, shown)
             targets = [joined_targets(truth, one, task) for truth, one in zip(targets, shown, strict=True)]
-        rows = [_Rows(hf_tokenizer, data, wanted, task) for data, wanted in zip(both, targets, strict=True)]
+        rows = [Rows(hf_tokenizer, data, wanted, task) for data, wanted in zip(both, targets, strict=True)]
         again = f"The same command goes on from there; what was learnt is in {scratch}." if resumable else None
         _train(model, tokenizer, rows[0], rows[1], recipe, scratch, task, teaching, again)
         model.save_pretrained(folder, safe_serialization=True)
@@ -239,8 +220,8 @@ def _reading(
 def _train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    train: _Rows,
-    evaluation: _Rows,
+    train: Rows,
+    evaluation: Rows,
     recipe: Recipe,
     scratch: Path,
     task: Task,
@@ -287,7 +268,7 @@ def _train(
         args=arguments,
         train_dataset=train,
         eval_dataset=evaluation,
-        data_collator=partial(_padded, collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8), task=task),
+        data_collator=partial(padded, collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8), task=task),
         compute_metrics=partial(_score, task=task),
         compute_loss_func=_loss(task, teaching),
         callbacks=[*callbacks, *([keeper] if keeper else [])],
@@ -320,7 +301,7 @@ class _ByLength(LengthGroupedSampler):
 
 def _taught(outputs: Any, targets: torch.Tensor, task: Task, label_share: float, **_: Any) -> torch.Tensor:
     """The distance from a teacher's answers and the true ones."""
-    return taught_loss(*_counted(outputs["logits"], targets), task, label_share)
+    return taught_loss(*counted(outputs["logits"], targets), task, label_share)
 
 
 def _loss(task: Task, teaching: Teaching | None) -> Callable[..., torch.Tensor] | None:
@@ -331,41 +312,11 @@ def _loss(task: Task, teaching: Teaching | None) -> Callable[..., torch.Tensor] 
 
 
 def _told(outputs: Any, targets: torch.Tensor, task: Task, **_: Any) -> torch.Tensor:
-    logits, truth = _counted(outputs["logits"], targets)
+    logits, truth = counted(outputs["logits"], targets)
     return training_of(task).summed_loss(logits.float(), truth) / max(1, len(truth))
 
 
-def _padded(rows: Sequence[dict[str, Any]], collator: DataCollatorWithPadding, task: Task) -> dict[str, Any]:
-    """A batch as long as its longest row, the targets of tokens included."""
-    if not task.per_token:
-        return dict(collator(list(rows)))
-    batch = dict(collator([{name: value for name, value in row.items() if name != "labels"} for row in rows]))
-    targets = [torch.as_tensor(row["labels"]) for row in rows]
-    length = batch["input_ids"].shape[1]
-    batch["labels"] = torch.stack(
-        [torch.cat([one, one.new_full((length - len(one), *one.shape[1:]), IGNORED)]) for one in targets]
-    )
-    return batch
-
-
-def _counted(logits: Array, targets: Array) -> tuple[Array, Array]:
-    """Logits and targets of what counts, (units, labels) and (units, …)."""
-    if logits.ndim == _PER_ROW:
-        return logits, targets
-    counts = (targets if targets.ndim == _PER_ROW else targets[..., 0]) != IGNORED
-    return logits[counts], targets[counts]
-
-
-def _check_units(where: str, targets: Sequence[npt.NDArray[Any]], shown: Sequence[Floats]) -> None:
-    """:raises CheckpointError: if a teacher of tokens reads texts as others than its student."""
-    if any(len(own) != len(other) for own, other in zip(targets, shown, strict=True)):
-        raise CheckpointError(
-            f"{where} reads the texts as other tokens than the teacher does, and what is learnt is an answer for each "
-            "token. Choose a student with the teacher's tokenizer and --max-length."
-        )
-
-
 def _score(found: EvalPrediction, task: Task) -> dict[str, float]:
-    logits, targets = _counted(np.asarray(found.predictions), np.asarray(found.label_ids))
+    logits, targets = counted(np.asarray(found.predictions), np.asarray(found.label_ids))
     truth: npt.NDArray[Any] = true_part(targets, logits.shape[1]) if targets.ndim == 2 else targets
     return {"score": training_of(task).quality(logits, truth)}

@@ -84,8 +84,8 @@ class Embeddings(Classless):
     def problem(self, target: str, given: Input) -> str | None:
         return None if isinstance(given, str) else "is a pair of texts, and each text has a vector of its own"
 
-    def as_logged(self, answer: str) -> str:
-        return ""  # a thousand characters that say what the text and the projection say
+    def logged(self, probs: Floats, labels: Sequence[str], tokens: Sequence[Tokens]) -> list[str]:
+        return [""] * len(probs)  # a thousand characters each would say what the text and the projection say
 
     def truth(self, targets: Sequence[str], answers: Sequence[str]) -> Sequence[str]:
         return answers

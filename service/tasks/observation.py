@@ -49,7 +49,7 @@ def observe(
     """Everything that is kept of the outputs for n texts: logits (units, labels), embedding (n, hidden)."""
     probs = task.probabilities(logits)
     return Observations(
-        labels=list(map(task.as_logged, task.answers(probs, labels, tokens))),
+        labels=task.logged(probs, labels, tokens),
         probs=task.by_text(probs, tokens),
         confidence=task.confidences(probs, tokens),
         embedding=embedding,

@@ -84,8 +84,8 @@ class Task(Protocol):
         """The classes in an answer, joined as labels are, whatever else it says."""
         ...
 
-    def as_logged(self, answer: str) -> str:
-        """What is kept of an answer in the log and the reference."""
+    def logged(self, probs: Floats, labels: Sequence[str], tokens: Sequence[Tokens]) -> list[str]:
+        """What is kept of the answer to each text in the log and the reference."""
         ...
 
     def truth(self, targets: Sequence[str], answers: Sequence[str]) -> Sequence[str]:
